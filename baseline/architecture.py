@@ -1,0 +1,18 @@
+"""Plain training: ordinary convolutions whose kernels are learned themselves."""
+
+from collections.abc import Callable
+
+import keras
+
+from common import backbones
+from common.layers import he_normal
+
+
+def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:
+    """Returns a convolution without bias, its kernel drawn as OPT's neurons are."""
+    return keras.layers.Conv2D(filters, kernel_size, use_bias=False, kernel_initializer=he_normal(), **kwargs)
+
+
+def build_model(backbone: Callable[..., keras.Model] = backbones.cnn6, **kwargs) -> keras.Model:
+    """Returns ``backbone`` with ordinary layers; ``kwargs`` are its own (num_classes, widths)."""
+    return backbone(layer, **kwargs)

@@ -1,0 +1,26 @@
+"""Baseline: the same network trained plainly, kernels learned themselves.
+
+    cd baseline && python train.py
+    cd baseline && python train.py --dataset=digits --iterations=300
+
+Same data, schedule, loss and weight decay as the OPT methods, which it is there to be compared with.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from common import flags
+
+
+def main(settings: flags.Settings) -> None:
+    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    from common.training import train
+    from baseline.architecture import build_model
+
+    train(settings, build_model)
+
+
+if __name__ == "__main__":
+    flags.run(main, __file__)

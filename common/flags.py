@@ -1,0 +1,129 @@
+"""The flags that every method's train.py has, and a run's settings."""
+
+import dataclasses
+import math
+import pathlib
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+from common.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FLAGS = flags.FLAGS
+
+flags.DEFINE_enum("dataset", "cifar100", ["cifar100", "cifar10", "digits"], "what to train on; digits needs no download")
+flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set lies, or is downloaded to")
+flags.DEFINE_enum("backbone", "cnn6", ["cnn6", "cnn9"], "the network")
+flags.DEFINE_list("widths", ["64", "64", "64", "64"], "neurons a layer: of the three stages, and of fc6")
+flags.DEFINE_integer("iterations", 75_000, "training steps; the drops of the rate keep their fractions of the whole", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "pictures a step", lower_bound=1)
+flags.DEFINE_float("base_lr", 0.1, "the first learning rate")
+flags.DEFINE_integer("seed", 0, "of the initial weights, the shuffles and the augmentation", lower_bound=0, upper_bound=2**32 - 1)
+flags.DEFINE_integer("gpu_no", None, "number of the GPU to use; by default the first, or the CPU where there is none", lower_bound=0)
+flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "compile with XLA; auto: on a GPU only, since on a CPU it is slower")
+# absl has a flag of this name for its own log files
+flags.DEFINE_string("log_dir", None, "where the results go (default: log/ in the method's folder)", allow_override=True)
+flags.DEFINE_integer("log_every", 100, "iterations between two training lines", lower_bound=1)
+flags.DEFINE_integer("eval_every", 500, "iterations between two tests", lower_bound=1)
+flags.register_validator("base_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more")
+
+
+def _integers(words: list[str]) -> tuple[int, ...] | None:
+    return tuple(map(int, words)) if all(w.strip().isdecimal() for w in words) else None
+
+
+def _are_widths(words: list[str]) -> bool:
+    widths = _integers(words)
+    return widths is not None and len(widths) == 4 and all(1 <= w <= 65_536 for w in widths)
+
+
+flags.register_validator("widths", _are_widths, "must be four positive whole numbers, such as 64,64,64,64")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a run was asked to do: the shared flags, read once."""
+
+    method: str
+    dataset: str
+    data_dir: pathlib.Path
+    backbone: str
+    widths: tuple[int, ...]
+    iterations: int
+    batch_size: int
+    base_lr: float
+    seed: int
+    gpu_no: int | None
+    jit: str
+    log_dir: pathlib.Path
+    log_every: int
+    eval_every: int
+
+
+def _settings(folder: pathlib.Path) -> Settings:
+    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Settings) if field.name in FLAGS}
+    values["widths"] = _integers(FLAGS.widths)
+    values["data_dir"] = pathlib.Path(FLAGS.data_dir).expanduser()
+    values["log_dir"] = pathlib.Path(FLAGS.log_dir).expanduser() if FLAGS.log_dir else folder / "log"
+    return Settings(method=folder.name, **values)
+
+
+def _help(doc: str, own: list[str]) -> str:
+    names = [flag.name for flag in FLAGS.flags_by_module_dict()[__name__]] + own
+    lines = [doc.strip(), "", "Flags:"]
+    for name in names:
+        flag = FLAGS[name]
+        default = "" if flag.default is None else f" (default: {flag.default_as_str[1:-1]})"
+        lines += [f"  --{name}", f"      {flag.help}{default}"]
+    return "\n".join(lines) + "\n\nTry --helpfull for those of the libraries."
+
+
+def run(main: Callable[[Settings], None], script: str, **defaults) -> None:
+    """Parses the command line, calls ``main(settings)`` and exits; what a train.py ends with.
+
+    Exits with code 2 and one line on stderr where the user is mistaken, with 0 after ``--help``.
+
+    Args:
+        main: the method's training.
+        script: ``__file__`` of the train.py; its folder names the method.
+        **defaults: flags whose default the method changes.
+    """
+    program = sys.modules["__main__"]
+    folder = pathlib.Path(script).resolve().parent
+    for name, value in defaults.items():
+        FLAGS.set_default(name, value)
+
+    def parse(argv: list[str]) -> Settings:
+        asked = {arg.lstrip("-") for arg in argv[1:] if arg.startswith("-")}
+        if asked & {"help", "helpshort", "h", "?"}:
+            own = [f.name for f in FLAGS.flags_by_module_dict().get(argv[0], [])]
+            print(_help(program.__doc__ or "", own))
+            sys.exit(0)
+        if "helpfull" in asked:
+            print(FLAGS.get_help())
+            sys.exit(0)
+        try:
+            words = FLAGS(argv)[1:]
+        except flags.Error as error:
+            stop(str(error))
+        if words:
+            stop(f"{words[0]!r} is not a flag; flags start with --")
+        return _settings(folder)
+
+    def stop(message: str) -> None:
+        first_line = " ".join(message.split())
+        print(f"{folder.name}/{pathlib.Path(script).name}: {first_line}", file=sys.stderr)
+        sys.exit(2)
+
+    def guarded(settings: Settings) -> None:
+        try:
+            main(settings)
+        except UserError as error:
+            stop(str(error))
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=parse)

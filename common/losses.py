@@ -1,0 +1,39 @@
+"""The original's loss: smoothed cross-entropy of offset probabilities, and weight decay."""
+
+from collections.abc import Iterable
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="opt")
+def smoothed_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.01, offset: float = 1e-4) -> tf.Tensor:
+    """Returns ``-sum(target * log(softmax(logits) + offset))`` of each example.
+
+    The target is ``(1 - smoothing) * onehot + smoothing / num_classes``. Serves as a Keras loss:
+    ``model.compile(loss=smoothed_cross_entropy)``.
+
+    Args:
+        labels: ``[batch]`` or ``[batch, 1]``, the classes, of any numeric dtype.
+        logits: ``[batch, num_classes]``.
+
+    Returns:
+        ``[batch]``, of the dtype of ``logits``.
+    """
+    classes = logits.shape[-1]
+    labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
+    target = tf.one_hot(labels, classes, on_value=1 - smoothing, off_value=0.0, dtype=logits.dtype) + smoothing / classes
+    return -tf.reduce_sum(target * tf.math.log(tf.nn.softmax(logits) + offset), axis=-1)
+
+
+def weight_decay(variables: Iterable[keras.Variable], rate: float = 5e-4) -> tf.Tensor:
+    """Returns ``rate * sum(v^2) / 2`` over all entries of ``variables``, a scalar."""
+    return rate * tf.add_n([tf.nn.l2_loss(v.value) for v in variables])
+
+
+def decayed_variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns what the original decays: all that is trained, and the fix matrices.
+
+    Those are not trained; they only add a constant to the printed figure.
+    """
+    return model.trainable_variables + [v for v in model.non_trainable_variables if v.name == "fix"]

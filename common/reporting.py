@@ -1,0 +1,107 @@
+"""What a run leaves behind: the original's log lines, metrics.csv, curves.png, TensorBoard scalars."""
+
+import csv
+import importlib.util
+import pathlib
+import re
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from common.errors import UserError
+
+COLUMNS = ("iteration", "learning_rate", "fit", "reg", "acc", "test_acc", "seconds")
+
+
+class Report:
+    """Writes one run's results into a folder, which it makes.
+
+    ``log_train_NN.txt`` and ``log_test_NN.txt`` count up from run to run, as the original's do; the other files
+    are the newest run's, and those of the run before are kept under its number (``metrics_00.csv``).
+
+    Args:
+        folder: where to; made if missing.
+        title: what the picture is headed.
+
+    Raises:
+        UserError: if ``folder`` cannot be written.
+    """
+
+    def __init__(self, folder: pathlib.Path, title: str):
+        self.folder, self.title = folder.absolute(), title
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            taken = [int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"log_train_(\d+)\.txt", p.name))]
+            self._keep_earlier(max(taken, default=None))
+            number = max(taken, default=-1) + 1
+            self.train_log = (folder / f"log_train_{number:02d}.txt").open("x", buffering=1)
+            self.test_log = (folder / f"log_test_{number:02d}.txt").open("x", buffering=1)
+            self.metrics = (folder / "metrics.csv").open("x", newline="", buffering=1)
+        except OSError as error:
+            raise UserError(f"--log_dir={folder} cannot be written: {error.strerror}") from error
+        self.rows = csv.DictWriter(self.metrics, COLUMNS)
+        self.rows.writeheader()
+        self.history: list[dict] = []
+        self.scalars = None
+        if importlib.util.find_spec("tensorboard"):
+            self.scalars = tf.summary.create_file_writer(str(folder / "tensorboard" / f"{number:02d}"))
+
+    def _keep_earlier(self, number: int | None) -> None:
+        for name in ("metrics.csv", "curves.png", "model.keras"):
+            path = self.folder / name
+            if number is not None and path.exists():
+                path.rename(path.with_stem(f"{path.stem}_{number:02d}"))
+
+    def train(self, label: str, **row) -> None:
+        """Logs a training batch: ``row`` has iteration, learning_rate, fit, reg, acc and seconds."""
+        line = f"===={label}: fit={row['fit']:.4f}, reg={row['reg']:.4f}, acc={row['acc']:.4f}"
+        self._write(line, self.train_log, row)
+
+    def test(self, label: str, **row) -> None:
+        """Logs a test: ``row`` has iteration, test_acc and seconds. Draws the curves anew."""
+        self._write(f"++++{label}: test acc={row['test_acc']:.4f}", self.test_log, row)
+        self.draw()
+
+    def _write(self, line: str, log, row: dict) -> None:
+        tqdm.write(line)
+        log.write(line + "\n")
+        self.rows.writerow(row)
+        self.history.append(row)
+        if self.scalars is not None:
+            with self.scalars.as_default():
+                for name in COLUMNS[1:-1]:
+                    if name in row:
+                        tf.summary.scalar(name, row[name], step=row["iteration"])
+            self.scalars.flush()
+
+    def draw(self) -> pathlib.Path:
+        """Draws loss and accuracy against iterations and returns the picture's path."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        FigureCanvasAgg(figure)
+        loss, error = figure.subplots(1, 2)
+
+        def curve(axes, name: str, transform=float, **style) -> None:
+            rows = [row for row in self.history if name in row]
+            if rows:
+                axes.plot([row["iteration"] for row in rows], [transform(row[name]) for row in rows], **style)
+
+        curve(loss, "fit", color="tab:blue", label="training batch", lw=1)
+        curve(error, "acc", lambda a: 100 * (1 - a), color="tab:blue", label="training batch", lw=1)
+        curve(error, "test_acc", lambda a: 100 * (1 - a), color="tab:orange", label="test set", marker="o", ms=3)
+        loss.set(xlabel="iteration", ylabel="loss (fit)", title="Training loss")
+        error.set(xlabel="iteration", ylabel="error (%)", title="Classification error", ylim=(0, 100))
+        for axes in (loss, error):
+            axes.grid(alpha=0.3)
+            if axes.lines:
+                axes.legend()
+        figure.suptitle(self.title)
+        path = self.folder / "curves.png"
+        figure.savefig(path, dpi=120)
+        return path
+
+    def close(self) -> None:
+        for file in (self.train_log, self.test_log, self.metrics):
+            file.close()
