@@ -16,8 +16,8 @@ from common import flags
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
-    from common.training import train
     from baseline.architecture import build_model
+    from common.training import train
 
     train(settings, build_model)
 

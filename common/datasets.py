@@ -178,20 +178,21 @@ class _Dtype:
         """The rest of a dtype's state is byte order and alignment, which bytes do not have."""
 
 
+_ADMITTED = {
+    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
+    ("numpy", "ndarray"): None,  # only ever an argument of _reconstruct
+    ("numpy", "dtype"): _Dtype,
+}
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads built-in containers, numbers, strings and arrays of bytes; refuses every other name."""
 
-    _ADMITTED = {
-        ("numpy.core.multiarray", "_reconstruct"): lambda *_: _Array(),
-        ("numpy._core.multiarray", "_reconstruct"): lambda *_: _Array(),
-        ("numpy", "ndarray"): None,  # only ever an argument of _reconstruct
-        ("numpy", "dtype"): _Dtype,
-    }
-
     def find_class(self, module: str, name: str):
-        if (module, name) not in self._ADMITTED:
+        if (module, name) not in _ADMITTED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no such file needs")
-        return self._ADMITTED[module, name]
+        return _ADMITTED[module, name]
 
     def persistent_load(self, _):
         raise pickle.UnpicklingError("it asks for a persistent object, which no such file needs")
@@ -217,25 +218,19 @@ def _text(value) -> str:
 
 
 def _from_files(cifar: _Cifar, source: str, read: Callable[[tuple[str, ...]], dict[str, bytes]]) -> Dataset:
-    wanted = (*cifar.train_files, cifar.test_file, cifar.names_file)
-    contents = read(wanted)
+    contents = read((*cifar.train_files, cifar.test_file, cifar.names_file))
 
-    def part(name: str) -> tuple[np.ndarray, np.ndarray]:
-        # each file's bytes are given up as soon as they are read: they are as large as the pictures
-        return _pictures(cifar, unpickle(contents.pop(name)))
+    def part(name: str, convert: Callable):
+        try:
+            # each file's bytes are given up as soon as they are read: they are as large as the pictures
+            return convert(cifar, unpickle(contents.pop(name)))
+        except ValueError as error:
+            raise UserError(f"{source}: {name}: {error}") from error
 
-    try:
-        for name in wanted:
-            where = name
-            if name == cifar.names_file:
-                names = _names(cifar, unpickle(contents.pop(name)))
-            elif name == cifar.test_file:
-                test = part(name)
-            else:
-                train = part(name) if name == cifar.train_files[0] else tuple(map(np.concatenate, zip(train, part(name))))
-    except ValueError as error:
-        raise UserError(f"{source}: {where}: {error}") from error
-    return Dataset(cifar.title, source, *train, *test, names)
+    train = [part(name, _pictures) for name in cifar.train_files]
+    images, labels = train[0] if len(train) == 1 else map(np.concatenate, zip(*train, strict=True))
+    test = part(cifar.test_file, _pictures)
+    return Dataset(cifar.title, source, images, labels, *test, part(cifar.names_file, _names))
 
 
 def _pictures(cifar: _Cifar, record: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -17,11 +17,11 @@ flags.DEFINE_enum("dataset", "cifar100", ["cifar100", "cifar10", "digits"], "wha
 flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set lies, or is downloaded to")
 flags.DEFINE_enum("backbone", "cnn6", ["cnn6", "cnn9"], "the network")
 flags.DEFINE_list("widths", ["64", "64", "64", "64"], "neurons a layer: of the three stages, and of fc6")
-flags.DEFINE_integer("iterations", 75_000, "training steps; the drops of the rate keep their fractions of the whole", lower_bound=1)
+flags.DEFINE_integer("iterations", 75_000, "training steps; the rate's drops keep their fractions of them", lower_bound=1)
 flags.DEFINE_integer("batch_size", 128, "pictures a step", lower_bound=1)
 flags.DEFINE_float("base_lr", 0.1, "the first learning rate")
 flags.DEFINE_integer("seed", 0, "of the initial weights, the shuffles and the augmentation", lower_bound=0, upper_bound=2**32 - 1)
-flags.DEFINE_integer("gpu_no", None, "number of the GPU to use; by default the first, or the CPU where there is none", lower_bound=0)
+flags.DEFINE_integer("gpu_no", None, "number of the GPU; by default the first, or the CPU where there is none", lower_bound=0)
 flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "compile with XLA; auto: on a GPU only, since on a CPU it is slower")
 # absl has a flag of this name for its own log files
 flags.DEFINE_string("log_dir", None, "where the results go (default: log/ in the method's folder)", allow_override=True)

@@ -1,6 +1,7 @@
 """The one training loop."""
 
 import functools
+import itertools
 import resource
 import sys
 import time
@@ -99,7 +100,7 @@ def train(settings: Settings, build_model: Callable[..., keras.Model]) -> float:
         mininterval=0.2 if interactive else 30,
     )
     with progress:
-        for iteration, batch in zip(range(settings.iterations), batches):
+        for iteration, batch in enumerate(itertools.islice(batches, settings.iterations)):
             figures = augmented_step(batch)
             last = iteration == settings.iterations - 1
             if iteration == 0:
