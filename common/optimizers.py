@@ -21,9 +21,7 @@ def step_decay(
     """
     # Keras's boundary is the last iteration of the rate before it
     boundaries = [round(fraction * iterations) - 1 for fraction in drops]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(
-        boundaries, [rate * factor**k for k in range(len(boundaries) + 1)]
-    )
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [rate * factor**k for k in range(len(boundaries) + 1)])
 
 
 @keras.saving.register_keras_serializable(package="opt")

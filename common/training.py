@@ -69,9 +69,7 @@ def train(settings: Settings, build_model: Callable[..., keras.Model]) -> float:
         raise UserError(f"--batch_size={settings.batch_size} is larger than the training set, {count} pictures")
 
     keras.utils.set_random_seed(settings.seed)
-    backbone = functools.partial(
-        backbones.BACKBONES[settings.backbone], num_classes=data.num_classes, widths=settings.widths
-    )
+    backbone = functools.partial(backbones.BACKBONES[settings.backbone], num_classes=data.num_classes, widths=settings.widths)
     model = build_model(backbone)
     optimizer = optimizers.Momentum(optimizers.step_decay(settings.base_lr, settings.iterations))
     optimizer.build(model.trainable_variables)
