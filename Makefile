@@ -1,0 +1,27 @@
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+
+.PHONY: quickstart test test-all lint
+
+# OPT (GS) on scikit-learn's digits: no data to fetch, under three minutes on two cores
+quickstart: .venv/installed
+	cd opt_gs && $(BIN)/python train.py --dataset=digits --widths=32,32,32,32 --iterations=200 --log_every=20 --eval_every=50
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -m ""
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,26 @@
+"""Fetches a data set ahead of time, so that training needs no network.
+
+python -m data.prepare
+python -m data.prepare --dataset=cifar10 --data_dir=/scratch/data
+"""
+
+import argparse
+import pathlib
+
+from common import datasets
+from common.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=["cifar100", "cifar10"], default="cifar100")
+    parser.add_argument("--data_dir", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent)
+    args = parser.parse_args()
+    try:
+        print(datasets.load(args.dataset, args.data_dir))
+    except UserError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import losses
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 1)])
+def test_smoothed_cross_entropy(shape):
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(5, 7)), random.integers(0, 7, 5)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True) + 1e-4
+    target = 0.99 * np.eye(7)[labels] + 0.01 / 7
+    expected = -(target * np.log(p)).sum(-1)
+    actual = losses.smoothed_cross_entropy(labels.reshape(shape), tf.constant(logits))
+    assert actual.dtype == tf.float64
+    np.testing.assert_allclose(actual, expected, rtol=1e-14)
+
+
+def test_serves_as_a_keras_loss():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(optimizer="sgd", loss=losses.smoothed_cross_entropy)
+    inputs, labels = np.ones((8, 4), "float32"), np.arange(8) % 3
+    expected = np.mean(losses.smoothed_cross_entropy(labels, model(inputs)))
+    assert model.evaluate(inputs, labels, verbose=0) == pytest.approx(expected, rel=1e-6)
+
+
+def test_weight_decay():
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([[3.0]])]
+    assert float(losses.weight_decay(variables)) == pytest.approx(5e-4 * 14 / 2, rel=1e-6)

@@ -1,0 +1,193 @@
+"""The methods' train.py as a user starts them: in their folder, in a process of their own."""
+
+import csv
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import common.layers  # noqa: F401 (registers the layers that load_model meets)
+from common import datasets
+from tests import archives
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+METHODS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+SMALL = ["--dataset=digits", "--widths=8,8,8,8", "--batch_size=32"]
+
+
+def start(method: str, *arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
+    """Runs ``python train.py`` in the method's folder and returns its output and exit code."""
+    command = [sys.executable, "train.py", *map(str, arguments)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment}
+    return subprocess.run(command, cwd=ROOT / method, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> None:
+    """Asserts exit code 2 and one line of ours on stderr, whatever TensorFlow's C++ code says besides."""
+    lines = [line for line in result.stderr.splitlines() if not re.match(r"WARNING: All log messages|[IWE]0000 ", line)]
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stdout
+    for word in words:
+        assert word in lines[0]
+
+
+def test_methods_are_found():
+    assert {"baseline", "opt_gs"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_trains_on_digits(tmp_path, method):
+    """Thirty iterations leave the original's lines and files, and the numbers in them agree with one another."""
+    log = tmp_path / "log"
+    result = start(method, *SMALL, "--iterations=30", "--log_every=10", "--eval_every=20", f"--log_dir={log}")
+    assert result.returncode == 0, result.stderr
+    output = result.stdout.splitlines()
+    assert output[0] == "digits from scikit-learn: 1,437 training and 360 test pictures of 10 classes"
+    number = r"-?\d+\.\d{4}"
+    train_lines = (log / "log_train_00.txt").read_text().splitlines()
+    test_lines = (log / "log_test_00.txt").read_text().splitlines()
+    for line in train_lines:
+        assert re.fullmatch(rf"====(episode_\d+====)?iter_\d+: fit={number}, reg={number}, acc={number}", line)
+    for line in test_lines:
+        assert re.fullmatch(rf"\+\+\+\+(iter|episode)_\d+: test acc={number}", line)
+    assert set(train_lines + test_lines) <= set(output)
+
+    with (log / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [f"{float(row['fit']):.4f}" for row in rows if row["fit"]] == [re.search("fit=([^,]+)", s)[1] for s in train_lines]
+    tests = [float(row["test_acc"]) for row in rows if row["test_acc"]]
+    assert [f"{value:.4f}" for value in tests] == [line.split("=")[-1] for line in test_lines]
+    assert f"test accuracy: {100 * tests[-1]:.2f} %" in output
+    assert f"learning curves: {log / 'curves.png'}" in output
+    assert (log / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert 0.5 * 30 < float(rows[-1]["iteration"]) < 30
+    assert "30/30" in result.stderr  # the progress bar
+
+    model = keras.saving.load_model(log / "model.keras")
+    digits = datasets.load("digits", tmp_path)
+    accuracy = np.mean(model.predict(digits.test_images, verbose=0).argmax(-1) == digits.test_labels)
+    assert accuracy == pytest.approx(tests[-1], abs=1.5 / 360)  # another batch size rounds otherwise
+
+
+def test_the_same_seed_gives_the_same_log_and_nothing_is_overwritten(tmp_path):
+    arguments = [*SMALL, "--iterations=12", "--log_every=1", "--eval_every=5", f"--log_dir={tmp_path}"]
+    for seed in (1, 1, 2):
+        assert start("opt_gs", *arguments, f"--seed={seed}").returncode == 0
+    logs = [(tmp_path / f"log_train_{i:02d}.txt").read_text() for i in range(3)]
+    assert len(logs[0].splitlines()) == 11
+    assert logs[0] == logs[1] != logs[2]
+    for name in ("metrics{}.csv", "curves{}.png", "model{}.keras"):
+        assert all((tmp_path / name.format(number)).is_file() for number in ("_00", "_01", ""))
+
+
+def test_jit_gives_the_same_losses(tmp_path):
+    """XLA rounds otherwise: the first losses agree to float32, and training keeps them near."""
+    fits = []
+    for jit in ("on", "off"):
+        log = tmp_path / jit
+        result = start("opt_gs", *SMALL, "--iterations=6", "--log_every=1", f"--jit={jit}", f"--log_dir={log}")
+        assert result.returncode == 0, result.stderr
+        with (log / "metrics.csv").open() as file:
+            fits.append([float(row["fit"]) for row in csv.DictReader(file) if row["fit"]])
+    np.testing.assert_allclose(fits[0], fits[1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_help_shows_our_flags_first_and_exits_0(method):
+    result = start(method, "--help")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    flags = re.findall(r"^  --(\w+)$", result.stdout, re.MULTILINE)
+    assert flags[:3] == ["dataset", "data_dir", "backbone"]
+    assert {"base_lr", "batch_size", "gpu_no", "iterations", "widths", "seed", "jit", "log_dir"} <= set(flags)
+    assert "python train.py" in result.stdout
+
+
+BAD_FLAGS = [
+    ["--batch_size=0"],
+    ["--batch_size=-3"],
+    ["--batch_size=many"],
+    ["--base_lr=-0.1"],
+    ["--base_lr=nan"],
+    ["--base_lr=inf"],
+    ["--base_lr=fast"],
+    ["--widths=64,64,64"],
+    ["--widths=64,64,64,0"],
+    ["--widths=64,64,64,-1"],
+    ["--widths=a,b,c,d"],
+    ["--widths="],
+    ["--iterations=0"],
+    ["--iterations=1.5"],
+    ["--dataset=imagenet"],
+    ["--backbone=vgg"],
+    ["--jit=maybe"],
+    ["--seed=-1"],
+    ["--log_every=0"],
+    ["--eval_every=0"],
+    ["--gpu_no=-1"],
+    ["--no_such_flag"],
+    ["--baselr=0.1"],
+    ["stray"],
+]
+
+
+@pytest.mark.parametrize("arguments", BAD_FLAGS, ids=" ".join)
+def test_bad_flags(tmp_path, arguments):
+    result = start(
+        "opt_gs", *arguments, f"--log_dir={tmp_path / 'log'}", "--dataset=digits" if "dataset" not in arguments[0] else ""
+    )
+    assert_one_line_error(result, "opt_gs/train.py: ", arguments[0].split("=")[0].lstrip("-"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_the_data_or_the_machine(tmp_path):
+    log = f"--log_dir={tmp_path / 'log'}"
+    assert_one_line_error(start("opt_gs", "--dataset=digits", "--batch_size=1438", log), "batch_size=1438", "1437")
+    assert_one_line_error(start("opt_gs", "--dataset=digits", "--gpu_no=3", log), "--gpu_no=3")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_is_damaged_or_not_there(tmp_path):
+    log, data = tmp_path / "log", tmp_path / "data"
+    flags = [f"--data_dir={data}", f"--log_dir={log}"]
+    offline = {"https_proxy": "http://127.0.0.1:9"}
+    assert_one_line_error(start("opt_gs", *flags, timeout=20, **offline), "--dataset=digits")
+    archive = archives.write_archive(data, archives.files())
+    archive.write_bytes(archive.read_bytes()[:1000])
+    before = sorted(data.rglob("*"))
+    assert_one_line_error(start("opt_gs", *flags), "cifar-100-python.tar.gz")
+    assert sorted(data.rglob("*")) == before
+    assert not log.exists()
+
+
+def test_a_log_dir_that_is_a_file(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("mine")
+    assert_one_line_error(start("opt_gs", *SMALL, f"--log_dir={path}"), "--log_dir=", "log")
+    assert path.read_text() == "mine"
+
+
+def test_trains_on_a_cifar100_folder_given_by_data_dir(tmp_path):
+    archives.write_folder(tmp_path, archives.files(train=64, test=20))
+    flags = ["--widths=4,4,4,4", "--batch_size=32", "--iterations=4", f"--data_dir={tmp_path}", f"--log_dir={tmp_path / 'log'}"]
+    result = start("opt_gs", *flags)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"CIFAR-100 from {tmp_path / 'cifar-100-python'}: 64 training and 20 test pictures")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100")
+def test_learns_real_cifar100(tmp_path):
+    """Sixty steps at the original's widths bring the loss well below that of guessing, log 100 = 4.6."""
+    flags = [f"--data_dir={os.environ['OPT_CIFAR100_DIR']}", "--iterations=61", "--log_every=20", f"--log_dir={tmp_path}"]
+    result = start("opt_gs", *flags, timeout=600)
+    assert result.returncode == 0, result.stderr
+    fits = [float(v) for v in re.findall("fit=([^,]+)", (tmp_path / "log_train_00.txt").read_text())]
+    assert len(fits) == 3
+    assert fits[-1] < 4.3
