@@ -20,7 +20,7 @@ def he_normal() -> keras.initializers.Initializer:
 
 
 class _OrthogonalLayer(keras.layers.Layer):
-    """A layer whose kernel is ``map(rotation) @ fix`` (Liu et al., CVPR 2021, section 3).
+    """A layer whose kernel is ``map(rotation) @ fix`` (Liu et al., CVPR 2021).
 
     Weights:
         fix: ``[n, units]``, the neurons as they were drawn, one a column. Not trained.

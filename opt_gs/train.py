@@ -1,4 +1,4 @@
-"""OPT (GS): neurons turned by Gram-Schmidt (Liu et al., CVPR 2021, section 3).
+"""OPT (GS): neurons turned by Gram-Schmidt, an orthogonalization unrolled (Liu et al., CVPR 2021).
 
     cd opt_gs && python train.py
     cd opt_gs && python train.py --dataset=digits --iterations=300
