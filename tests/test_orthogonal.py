@@ -1,0 +1,296 @@
+"""The maps against the original's values, against finite differences, and against what orthogonal means."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import orthogonal
+
+MAPS = {name: getattr(orthogonal, name) for name in ("gram_schmidt", "householder", "lowdin", "cayley")}
+GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", pathlib.Path(__file__).parent / "golden"))
+EPS = {"float32": float(np.finfo("float32").eps), "float64": float(np.finfo("float64").eps)}
+
+each_map = pytest.mark.parametrize("name", MAPS)
+each_dtype = pytest.mark.parametrize("dtype", EPS)
+each_mode = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+
+
+def evaluate(function, *tensors, cotangent, jit: bool):
+    """Returns function(*tensors) and the gradients of sum(cotangent * function(*tensors)), as NumPy arrays."""
+
+    @tf.function(jit_compile=jit)
+    def run(*tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(*tensors)
+            total = tf.reduce_sum(cotangent * value)
+        return value, tape.gradient(total, tensors)
+
+    value, gradients = run(*map(tf.constant, tensors))
+    return value.numpy(), *(g.numpy() for g in gradients)
+
+
+def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
+    return np.abs(actual - expected).max() / max(1.0, np.abs(expected).max())
+
+
+def condition(name: str, w: np.ndarray) -> float:
+    """Condition number of the matrix that the map inverts: of I - S for Cayley's, of w for the others."""
+    w = w.astype("float64")
+    if name == "cayley":
+        upper = np.triu(w)
+        w = np.eye(len(w)) - (upper - upper.T)
+    return np.linalg.cond(w)
+
+
+def with_condition(n: int, kappa: float, seed: int = 0) -> np.ndarray:
+    """Returns a float64 matrix whose singular values fall evenly, in logarithm, from 1 to 1 / kappa."""
+    random = np.random.default_rng(seed)
+    u, v = (np.linalg.qr(random.normal(size=(n, n)))[0] for _ in range(2))
+    return u * np.geomspace(1, 1 / kappa, n) @ v
+
+
+def assert_orthogonal(q: np.ndarray) -> None:
+    n, eps = q.shape[-1], EPS[q.dtype.name]
+    q = q.astype("float64")
+    assert np.abs(np.swapaxes(q, -1, -2) @ q - np.eye(n)).max() <= 10 * n * eps
+
+
+# Against the original
+
+
+def test_golden_file_has_all_maps():
+    with np.load(GOLDEN / "orthogonal_maps.npz") as data:
+        assert {key.split("/")[0] for key in data} == set(MAPS)
+
+
+def golden_sizes() -> list[tuple[str, str]]:
+    with np.load(GOLDEN / "orthogonal_maps.npz") as data:
+        return sorted({tuple(key.split("/")[:2]) for key in data})
+
+
+@each_mode
+@each_dtype
+@pytest.mark.parametrize(("name", "n"), golden_sizes())
+def test_golden_values_and_gradients(name, n, dtype, jit):
+    """float64: 1e-9. float32: n eps kappa, the normwise bound of a backward stable way to a solution whose
+    sensitivity to relative changes of w is kappa, and of its derivative, which is larger by 1 / (smallest singular
+    value) both in size and in error."""
+    with np.load(GOLDEN / "orthogonal_maps.npz") as data:
+        w, cotangent, output, gradient = (data[f"{name}/{n}/{key}"] for key in ("input", "cotangent", "output", "gradient"))
+    tolerance = 1e-9 if dtype == "float64" else int(n) * EPS[dtype] * condition(name, w)
+    actual = evaluate(MAPS[name], w.astype(dtype), cotangent=cotangent.astype(dtype), jit=jit)
+    assert [a.dtype for a in actual] == [dtype, dtype]
+    assert deviation(actual[0], output) <= tolerance
+    assert deviation(actual[1], gradient) <= tolerance
+
+
+# Orthogonality
+
+
+SIZES = [5, 64, pytest.param(576, marks=pytest.mark.slow), pytest.param(1024, marks=pytest.mark.slow)]
+
+
+@each_mode
+@each_dtype
+@pytest.mark.parametrize("n", SIZES)
+@each_map
+def test_orthogonal_at_random_rotations(name, n, dtype, jit):
+    w = np.random.default_rng(n).normal(size=(n, n)).astype(dtype)
+    assert_orthogonal(tf.function(MAPS[name], jit_compile=jit)(w).numpy())
+
+
+@each_mode
+@each_dtype
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("name", ["gram_schmidt", "householder", "lowdin"])
+def test_orthogonal_at_condition_number_a_million(name, n, dtype, jit):
+    assert_orthogonal(tf.function(MAPS[name], jit_compile=jit)(with_condition(n, 1e6).astype(dtype)).numpy())
+
+
+@each_mode
+@each_dtype
+@pytest.mark.parametrize("norm", [1, 30, 1000])
+@pytest.mark.parametrize("n", SIZES)
+def test_cayley_is_orthogonal_at_large_norms(n, norm, dtype, jit):
+    w = np.triu(np.random.default_rng(n).normal(size=(n, n)))
+    w = (w * norm / np.linalg.norm(w - w.T, 2)).astype(dtype)
+    assert_orthogonal(tf.function(MAPS["cayley"], jit_compile=jit)(w).numpy())
+
+
+# What each map is
+
+
+def test_gram_schmidt_goes_down_the_rows():
+    w = np.random.default_rng(0).normal(size=(7, 7))
+    q = np.zeros_like(w)
+    for i, row in enumerate(w):
+        rest = row - q[:i].T @ (q[:i] @ row)
+        q[i] = rest / np.linalg.norm(rest)
+    np.testing.assert_allclose(orthogonal.gram_schmidt(w), q, atol=1e-13)
+
+
+@each_mode
+@pytest.mark.parametrize("n", [1, 2, 5, 6, 33, 64])
+def test_householder_is_the_product_of_its_reflections(n, jit):
+    w = np.random.default_rng(n).normal(size=(n, n))
+    a, q = w.copy(), np.eye(n)
+    for k in range(n - 1):
+        v = np.zeros(n)
+        v[k:] = a[k:, k]
+        v[k] -= np.linalg.norm(v[k:])
+        reflection = np.eye(n) - 2 * np.outer(v, v) / (v @ v)
+        a, q = reflection @ a, q @ reflection
+    np.testing.assert_allclose(tf.function(orthogonal.householder, jit_compile=jit)(w), q, atol=1e-11)
+
+
+@each_mode
+@pytest.mark.parametrize("n", [4, 5])
+def test_householder_at_the_identity_is_its_limit(n, jit):
+    """The reflections divide by zero there. The determinant is (-1)^(n-1), at upper triangular matrices too."""
+    expected = np.diag([1.0] * (n - 1) + [(-1.0) ** (n - 1)])
+    householder = tf.function(orthogonal.householder, jit_compile=jit)
+    for w in (np.eye(n), np.triu(np.ones((n, n))), np.diag(np.arange(1.0, n + 1))):
+        np.testing.assert_allclose(householder(w), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 40, 100])
+def test_determinant_sign_without_lu(n):
+    """The elimination that stands in for LU under XLA, also where its pivots are 0, 1 and -1."""
+    random = np.random.default_rng(n)
+    cases = [np.linalg.qr(random.normal(size=(n, n)))[0] for _ in range(5)]
+    cases += [np.eye(n), -np.eye(n), np.eye(n)[::-1], np.eye(n)[random.permutation(n)], np.diag(random.choice([-1.0, 1.0], n))]
+    for dtype in EPS:
+        actual = tf.function(orthogonal._eliminated_sign, jit_compile=True)(np.stack(cases).astype(dtype))
+        np.testing.assert_array_equal(actual, [np.sign(np.linalg.det(q)) for q in cases])
+
+
+def test_lowdin_is_the_nearest_orthogonal_matrix():
+    w = np.random.default_rng(0).normal(size=(6, 6))
+    u, _, vt = np.linalg.svd(w)
+    np.testing.assert_allclose(orthogonal.lowdin(w), u @ vt, atol=1e-13)
+
+
+def test_cayley_reads_the_upper_triangle_alone():
+    w = np.random.default_rng(0).normal(size=(6, 6))
+    s = np.triu(w, 1) - np.triu(w, 1).T
+    expected = (np.eye(6) + s) @ np.linalg.inv(np.eye(6) - s)
+    np.testing.assert_allclose(orthogonal.cayley(w), expected, atol=1e-13)
+    np.testing.assert_allclose(orthogonal.cayley(np.triu(w, 1)), expected, atol=1e-13)
+
+
+# Gradients
+
+
+def rotations(n: int = 6) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(5)
+    noise = random.normal(size=(n, n))
+    q = np.linalg.qr(noise)[0]
+    return {
+        "random": random.normal(size=(n, n)),
+        "identity": np.eye(n),
+        "diagonal": np.diag(np.linspace(-1.0, 2.0, n)),
+        "nearly equal singular values": q + 1e-9 * noise,
+        "identity with noise": np.eye(n) + 1e-6 * noise,
+        "two equal singular values": q * np.array([1, 1, 2, 2, 3, 4.0]) @ np.linalg.qr(noise.T)[0],
+        "ill-conditioned": with_condition(n, 30.0),
+    }
+
+
+def differences(function, w: np.ndarray, cotangent: np.ndarray, step: float = 1e-4) -> np.ndarray:
+    """Returns the gradient of sum(cotangent * function(w)) by differences of fourth order, all entries in one batch."""
+    units = np.eye(w.size).reshape(w.size, *w.shape) * step
+    weights = {1: 8, -1: -8, 2: -1, -2: 1}
+    total = sum(c * np.sum(cotangent * function(w + k * units).numpy(), axis=(-2, -1)) for k, c in weights.items())
+    return total.reshape(w.shape) / (12 * step)
+
+
+@each_mode
+@pytest.mark.parametrize("where", rotations())
+@each_map
+def test_gradient_against_finite_differences(name, where, jit):
+    """Truncation is of order step^4 / (smallest singular value)^5, rounding eps / step: both below 1e-8 here."""
+    w = rotations()[where]
+    cotangent = np.random.default_rng(1).normal(size=w.shape)
+    _, gradient = evaluate(MAPS[name], w, cotangent=cotangent, jit=jit)
+    assert deviation(gradient, differences(MAPS[name], w, cotangent)) < 1e-7
+
+
+@each_mode
+@each_dtype
+@each_map
+def test_thin_product_is_the_map_times_the_neurons(name, dtype, jit):
+    """Value and both gradients of the product against those of the map that is formed."""
+    random = np.random.default_rng(2)
+    w, f, g = (random.normal(size=shape).astype(dtype) for shape in ((20, 20), (20, 3), (20, 3)))
+    thin = evaluate(lambda w, f: orthogonal.product(MAPS[name], w, f), w, f, cotangent=g, jit=jit)
+    formed = evaluate(lambda w, f: MAPS[name](w) @ f, w, f, cotangent=g, jit=jit)
+    for a, b in zip(thin, formed, strict=True):
+        assert deviation(a, b) <= 20 * EPS[dtype] * condition(name, w)
+
+
+def test_any_callable_can_stand_in_a_maps_place():
+    w, f = np.eye(4), np.ones((4, 2))
+    np.testing.assert_array_equal(orthogonal.product(lambda w: -w, w, f), -f)
+    np.testing.assert_array_equal(orthogonal.product(orthogonal.identity, 3 * w, f), 3 * f)
+
+
+# Odd input
+
+
+@each_mode
+@each_map
+def test_batches(name, jit):
+    w = np.random.default_rng(3).normal(size=(2, 3, 8, 8))
+    cotangent = np.random.default_rng(4).normal(size=w.shape)
+    value, gradient = evaluate(MAPS[name], w, cotangent=cotangent, jit=jit)
+    for i in np.ndindex(2, 3):
+        single = evaluate(MAPS[name], w[i], cotangent=cotangent[i], jit=jit)
+        assert deviation(value[i], single[0]) < 1e-12
+        assert deviation(gradient[i], single[1]) < 1e-9
+
+
+@each_mode
+@each_map
+def test_bfloat16_is_computed_in_float32(name, jit):
+    w = tf.cast(np.random.default_rng(0).normal(size=(16, 16)), tf.bfloat16)
+    function = tf.function(MAPS[name], jit_compile=jit)
+    q, exact = function(w), function(tf.cast(w, tf.float32))
+    assert q.dtype == tf.bfloat16
+    np.testing.assert_array_equal(tf.cast(q, tf.float32), tf.cast(tf.cast(exact, tf.bfloat16), tf.float32))
+
+
+SINGULAR = {
+    "zero": np.zeros((8, 8)),
+    "one zero row": np.diag([1.0, 1, 1, 0, 1, 1, 1, 1]) @ np.random.default_rng(0).normal(size=(8, 8)),
+    "one zero column": np.random.default_rng(0).normal(size=(8, 8)) @ np.diag([1.0, 1, 1, 0, 1, 1, 1, 1]),
+    "rank one": np.outer(np.arange(1.0, 9), np.arange(2.0, 10)),
+    "two equal rows": np.random.default_rng(0).normal(size=(8, 8))[[0, 1, 2, 3, 4, 5, 6, 2]],
+    "ones": np.ones((8, 8)),
+}
+
+
+@each_mode
+@each_dtype
+@pytest.mark.parametrize("where", SINGULAR)
+@each_map
+def test_singular_input_gives_what_is_documented(name, where, dtype, jit):
+    """Never NaN or infinity in value or gradient. Orthogonal still, but for Loewdin's products under XLA."""
+    w = SINGULAR[where].astype(dtype)
+    value, gradient = evaluate(MAPS[name], w, cotangent=np.random.default_rng(1).normal(size=w.shape).astype(dtype), jit=jit)
+    assert np.isfinite(value).all()
+    assert np.isfinite(gradient).all()
+    if name == "lowdin" and jit:
+        assert np.linalg.norm(value, 2) <= 1 + 10 * len(w) * EPS[dtype]
+    else:
+        assert_orthogonal(value)
+
+
+@each_map
+def test_what_is_no_square_float_matrix_is_refused(name):
+    for bad in (np.ones((3, 4)), np.ones(3), np.ones((3, 3), "int32")):
+        with pytest.raises(ValueError, match="a map takes"):
+            MAPS[name](bad)
