@@ -6,6 +6,7 @@ import keras
 
 from common import backbones
 from common.layers import he_normal
+from common.training import Method
 
 
 def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:
@@ -16,3 +17,6 @@ def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:
 def build_model(backbone: Callable[..., keras.Model] = backbones.cnn6, **kwargs) -> keras.Model:
     """Returns ``backbone`` with ordinary layers; ``kwargs`` are its own (num_classes, widths)."""
     return backbone(layer, **kwargs)
+
+
+METHOD = Method(build_model)

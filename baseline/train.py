@@ -16,10 +16,10 @@ from common import flags
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
-    from baseline.architecture import build_model
+    from baseline.architecture import METHOD
     from common.training import train
 
-    train(settings, build_model)
+    train(settings, METHOD)
 
 
 if __name__ == "__main__":

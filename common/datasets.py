@@ -383,7 +383,9 @@ def download(cifar: _Cifar, data_dir: pathlib.Path) -> pathlib.Path:
 # Batches
 
 
-def picks(seed: int, iteration: int, count: int, batch_size: int, mirror: bool = True) -> Iterator[np.ndarray]:
+def picks(
+    seed: int, iteration: int, count: int, batch_size: int, mirror: bool = True, episode_length: int | None = None
+) -> Iterator[np.ndarray]:
     """Yields what each batch takes from the training set, from ``iteration`` on, without end.
 
     A stateless function of seed and iteration: a run resumed at any iteration sees what it would have seen. An
@@ -395,19 +397,22 @@ def picks(seed: int, iteration: int, count: int, batch_size: int, mirror: bool =
         count: number of pictures in the training set.
         batch_size: number of pictures a batch, at most ``count``.
         mirror: whether half of the pictures are flipped left-right.
+        episode_length: number of iterations after which a new shuffle begins whatever the epoch, if any.
 
     Yields:
         int32 ``[batch_size, 4]``: the picture's index, the crop's offset down and across (0 to 8), and 1 for a flip.
     """
     steps = count // batch_size
     while True:
-        epoch, start = divmod(iteration, steps)
-        random = np.random.default_rng([seed, epoch])
+        episode, inside = divmod(iteration, episode_length) if episode_length else (0, iteration)
+        epoch, start = divmod(inside, steps)
+        random = np.random.default_rng([seed, episode, epoch])
         order = random.permutation(count)[: steps * batch_size]
         offsets = random.integers(0, 9, (2, order.size))
         flips = random.integers(0, 2, order.size) if mirror else np.zeros_like(order)
         whole = np.stack([order, *offsets, flips], axis=-1).astype(np.int32).reshape(steps, batch_size, 4)
-        for batch in whole[start:]:
+        left = episode_length - inside if episode_length else steps
+        for batch in whole[start : start + left]:
             yield batch
             iteration += 1
 

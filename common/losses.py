@@ -31,9 +31,39 @@ def weight_decay(variables: Iterable[keras.Variable], rate: float = 5e-4) -> tf.
     return rate * tf.add_n([tf.nn.l2_loss(v.value) for v in variables])
 
 
-def decayed_variables(model: keras.Model) -> list[keras.Variable]:
+def decayed_variables(model: keras.Model, except_for: Iterable[str] = ()) -> list[keras.Variable]:
     """Returns what the original decays: all that is trained, and the fix matrices.
 
     Those are not trained; they only add a constant to the printed figure.
+
+    Args:
+        model: any model.
+        except_for: names of weights to leave out, such as "rotation".
     """
-    return model.trainable_variables + [v for v in model.non_trainable_variables if v.name == "fix"]
+    fixed = [v for v in model.non_trainable_variables if v.name == "fix"]
+    return [v for v in model.trainable_variables + fixed if v.name not in set(except_for)]
+
+
+@keras.saving.register_keras_serializable(package="opt")
+class OrthogonalityPenalty(keras.regularizers.Regularizer):
+    """``factor * |R R^T - I|_F``, which keeps a rotation near to orthogonal (OPT (OR)).
+
+    Its gradient at an orthogonal R, where the norm has a kink, is 0.
+
+    Args:
+        factor: weight of the penalty. Defaults to the original's 0.1.
+    """
+
+    def __init__(self, factor: float = 0.1):
+        self.factor = factor
+
+    def __call__(self, rotation: tf.Tensor) -> tf.Tensor:
+        rotation = tf.convert_to_tensor(rotation)
+        gap = tf.matmul(rotation, rotation, transpose_b=True) - tf.eye(rotation.shape[-1], dtype=rotation.dtype)
+        square = tf.reduce_sum(tf.square(gap))
+        away = square > 0
+        # the inner where keeps sqrt's infinite derivative at 0 out of the gradient
+        return self.factor * tf.where(away, tf.sqrt(tf.where(away, square, tf.ones_like(square))), tf.zeros_like(square))
+
+    def get_config(self) -> dict:
+        return {"factor": self.factor}

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 
-COLUMNS = ("iteration", "learning_rate", "fit", "reg", "acc", "test_acc", "seconds")
+COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_acc", "seconds")
 
 
 class Report:
@@ -53,7 +53,7 @@ class Report:
                 path.rename(path.with_stem(f"{path.stem}_{number:02d}"))
 
     def train(self, label: str, **row) -> None:
-        """Logs a training batch: ``row`` has iteration, learning_rate, fit, reg, acc and seconds."""
+        """Logs a training batch: ``row`` has iteration, learning_rate, fit, reg, penalty, acc and seconds."""
         line = f"===={label}: fit={row['fit']:.4f}, reg={row['reg']:.4f}, acc={row['acc']:.4f}"
         self._write(line, self.train_log, row)
 
@@ -92,7 +92,8 @@ class Report:
         curve(error, "acc", lambda a: 100 * (1 - a), color="tab:blue", label="training batch", lw=1)
         curve(error, "test_acc", lambda a: 100 * (1 - a), color="tab:orange", label="test set", marker="o", ms=3)
         loss.set(xlabel="iteration", ylabel="loss (fit)", title="Training loss")
-        error.set(xlabel="iteration", ylabel="error (%)", title="Classification error", ylim=(0, 100))
+        error.set(xlabel="iteration", ylabel="error (%)", title="Classification error")
+        error.set_ylim(bottom=0)
         for axes in (loss, error):
             axes.grid(alpha=0.3)
             if axes.lines:

@@ -1,11 +1,12 @@
 """The one training loop."""
 
+import dataclasses
 import functools
 import itertools
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
@@ -20,15 +21,45 @@ from common.reporting import Report
 TEST_BATCH = 500
 
 
+def momentum(base_lr: float, decay: Callable) -> optimizers.Momentum:
+    """Returns the optimizer of most methods."""
+    return optimizers.Momentum(decay(base_lr))
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What a method is; its folder's architecture.py makes one.
+
+    Attributes:
+        build_model: takes ``backbone``, a callable that takes a layer factory, and returns the model.
+        make_optimizer: takes ``base_lr`` and ``decay``, a callable ``(rate, factor=0.1)`` that returns the run's
+            schedule of a rate. Defaults to `momentum`.
+        decay_factor: what the weight decay is multiplied with in the loss, though not where it is printed.
+        undecayed: names of weights that are not decayed.
+        drops: where the rates drop, in fractions of the run.
+        episode_length: number of iterations an episode, for methods that have episodes.
+        start_episode: takes the model, the run's seed and the episode's number before the episode begins.
+    """
+
+    build_model: Callable[..., keras.Model]
+    make_optimizer: Callable[[float, Callable], keras.optimizers.Optimizer] = momentum
+    decay_factor: float = 1.0
+    undecayed: tuple[str, ...] = ()
+    drops: tuple[float, ...] = optimizers.DROPS
+    episode_length: int | None = None
+    start_episode: Callable[[keras.Model, int, int], None] | None = None
+
+
 def make_train_step(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer, jit: bool = False
+    method: Method, model: keras.Model, optimizer: keras.optimizers.Optimizer, jit: bool = False
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """Returns ``step(images, labels)``, which updates the model once.
 
     It takes ``images [batch, 32, 32, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``, and returns the
-    scalars fit, reg and acc of the batch before the update.
+    scalars fit, reg, acc and penalty (of the layers' own losses) of the batch before the update.
     """
-    decayed = losses.decayed_variables(model)
+    optimizer.build(model.trainable_variables)
+    decayed = losses.decayed_variables(model, method.undecayed)
 
     @tf.function(jit_compile=jit)
     def step(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -36,11 +67,11 @@ def make_train_step(
             logits = model(images, training=True)
             fit = tf.reduce_mean(losses.smoothed_cross_entropy(labels, logits))
             reg = losses.weight_decay(decayed)
-            # a layer's own losses are trained on and not printed
-            total = tf.add_n([fit, reg, *model.losses])
+            penalty = tf.add_n(model.losses) if model.losses else tf.zeros_like(fit)
+            total = fit + method.decay_factor * reg + penalty
         gradients = tape.gradient(total, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
-        return {"fit": fit, "reg": reg, "acc": accuracy(labels, logits)}
+        return {"fit": fit, "reg": reg, "acc": accuracy(labels, logits), "penalty": penalty}
 
     return step
 
@@ -51,12 +82,8 @@ def accuracy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(hits, tf.float32))
 
 
-def train(settings: Settings, build_model: Callable[..., keras.Model]) -> float:
+def train(settings: Settings, method: Method) -> float:
     """Trains a method as ``settings`` say, and returns its test accuracy.
-
-    Args:
-        settings: the run's.
-        build_model: the method's; takes ``backbone`` (a callable that takes a layer factory).
 
     Raises:
         UserError: for settings that fit neither the data nor the machine.
@@ -69,11 +96,11 @@ def train(settings: Settings, build_model: Callable[..., keras.Model]) -> float:
         raise UserError(f"--batch_size={settings.batch_size} is larger than the training set, {count} pictures")
 
     keras.utils.set_random_seed(settings.seed)
-    backbone = functools.partial(backbones.BACKBONES[settings.backbone], num_classes=data.num_classes, widths=settings.widths)
-    model = build_model(backbone)
-    optimizer = optimizers.Momentum(optimizers.step_decay(settings.base_lr, settings.iterations))
-    optimizer.build(model.trainable_variables)
-    step = make_train_step(model, optimizer, jit)
+    backbone = backbones.BACKBONES[settings.backbone]
+    model = method.build_model(functools.partial(backbone, num_classes=data.num_classes, widths=settings.widths))
+    decay = functools.partial(optimizers.step_decay, iterations=settings.iterations, drops=method.drops)
+    optimizer = method.make_optimizer(settings.base_lr, decay)
+    step = make_train_step(method, model, optimizer, jit)
     # whole data sets stay on the device, as bytes
     train_images, train_labels = tf.constant(data.train_images), tf.constant(data.train_labels)
 
@@ -83,35 +110,31 @@ def train(settings: Settings, build_model: Callable[..., keras.Model]) -> float:
 
     test = _make_test(model, data, jit)
     report = Report(settings.log_dir, f"{settings.method}, {data.title}, {settings.backbone}")
+    length = method.episode_length or settings.iterations
+    batches = datasets.picks(settings.seed, 0, count, settings.batch_size, data.mirror, method.episode_length)
     start = time.perf_counter()
 
     def elapsed() -> float:
         return round(time.perf_counter() - start, 3)
 
-    batches = datasets.picks(settings.seed, 0, count, settings.batch_size, data.mirror)
-    interactive = sys.stderr.isatty()
-    progress = tqdm(
-        total=settings.iterations,
-        desc=settings.method,
-        unit="it",
-        dynamic_ncols=True,
-        mininterval=0.2 if interactive else 30,
-    )
-    with progress:
-        for iteration, batch in enumerate(itertools.islice(batches, settings.iterations)):
-            figures = augmented_step(batch)
-            last = iteration == settings.iterations - 1
-            if iteration == 0:
-                _ = float(figures["fit"])  # waits for the step itself, which a GPU runs while Python goes on
-                first_step = elapsed()
-            if iteration and iteration % settings.log_every == 0:
-                row = {name: float(value) for name, value in figures.items()}
-                row["learning_rate"] = optimizers.rate_at(optimizer, iteration)
-                report.train(f"iter_{iteration}", iteration=iteration, seconds=elapsed(), **row)
-            if last or (iteration and iteration % settings.eval_every == 0):
-                test_accuracy = test()
-                report.test(f"iter_{iteration}", iteration=iteration, test_acc=test_accuracy, seconds=elapsed())
-            progress.update()
+    for iteration, batch in enumerate(_with_progress(itertools.islice(batches, settings.iterations), settings)):
+        episode, i = divmod(iteration, length)
+        prefix = f"episode_{episode}====" if method.episode_length else ""
+        if i == 0 and method.start_episode:
+            method.start_episode(model, settings.seed, episode)
+        figures = augmented_step(batch)
+        if iteration == 0:
+            float(figures["fit"])  # waits for the step itself, which a GPU runs while Python goes on
+            first_step = elapsed()
+        if i and i % settings.log_every == 0:
+            row = {name: float(value) for name, value in figures.items()}
+            row["learning_rate"] = optimizers.rate_at(optimizer, iteration)
+            report.train(f"{prefix}iter_{i}", iteration=iteration, seconds=elapsed(), **row)
+        ends = i == length - 1 or iteration == settings.iterations - 1
+        if ends or (i and i % settings.eval_every == 0):
+            label = f"episode_{episode}" if ends and method.episode_length else f"{prefix}iter_{i}"
+            test_accuracy = test()
+            report.test(label, iteration=iteration, test_acc=test_accuracy, seconds=elapsed())
     seconds = elapsed()
     model.save(report.folder / "model.keras")
     report.close()
@@ -123,8 +146,15 @@ def train(settings: Settings, build_model: Callable[..., keras.Model]) -> float:
     return test_accuracy
 
 
+def _with_progress(batches: Iterable[np.ndarray], settings: Settings) -> Iterable[np.ndarray]:
+    # a log file gets a line every half minute, a terminal a bar that moves
+    interval = 0.2 if sys.stderr.isatty() else 30
+    return tqdm(batches, desc=settings.method, total=settings.iterations, unit="it", dynamic_ncols=True, mininterval=interval)
+
+
 def _select_device(settings: Settings) -> bool:
     """Makes the GPU that was asked for the only one in sight, and returns whether to compile with XLA."""
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # its 10 bits of mantissa spoil the maps
     gpus = tf.config.list_physical_devices("GPU")
     number = settings.gpu_no
     if number is not None and number >= len(gpus):

@@ -17,9 +17,9 @@ from common import flags
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
     from common.training import train
-    from opt_gs.architecture import build_model
+    from opt_gs.architecture import METHOD
 
-    train(settings, build_model)
+    train(settings, METHOD)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,26 @@
+"""OPT (LS): neurons turned by Loewdin's symmetric orthogonalization, unrolled (Liu et al., CVPR 2021).
+
+    cd opt_ls && python train.py
+    cd opt_ls && python train.py --dataset=digits --iterations=300
+
+Trains CNN-6 on CIFAR-100 as the authors' opt_ls does: 75,000 iterations of batch 128.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from common import flags
+
+
+def main(settings: flags.Settings) -> None:
+    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    from common.training import train
+    from opt_ls.architecture import METHOD
+
+    train(settings, METHOD)
+
+
+if __name__ == "__main__":
+    flags.run(main, __file__)

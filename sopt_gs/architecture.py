@@ -1,0 +1,56 @@
+"""S-OPT (GS): every OPT layer but the first turns a quarter of its neurons' rows at a time, by Gram-Schmidt."""
+
+import functools
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from common import backbones
+from common.layers import OrthogonalConv2D, StochasticOrthogonalConv2D
+from common.orthogonal import Map, gram_schmidt
+from common.training import Method
+
+
+def build_model(
+    backbone: Callable[..., keras.Model] = backbones.cnn6,
+    orthogonalize: Map = gram_schmidt,
+    rotated_fraction: float = 0.25,
+    **kwargs,
+) -> keras.Model:
+    """Returns ``backbone`` with stochastic layers, the first one an ordinary OPT layer; all rotations start at I.
+
+    Args:
+        backbone: takes the layer factories.
+        orthogonalize: the map; any will do. Defaults to Gram-Schmidt.
+        rotated_fraction: how much of a layer's input channels is rotated at a time. Defaults to a quarter.
+        **kwargs: the backbone's own (num_classes, widths).
+    """
+    common = {"orthogonalize": orthogonalize, "rotation_initializer": "identity", "use_bias": False}
+    layer = functools.partial(StochasticOrthogonalConv2D, rotated_fraction=rotated_fraction, **common)
+    return backbone(layer, stem=functools.partial(OrthogonalConv2D, **common), **kwargs)
+
+
+def start_episode(model: keras.Model, seed: int, episode: int, reset_bn: bool = True) -> None:
+    """Merges what the last episode learned and takes up new rows, a function of seed, episode and layer.
+
+    Args:
+        model: of `build_model`.
+        seed: of the draw.
+        episode: counted from 0; before the first there is nothing to merge.
+        reset_bn: whether gamma and beta of the stochastic layers return to 1 and 0, as the original's do.
+    """
+    layers = [layer for layer in model.layers if isinstance(layer, StochasticOrthogonalConv2D)]
+    for number, layer in enumerate(layers):
+        if episode:
+            layer.merge()
+        n, rows = layer.fix.shape[0], layer.rotation.shape[0]
+        layer.restart(np.random.default_rng([seed, episode, number]).permutation(n)[:rows])
+        name = f"{layer.name}_bn"
+        if reset_bn and any(other.name == name for other in model.layers):
+            normalization = model.get_layer(name)
+            normalization.gamma.assign(np.ones(normalization.gamma.shape))
+            normalization.beta.assign(np.zeros(normalization.beta.shape))
+
+
+METHOD = Method(build_model, drops=(160 / 400, 260 / 400, 340 / 400), episode_length=750, start_episode=start_episode)
