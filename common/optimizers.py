@@ -80,8 +80,9 @@ class OGD(Momentum):
         twice: Y = X + (a / 2) W (X + Y)
         X = Y
 
-    The last lines solve Y = X + (a / 2) W (X + Y), which is Cayley's transform of a W / 2 times X, by fixed-point
-    iteration and only to the third order in a W. So X drifts away from orthogonality; the original lets it.
+    The last lines approach Y = X + (a / 2) W (X + Y), which is Cayley's transform of a W / 2 times X, by fixed-point
+    iteration. They leave X multiplied with 1 + Z + Z^2/2 + Z^3/4, Z = a W, of squared length 1 - s^4/4 + s^6/16 for a
+    singular value s of Z: X shrinks a little at each update, and the original lets it.
 
     Args:
         learning_rate: of the other weights, a float or a schedule. Defaults to 0.1.
@@ -124,7 +125,8 @@ class OGD(Momentum):
             super().update_step(gradient, variable, learning_rate)
             return
         rate = self.rotation_learning_rate
-        rate = tf.cast(rate(self.iterations) if callable(rate) else rate, variable.dtype)
+        # not tf.cast alone, which takes a Python float through float32
+        rate = tf.cast(rate(self.iterations), variable.dtype) if callable(rate) else tf.constant(rate, variable.dtype)
         x = tf.convert_to_tensor(variable)
         m = self.rotation_momentum * tf.convert_to_tensor(self.momentums[index]) - tf.cast(gradient, variable.dtype)
         mxt = tf.matmul(m, x, transpose_b=True)

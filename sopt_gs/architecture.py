@@ -31,21 +31,28 @@ def build_model(
     return backbone(layer, stem=functools.partial(OrthogonalConv2D, **common), **kwargs)
 
 
-def start_episode(model: keras.Model, seed: int, episode: int, reset_bn: bool = True) -> None:
-    """Merges what the last episode learned and takes up new rows, a function of seed, episode and layer.
+def draw_rows(seed: int, episode: int, number: int, n: int, rows: int) -> np.ndarray:
+    """Returns ``rows`` different ones of 0 to n - 1 for stochastic layer ``number``, a function of its arguments alone."""
+    return np.random.default_rng([seed, episode, number]).permutation(n)[:rows]
+
+
+def start_episode(
+    model: keras.Model, seed: int, episode: int, reset_bn: bool = True, draw: Callable[..., np.ndarray] = draw_rows
+) -> None:
+    """Merges what the last episode learned and takes up new rows.
 
     Args:
         model: of `build_model`.
         seed: of the draw.
         episode: counted from 0; before the first there is nothing to merge.
         reset_bn: whether gamma and beta of the stochastic layers return to 1 and 0, as the original's do.
+        draw: as `draw_rows`.
     """
     layers = [layer for layer in model.layers if isinstance(layer, StochasticOrthogonalConv2D)]
     for number, layer in enumerate(layers):
         if episode:
             layer.merge()
-        n, rows = layer.fix.shape[0], layer.rotation.shape[0]
-        layer.restart(np.random.default_rng([seed, episode, number]).permutation(n)[:rows])
+        layer.restart(draw(seed, episode, number, n=layer.fix.shape[0], rows=layer.rotation.shape[0]))
         name = f"{layer.name}_bn"
         if reset_bn and any(other.name == name for other in model.layers):
             normalization = model.get_layer(name)

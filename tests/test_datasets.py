@@ -276,6 +276,19 @@ def test_picks_are_a_function_of_seed_and_iteration():
     assert not np.array_equal(whole[:10], whole[10:20])
 
 
+def test_episodes_begin_with_a_shuffle_of_their_own():
+    """As the original's stochastic scheme: a new shuffle at an episode's start, and where an epoch ends inside it."""
+    source = datasets.picks(0, 0, count=40, batch_size=10, episode_length=6)
+    whole = np.stack([next(source) for _ in range(18)])[:, :, 0]
+    for episode in range(3):
+        start = 6 * episode
+        assert len(np.unique(whole[start : start + 4])) == 40
+        assert len(np.unique(whole[start + 4 : start + 6])) == 20
+    for resumed in (5, 6, 7, 10, 11):
+        source = datasets.picks(0, resumed, count=40, batch_size=10, episode_length=6)
+        np.testing.assert_array_equal(np.stack([next(source) for _ in range(18 - resumed)])[:, :, 0], whole[resumed:])
+
+
 def test_picks_cover_every_offset_evenly():
     source = datasets.picks(0, 0, count=45_000, batch_size=45_000)
     batch = next(source)

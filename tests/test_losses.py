@@ -29,3 +29,20 @@ def test_serves_as_a_keras_loss():
 def test_weight_decay():
     variables = [keras.Variable([1.0, 2.0]), keras.Variable([[3.0]])]
     assert float(losses.weight_decay(variables)) == pytest.approx(5e-4 * 14 / 2, rel=1e-6)
+
+
+def test_orthogonality_penalty():
+    penalty = losses.OrthogonalityPenalty(0.1)
+    rotation = np.random.default_rng(0).normal(size=(5, 5))
+    expected = 0.1 * np.linalg.norm(rotation @ rotation.T - np.eye(5))
+    assert float(penalty(tf.constant(rotation))) == pytest.approx(expected, rel=1e-14)
+    assert losses.OrthogonalityPenalty.from_config(penalty.get_config()).factor == 0.1
+
+
+def test_orthogonality_penalty_has_a_gradient_at_the_identity():
+    identity = tf.eye(4)
+    with tf.GradientTape() as tape:
+        tape.watch(identity)
+        value = losses.OrthogonalityPenalty()(identity)
+    assert float(value) == 0
+    np.testing.assert_array_equal(tape.gradient(value, identity), np.zeros((4, 4)))

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from common import optimizers
 
@@ -44,3 +45,77 @@ def test_momentum_config_round_trip():
     assert copy.get_config() == optimizer.get_config()
     with pytest.raises(ValueError, match="momentum"):
         optimizers.Momentum(momentum=1.0)
+
+
+# Orthogonality-preserving gradient descent
+
+
+def updates(count: int, n: int, dtype: str, **kwargs) -> np.ndarray:
+    """Returns X after that many updates by OGD from I, along random gradients."""
+    optimizer = optimizers.OGD(**kwargs)
+    rotation = keras.Variable(np.eye(n), name="rotation", dtype=dtype)
+    optimizer.build([rotation])
+    random = tf.random.Generator.from_seed(0)
+
+    @tf.function
+    def run(count):
+        for _ in tf.range(count):
+            optimizer.apply([random.normal([n, n], dtype=dtype)], [rotation])
+
+    run(tf.constant(count))
+    return rotation.numpy()
+
+
+def drift(rotation: np.ndarray) -> float:
+    exact = rotation.astype("float64")
+    return np.abs(exact @ exact.T - np.eye(len(exact))).max()
+
+
+def test_ogd_drifts_as_its_truncation_says_and_can_be_corrected():
+    """2,000 updates in float32 at n = 144 with noise for gradients.
+
+    The update multiplies X with 1 + Z + Z^2/2 + Z^3/4, Z = a W. For a singular value s of Z that is of squared length
+    1 - s^4/4 + s^6/16: X shrinks by truncation, however exact the arithmetic. Noise brings every step to the cap
+    |Z|_F = 1, where the s follow the semicircle law: s^4 is 2/n^2 on average and 16/n^2 at most. Corrected every ten
+    updates, what is left is the square of ten such errors and rounding, eps sqrt(n) a product.
+    """
+    steps, n, eps = 2000, 144, np.finfo("float32").eps
+    free = drift(updates(steps, n, "float32"))
+    corrected = drift(updates(steps, n, "float32", reorthogonalize_every=10))
+    print(f"drift after {steps} updates: {free:.1e}, corrected every ten: {corrected:.1e}")
+    average, largest = (steps * s4 / n**2 / 4 for s4 in (2, 16))
+    assert average / 2 < free < largest
+    assert corrected < (10 * 16 / n**2 / 4) ** 2 + 3 * np.sqrt(n) * eps
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_reorthogonalization_falls_on_every_kth_update(every):
+    plain = [drift(updates(k, 6, "float64", rotation_learning_rate=1e-3)) for k in range(1, 7)]
+    mended = [drift(updates(k, 6, "float64", rotation_learning_rate=1e-3, reorthogonalize_every=every)) for k in range(1, 7)]
+    for k, (a, b) in enumerate(zip(plain, mended, strict=True), start=1):
+        if k < every:
+            assert a == b
+        if k % every == 0:
+            assert b < 1e-2 * a
+
+
+def test_ogd_treats_what_is_no_rotation_as_momentum_does():
+    gradient = np.random.default_rng(0).normal(size=(4, 4)).astype("float32")
+    results = []
+    for optimizer in (optimizers.OGD(0.1), optimizers.Momentum(0.1)):
+        variables = [keras.Variable(np.eye(4, dtype="float32"), name="kernel"), keras.Variable(np.eye(4), name="rotation")]
+        for _ in range(3):
+            optimizer.apply([tf.constant(gradient)] * 2, variables)
+        results.append([v.numpy() for v in variables])
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    assert drift(results[0][1]) < 1e-4 < drift(results[1][1])
+
+
+def test_ogd_config_round_trip():
+    optimizer = optimizers.OGD(0.1, optimizers.step_decay(0.02, 100, factor=0.2), reorthogonalize_every=7)
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert copy.get_config() == optimizer.get_config()
+    assert float(copy.rotation_learning_rate(99)) == pytest.approx(0.02 * 0.2**3)
+    for bad in ({"rotation_momentum": 1.0}, {"reorthogonalize_every": -1}):
+        with pytest.raises(ValueError, match="must"):
+            optimizers.OGD(**bad)

@@ -1,0 +1,143 @@
+"""S-OPT: which rows turn, what an episode's end leaves, and that any map will do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import backbones, orthogonal
+from common.layers import StochasticOrthogonalConv2D
+from sopt_gs.architecture import build_model, draw_rows, start_episode
+
+MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley]
+each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
+
+
+def built_layer(orthogonalize, channels: int = 8, **kwargs) -> StochasticOrthogonalConv2D:
+    layer = StochasticOrthogonalConv2D(5, 3, orthogonalize=orthogonalize, **kwargs)
+    layer.build((None, 8, 8, channels))
+    return layer
+
+
+def turn(layer: StochasticOrthogonalConv2D) -> None:
+    layer.rotation.assign(np.random.default_rng(0).normal(size=layer.rotation.shape))
+
+
+@each_map
+def test_the_named_rows_turn_in_their_order_and_the_others_stay(orthogonalize):
+    layer = built_layer(orthogonalize)
+    turn(layer)
+    rows, fix = layer.indices.numpy(), layer.fix.numpy()
+    assert len(set(rows)) == len(rows) == 9 * 2
+    expected = fix.copy()
+    expected[rows] = orthogonalize(layer.rotation.value).numpy() @ fix[rows]
+    np.testing.assert_allclose(layer.neurons(), expected, atol=1e-6)
+    untouched = np.setdiff1d(np.arange(72), rows)
+    np.testing.assert_array_equal(layer.neurons().numpy()[untouched], fix[untouched])
+
+
+@each_map
+def test_an_episodes_end_changes_no_neuron(orthogonalize):
+    """Merge and restart leave the neurons as they were; Householder's map of I, in 18 dimensions, is not I."""
+    layer = built_layer(orthogonalize)
+    turn(layer)
+    before = layer.neurons().numpy()
+    layer.merge()
+    layer.restart(np.arange(72)[::-1][:18])
+    np.testing.assert_allclose(layer.neurons(), before, atol=1e-6)
+    np.testing.assert_array_equal(layer.rotation, np.eye(18))
+    assert layer.indices.numpy().tolist() == list(range(71, 53, -1))
+
+
+@each_map
+def test_angles_between_neurons_survive_many_episodes(orthogonalize):
+    layer = built_layer(orthogonalize)
+    angles = layer.fix.numpy().T @ layer.fix.numpy()
+    for episode in range(20):
+        turn(layer)
+        layer.merge()
+        layer.restart(draw_rows(0, episode, 0, 72, 18))
+    # each of the twenty merges rounds sums of 18 float32 terms
+    tolerance = 20 * 18 * np.finfo("float32").eps * np.abs(angles).max()
+    np.testing.assert_allclose(layer.neurons().numpy().T @ layer.neurons().numpy(), angles, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "channels", "rows"), [(0.25, 64, 144), (0.25, 3, 9), (0.01, 8, 9), (1.0, 8, 72), (0.5, 8, 36)]
+)
+def test_number_of_rows(fraction, channels, rows):
+    layer = built_layer(orthogonal.gram_schmidt, channels, rotated_fraction=fraction)
+    assert layer.rotation.shape == (rows, rows)
+    assert layer.indices.shape == (rows,)
+
+
+def test_bad_arguments_are_refused():
+    for fraction in (0, 1.5, -1):
+        with pytest.raises(ValueError, match="rotated_fraction"):
+            StochasticOrthogonalConv2D(4, 3, rotated_fraction=fraction)
+    layer = built_layer(orthogonal.gram_schmidt)
+    for indices in ([0] * 18, range(17)):
+        with pytest.raises(ValueError, match="different rows"):
+            layer.restart(list(indices))
+
+
+def small_model(**kwargs) -> keras.Model:
+    return build_model(backbones.cnn6, num_classes=10, widths=(4, 4, 4, 4), **kwargs)
+
+
+def test_start_episode_resets_what_the_original_resets():
+    model = small_model()
+    stochastic = [layer.name for layer in model.layers if isinstance(layer, StochasticOrthogonalConv2D)]
+    assert stochastic == ["conv1_1", "conv2_0", "conv2_1", "conv3_0", "conv3_1", "fc6"]
+    names = ["conv1_0", *stochastic]
+    for name in names:
+        layer = model.get_layer(name)
+        layer.rotation.assign(np.random.default_rng(1).normal(size=layer.rotation.shape))
+    for layer in model.layers:
+        if layer.name.endswith("_bn"):
+            layer.gamma.assign(layer.gamma + 1)
+    first_rotation = model.get_layer("conv1_0").rotation.numpy()
+    start_episode(model, seed=0, episode=1)
+    np.testing.assert_array_equal(model.get_layer("conv1_0").rotation, first_rotation)
+    for name in stochastic:
+        np.testing.assert_array_equal(model.get_layer(name).rotation, np.eye(model.get_layer(name).rotation.shape[0]))
+    gammas = {layer.name: float(layer.gamma[0]) for layer in model.layers if layer.name.endswith("_bn")}
+    assert gammas.pop("conv1_0_bn") == 2
+    assert set(gammas.values()) == {1}
+    model.get_layer("conv2_0_bn").gamma.assign(3 * np.ones(4))
+    start_episode(model, seed=0, episode=2, reset_bn=False)
+    assert float(model.get_layer("conv2_0_bn").gamma[0]) == 3
+
+
+def test_rows_are_a_function_of_seed_episode_and_layer():
+    models = [small_model(), small_model()]
+    drawn = set()
+    for seed, episode in [(0, 0), (0, 1), (1, 0)]:
+        for model in models:
+            start_episode(model, seed, episode)
+        rows = [[tuple(layer.indices.numpy()) for layer in m.layers if hasattr(layer, "indices")] for m in models]
+        assert rows[0] == rows[1]
+        drawn |= set(rows[0])
+    assert len(drawn) == 3 * 6
+
+
+@each_map
+def test_any_map_trains_and_survives_a_file(tmp_path, orthogonalize):
+    keras.utils.set_random_seed(0)
+    model = small_model(orthogonalize=orthogonalize)
+    images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("float32")
+    labels = np.arange(32) % 10
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    history = model.fit(images, labels, epochs=6, batch_size=16, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+def test_gradients_reach_the_small_rotation_alone():
+    layer = built_layer(orthogonal.gram_schmidt, use_bias=False)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(np.ones((2, 8, 8, 8), "float32")) ** 2)
+    assert [v.name for v in layer.trainable_variables] == ["rotation"]
+    assert np.abs(tape.gradient(total, layer.rotation.value)).max() > 0

@@ -1,0 +1,255 @@
+"""Every method against the numbers that the original program printed, over the same batches.
+
+The files are tests/golden/*.npz, or those of the folder that the environment variable OPT_GOLDEN_DIR names. Widths,
+number of steps, rates, indices and starting values come from them alone; layers, loss, optimizer and step are those
+that training uses. A deviation is max |a - b| / max(1, max |b|).
+"""
+
+import contextlib
+import importlib
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import backbones, optimizers
+from common.layers import BatchNormalization, StochasticOrthogonalConv2D
+from common.training import make_train_step
+
+GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", pathlib.Path(__file__).parent / "golden"))
+METHODS = sorted(path.stem for pattern in ("opt_*.npz", "sopt_*.npz") for path in GOLDEN.glob(pattern))
+FOLDERS = [path.parent.name for path in pathlib.Path(__file__).parents[1].glob("*opt_*/architecture.py")]
+SCALARS = ("fit", "reg", "acc", "orth")
+AVERAGES = ("moving_mean", "moving_variance")
+
+
+def load(name: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{name}.npz") as data:
+        return dict(data)
+
+
+def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
+    actual, expected = np.asarray(actual, "float64"), np.asarray(expected, "float64")
+    assert actual.shape == expected.shape
+    return np.abs(actual - expected).max() / max(1.0, np.abs(expected).max())
+
+
+def folder_of(name: str) -> str:
+    """Returns the method that a file is of; one of another seed may be called opt_gs_1.npz."""
+    return next(folder for folder in FOLDERS if name == folder or name.startswith(f"{folder}_"))
+
+
+@contextlib.contextmanager
+def floatx(dtype: str) -> Iterator[None]:
+    before = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
+
+
+class Replay:
+    """A method's model and step, started from a file's initial values and fed with its batches."""
+
+    def __init__(self, name: str, data: Mapping[str, np.ndarray], jit: bool = False, rounded: bool = False):
+        module = importlib.import_module(f"{folder_of(name)}.architecture")
+        self.method, self.data = module.METHOD, data
+        widths = [data[f"init/{layer}/fix"].shape[1] for layer in ("conv1_0", "conv2_0", "conv3_0", "fc6")]
+        classes = data["init/score/filter"].shape[-1]
+        arguments = {}
+        if self.method.start_episode:
+            # fc6's rotation is the largest: its size over 16 is the number of channels rotated
+            small, full = (data[f"init/fc6/{key}"].shape[0] for key in ("rotation", "fix"))
+            arguments["rotated_fraction"] = small / full
+        self.model = module.build_model(backbones.cnn6, num_classes=classes, widths=widths, **arguments)
+        rates = {"rotation_lr": float(data["rotation_lr"])} if "rotation_lr" in data else {}
+        optimizer = self.method.make_optimizer(float(data["lr"]), lambda rate, factor=0.1: rate, **rates)
+        for layer in self.normalizations():
+            layer.debias = False
+        if rounded:
+            # where the original's TensorFlow rounds 0.9 and 0.999 to float32
+            optimizer.momentum = float(np.float32(optimizer.momentum))
+            for layer in self.normalizations():
+                layer.momentum = float(np.float32(layer.momentum))
+        self.optimizer = optimizer
+        for variable, key in self.variables():
+            variable.assign(data[f"init/{key}"].reshape(variable.shape))
+        assert {f"init/{key}" for _, key in self.variables()} == {key for key in data if key.startswith("init/")}
+        self.step = make_train_step(self.method, self.model, optimizer, jit)
+
+    def normalizations(self) -> list[BatchNormalization]:
+        return [layer for layer in self.model.layers if isinstance(layer, BatchNormalization)]
+
+    def variables(self) -> list[tuple[keras.Variable, str]]:
+        """Returns the model's variables with the files' names for them."""
+        pairs = []
+        for layer in self.model.layers:
+            for variable in layer.weights:
+                if variable.name not in ("indices", "start_weight"):
+                    key = "filter" if variable.name == "kernel" else variable.name
+                    pairs.append((variable, f"{layer.name.removesuffix('_bn')}/{key}"))
+        return pairs
+
+    def deviations(self, prefix: str) -> dict[str, float]:
+        return {f"{prefix}/{key}": deviation(v.numpy(), self.data[f"{prefix}/{key}"]) for v, key in self.variables()}
+
+    def start_episode(self, episode: int) -> dict[str, float]:
+        """Starts an episode with the file's rows in place of the draw; returns the deviations of the first merge."""
+        layers = [layer for layer in self.model.layers if isinstance(layer, StochasticOrthogonalConv2D)]
+        rows = [self.data[f"indices/{episode}/{number}"] for number in range(len(layers))]
+        result = {}
+        if episode == 0:  # `init` is used as it is
+            for layer, indices in zip(layers, rows, strict=True):
+                layer.indices.assign(indices)
+            return result
+        if episode == 1:  # a look at what lies between merge and resets
+            before = [layer.fix.numpy() for layer in layers]
+            for layer in layers:
+                layer.merge()
+            result = self.deviations("after_merge")
+            for layer, fix in zip(layers, before, strict=True):
+                layer.fix.assign(fix)
+        self.method.start_episode(self.model, seed=0, episode=episode, draw=lambda _, __, number, **___: rows[number])
+        return result
+
+    def run(self) -> dict[str, float]:
+        """Returns the deviation of everything that the file holds."""
+        figures = {key: [] for key in SCALARS}
+        starts = list(self.data.get("episode_starts", []))
+        result = {}
+        for i, (images, labels) in enumerate(zip(self.data["images"], self.data["labels"], strict=True)):
+            if i in starts:
+                result |= self.start_episode(starts.index(i))
+            step = self.step(images, labels)
+            assert step["fit"].dtype == keras.config.floatx()
+            for key in SCALARS:
+                figures[key].append(float(step["penalty" if key == "orth" else key]))
+        result |= {key: deviation(values, self.data[key]) for key, values in figures.items()}
+        result |= self.deviations("final")
+        logits = self.model(self.data["test_images"], training=False).numpy()
+        result["test_logits"] = np.abs(logits - self.data["test_logits"]).max() / np.abs(self.data["test_logits"]).max()
+        left = {key for key in self.data if key.startswith(("final/", "after_merge/")) or key in (*SCALARS, "test_logits")}
+        assert left == set(result), "something in the file was not compared"
+        return result
+
+
+def worst(result: dict[str, float]) -> dict[str, float]:
+    """Returns the largest deviation of each kind."""
+    kinds = {"losses": 0.0, "variables": 0.0, "averages": 0.0, "logits": 0.0}
+    for key, value in result.items():
+        kind = "losses" if key in SCALARS else "logits" if key == "test_logits" else "variables"
+        kinds["averages" if key.endswith(AVERAGES) else kind] = max(kinds["averages" if key.endswith(AVERAGES) else kind], value)
+    return kinds
+
+
+def test_the_files_are_all_there():
+    assert {folder_of(name) for name in METHODS} == set(FOLDERS)
+    assert {"orthogonal_maps", "optimizers"} <= {path.stem for path in GOLDEN.glob("*.npz")}
+
+
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"])
+@pytest.mark.parametrize("rounded", [False, True], ids=["exact", "rounded"])
+@pytest.mark.parametrize("name", METHODS)
+def test_parity_in_float64(name, rounded, jit):
+    """Losses and variables to 1e-6, averages 1e-5, logits 1e-4; all to 1e-9 with the original's own rounding."""
+    with floatx("float64"):
+        replay = Replay(name, load(name), jit, rounded)
+        result = worst(replay.run())
+    print(name, result)
+    bounds = {"losses": 1e-6, "variables": 1e-6, "averages": 1e-5, "logits": 1e-4}
+    for kind, value in result.items():
+        assert value <= (1e-9 if rounded else bounds[kind]), kind
+
+
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"])
+@pytest.mark.parametrize("name", METHODS)
+def test_parity_in_float32(name, jit):
+    """The losses to 1e-4 relative, in the precision that training has."""
+    data = load(name)
+    replay = Replay(name, data, jit)
+    result = replay.run()
+    print(name, worst(result))
+    for key in ("fit", "reg", "orth"):
+        assert result[key] <= 1e-4, key
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_all_is_really_float64(name):
+    """Keras casts in places; here nothing may be float32 on the way to the loss or back."""
+    with floatx("float64"):
+        data = load(name)
+        replay = Replay(name, data)
+        assert {v.dtype for v in replay.model.weights if v.name != "indices"} == {"float64"}
+        with tf.GradientTape() as tape:
+            logits = replay.model(data["images"][0], training=True)
+            loss = tf.reduce_sum(logits)
+        gradients = tape.gradient(loss, replay.model.trainable_variables)
+        assert {logits.dtype, *(g.dtype for g in gradients)} == {tf.float64}
+        # and the digits beyond float32's are there
+        assert np.abs(logits.numpy() - logits.numpy().astype("float32")).max() > 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_test_sees_a_change_of_one_part_in_ten_thousand(name):
+    with floatx("float64"):
+        data = load(name)
+        replay = Replay(name, data)
+        replay.run()
+        for key in [key for key in data if key.startswith("final/")]:
+            original = data[key]
+            # one entry is moved, relative to the scale that deviations are measured with
+            moved = original.copy()
+            moved.flat[moved.size // 2] += 1e-4 * max(1.0, np.abs(original).max())
+            data[key] = moved
+            assert replay.deviations("final")[key] > (1e-5 if key.endswith(AVERAGES) else 1e-6), key
+            data[key] = original
+
+
+def test_a_missing_key_fails():
+    data = load(METHODS[0])
+    del data["final/score/filter"]
+    with floatx("float64"), pytest.raises(KeyError):
+        Replay(METHODS[0], data).run()
+
+
+# The optimizers alone
+
+
+class _Table(keras.optimizers.schedules.LearningRateSchedule):
+    """The rates of a file, one an iteration."""
+
+    def __init__(self, rates: np.ndarray):
+        self.rates = tf.constant(rates, tf.float64)
+
+    def __call__(self, step):
+        return tf.gather(self.rates, step)
+
+    def get_config(self):
+        return {"rates": self.rates.numpy().tolist()}
+
+
+@pytest.mark.parametrize("rule", ["ogd", "momentum"])
+def test_optimizers(rule):
+    """Every update of the file, through its drops of the rate and OGD's cap of the step, to 1e-9."""
+    data = load("optimizers")
+    gradients, rates = data[f"{rule}/gradient"], data[f"{rule}/rate"]
+    with floatx("float64"):
+        if rule == "ogd":
+            optimizer = optimizers.OGD(rotation_learning_rate=_Table(rates))
+            variable = keras.Variable(np.eye(gradients.shape[-1]), name="rotation", dtype="float64")
+            expected = data["ogd/rotation"]
+        else:
+            optimizer = optimizers.Momentum(_Table(rates), momentum=float(np.float32(0.9)))
+            variable = keras.Variable(np.zeros(gradients.shape[-1]), dtype="float64")
+            expected = data["momentum/variable"]
+        for gradient, value in zip(gradients, expected, strict=True):
+            optimizer.apply([tf.constant(gradient, tf.float64)], [variable])
+            assert deviation(variable.numpy(), value) <= 1e-9
+    assert len(np.unique(rates)) > 1
