@@ -1,6 +1,11 @@
 """Hyperspherical energy: how evenly a layer's neurons are spread over directions (Liu et al., NeurIPS 2018, CVPR 2021)."""
 
+from collections.abc import Iterable
+
+import keras
 import tensorflow as tf
+
+from common.layers import OrthogonalConv2D, OrthogonalDense
 
 CHUNK = 1024  # neurons a block: 1024 x 1024 float64 distances are 8 MiB
 
@@ -51,8 +56,41 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
     return 2 * total if half_space else total
 
 
-def orthogonality_drift(rotation: tf.Tensor) -> tf.Tensor:
-    """Returns max |R R^T - I| of ``rotation [n, n]``, a scalar of its dtype."""
-    return tf.reduce_max(
-        tf.abs(tf.matmul(rotation, rotation, transpose_b=True) - tf.eye(rotation.shape[-1], dtype=rotation.dtype))
-    )
+def orthogonality_drift(q: tf.Tensor) -> tf.Tensor:
+    """Returns max |Q Q^T - I| of ``q [n, n]``, a scalar of its dtype."""
+    return tf.reduce_max(tf.abs(tf.matmul(q, q, transpose_b=True) - tf.eye(q.shape[-1], dtype=q.dtype)))
+
+
+def is_orthogonal_layer(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, OrthogonalConv2D | OrthogonalDense)
+
+
+def layer_energies(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
+    """Returns ``energy/NAME`` of each layer, from the kernel that it has now: of any layer with a ``kernel``."""
+    kernels = {layer.name: tf.convert_to_tensor(layer.kernel) for layer in layers}
+    return {
+        f"energy/{name}": float(hyperspherical_energy(tf.reshape(kernel, [-1, kernel.shape[-1]])))
+        for name, kernel in kernels.items()
+    }
+
+
+def layer_drifts(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
+    """Returns ``drift/NAME`` of each OPT layer: how far from orthogonal the matrix is that turns its neurons."""
+    return {
+        f"drift/{layer.name}": float(orthogonality_drift(layer.orthogonalize(layer.rotation.value)))
+        for layer in layers
+        if is_orthogonal_layer(layer)
+    }
+
+
+class EnergyLogger(keras.callbacks.Callback):
+    """Adds each OPT layer's hyperspherical energy and orthogonality drift to the logs at the end of an epoch.
+
+    In ``model.fit(callbacks=[EnergyLogger(), ...])`` it stands before the callbacks that write logs, such as
+    `keras.callbacks.CSVLogger` and `keras.callbacks.TensorBoard`, which then write ``energy/NAME`` and ``drift/NAME``.
+    """
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        found = [layer for layer in self.model._flatten_layers(include_self=False) if is_orthogonal_layer(layer)]
+        if logs is not None:
+            logs.update(layer_energies(found) | layer_drifts(found))

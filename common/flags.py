@@ -15,8 +15,12 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_enum("dataset", "cifar100", ["cifar100", "cifar10", "digits"], "what to train on; digits needs no download")
 flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set lies, or is downloaded to")
-flags.DEFINE_enum("backbone", "cnn6", ["cnn6", "cnn9"], "the network")
-flags.DEFINE_list("widths", ["64", "64", "64", "64"], "neurons a layer: of the three stages, and of fc6")
+# the backbones, and how many widths each takes
+WIDTHS = {"cnn6": 4, "cnn9": 4, "resnet20": 3, "resnet32": 3}
+flags.DEFINE_enum("backbone", "cnn6", list(WIDTHS), "the network")
+flags.DEFINE_list(
+    "widths", None, "neurons a layer: of the three stages, and of a cnn's fc6 (default: 64,64,64,64; 16,32,64 of a resnet)"
+)
 flags.DEFINE_integer("iterations", 75_000, "training steps; the rate's drops keep their fractions of them", lower_bound=1)
 flags.DEFINE_integer("batch_size", 128, "pictures a step", lower_bound=1)
 flags.DEFINE_float("base_lr", 0.1, "the first learning rate")
@@ -34,12 +38,12 @@ def _integers(words: list[str]) -> tuple[int, ...] | None:
     return tuple(map(int, words)) if all(w.strip().isdecimal() for w in words) else None
 
 
-def _are_widths(words: list[str]) -> bool:
-    widths = _integers(words)
-    return widths is not None and len(widths) == 4 and all(1 <= w <= 65_536 for w in widths)
+def _are_widths(words: list[str] | None) -> bool:
+    widths = _integers(words or ["1"])
+    return widths is not None and all(1 <= w <= 65_536 for w in widths)
 
 
-flags.register_validator("widths", _are_widths, "must be four positive whole numbers, such as 64,64,64,64")
+flags.register_validator("widths", _are_widths, "must be positive whole numbers, such as 64,64,64,64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Settings:
     dataset: str
     data_dir: pathlib.Path
     backbone: str
-    widths: tuple[int, ...]
+    widths: tuple[int, ...] | None
     iterations: int
     batch_size: int
     base_lr: float
@@ -64,7 +68,13 @@ class Settings:
 
 def _settings(folder: pathlib.Path) -> Settings:
     values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Settings) if field.name in FLAGS}
-    values["widths"] = _integers(FLAGS.widths)
+    count, ours = WIDTHS[FLAGS.backbone], FLAGS["widths"].using_default_value
+    if FLAGS.widths and len(FLAGS.widths) != count and not ours:
+        raise UserError(f"--widths: {FLAGS.backbone} takes {count} numbers, not {','.join(FLAGS.widths)}")
+    if FLAGS.backbone.startswith("resnet") and not ours and list(_integers(FLAGS.widths)) != sorted(_integers(FLAGS.widths)):
+        raise UserError(f"--widths: no stage of {FLAGS.backbone} may be narrower than the one before")
+    # a method's own default is one for the cnns
+    values["widths"] = _integers(FLAGS.widths) if FLAGS.widths and len(FLAGS.widths) == count else None
     values["data_dir"] = pathlib.Path(FLAGS.data_dir).expanduser()
     values["log_dir"] = pathlib.Path(FLAGS.log_dir).expanduser() if FLAGS.log_dir else folder / "log"
     return Settings(method=folder.name, **values)
@@ -106,11 +116,11 @@ def run(main: Callable[[Settings], None], script: str, **defaults) -> None:
             sys.exit(0)
         try:
             words = FLAGS(argv)[1:]
-        except flags.Error as error:
+            if words:
+                raise UserError(f"{words[0]!r} is not a flag; flags start with --")
+            return _settings(folder)
+        except (flags.Error, UserError) as error:
             stop(str(error))
-        if words:
-            stop(f"{words[0]!r} is not a flag; flags start with --")
-        return _settings(folder)
 
     def stop(message: str) -> None:
         first_line = " ".join(message.split())

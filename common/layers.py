@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 from common import orthogonal
 
@@ -29,8 +30,8 @@ class _OrthogonalLayer(keras.layers.Layer):
         rotation: ``[n, n]``, trained.
         bias: ``[units]``, trained, where the layer has one.
 
-    ``fix`` and ``rotation`` are kept, and the map computed, in the layer's variable dtype whatever its compute
-    dtype is: in float16 or bfloat16 no map is orthogonal to any use.
+    ``fix`` and ``rotation`` are kept, and the map computed, in float32 (or float64, under that policy), whatever the
+    layer computes in: in float16 or bfloat16 no map is orthogonal to any use.
     """
 
     def __init__(
@@ -63,14 +64,21 @@ class _OrthogonalLayer(keras.layers.Layer):
 
     def _build_weights(self, area: int, channels: int) -> None:
         """Makes the weights of neurons of ``n = area * channels`` entries."""
+        precision = "float64" if self.variable_dtype == "float64" else "float32"
         self.fix = self.add_weight(
-            name="fix", shape=(area * channels, self.units), initializer=self.kernel_initializer, trainable=False, autocast=False
+            name="fix",
+            shape=(area * channels, self.units),
+            initializer=self.kernel_initializer,
+            dtype=precision,
+            trainable=False,
+            autocast=False,
         )
         self.rotation = self.add_weight(
             name="rotation",
             shape=(self._rotated_rows(area, channels),) * 2,
             initializer=self.rotation_initializer,
             regularizer=self.rotation_regularizer,
+            dtype=precision,
             autocast=False,
         )
         self.bias = None
@@ -86,7 +94,30 @@ class _OrthogonalLayer(keras.layers.Layer):
         """Returns ``map(rotation) @ fix``, ``[n, units]``: the neurons as they stand now, one a column."""
         return orthogonal.product(self.orthogonalize, self.rotation.value, self.fix.value)
 
+    def _neurons_of_this_pass(self) -> tf.Tensor:
+        """Returns `neurons`, evaluated once in a forward pass however often the layer is called in it.
+
+        A forward pass is the outermost model's call, which Keras knows as its call context; nothing is trained
+        within one. The graph is part of the key, since a tensor made inside a loop's body means nothing outside it.
+        """
+        context = global_state.get_global_attribute("current_call_ctx")
+        if context is None or self._remat_mode is not None:
+            return self.neurons()
+        known = context.get_value("rotated_neurons")
+        if known is None:
+            known = {}
+            context.set_value("rotated_neurons", known)
+        key = (id(self), tf.compat.v1.get_default_graph())
+        if key not in known:
+            known[key] = self.neurons()
+        return known[key]
+
     def get_config(self) -> dict:
+        if getattr(self.orthogonalize, "__name__", "<lambda>") == "<lambda>":
+            raise ValueError(
+                f"the layer {self.name} cannot be saved: its map {self.orthogonalize!r} has no name to be found by. Make it "
+                "a function and decorate that with keras.saving.register_keras_serializable()"
+            )
         return {
             **super().get_config(),
             "orthogonalize": keras.saving.serialize_keras_object(self.orthogonalize),
@@ -176,9 +207,10 @@ class OrthogonalConv2D(_OrthogonalLayer):
         return tf.reshape(self.neurons(), self.kernel_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        kernel = tf.reshape(self._neurons_of_this_pass(), self.kernel_shape)
         outputs = keras.ops.conv(
             inputs,
-            tf.cast(self.kernel, self.compute_dtype),
+            tf.cast(kernel, self.compute_dtype),
             strides=self.strides,
             padding=self.padding,
             data_format="channels_last",
@@ -208,6 +240,46 @@ class OrthogonalConv2D(_OrthogonalLayer):
             "dilation_rate": self.dilation_rate,
             "groups": self.groups,
         }
+
+
+@keras.saving.register_keras_serializable(package="opt")
+class OrthogonalDense(_OrthogonalLayer):
+    """A densely connected layer with kernel ``map(rotation) @ fix``, ``[n, units]``, n the size of the last axis.
+
+    Used like `keras.layers.Dense`, whose argument names it keeps.
+
+    Args:
+        units: number of neurons.
+        orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
+        kernel_initializer: of ``fix``, ``[n, units]``. Defaults to He's: variance 2 / n.
+        rotation_initializer: of ``rotation``, ``[n, n]``. Defaults to N(0, 1).
+        activation, use_bias, bias_initializer, rotation_regularizer, bias_regularizer: as in Keras.
+    """
+
+    def __init__(self, units: int, **kwargs):
+        super().__init__(units=units, **kwargs)
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
+        self._build_weights(1, input_shape[-1])
+
+    @property
+    def kernel(self) -> tf.Tensor:
+        """The layer's kernel as it stands now, ``[n, units]``."""
+        return self.neurons()
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        outputs = keras.ops.matmul(inputs, tf.cast(self._neurons_of_this_pass(), self.compute_dtype))
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "units": self.units}
 
 
 class _Stochastic(_OrthogonalLayer):
@@ -275,6 +347,16 @@ class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
     Args:
         rotated_fraction: how much of the input channels is rotated at a time. Defaults to the original's 0.25.
         **kwargs: as in `OrthogonalConv2D`.
+    """
+
+
+@keras.saving.register_keras_serializable(package="opt")
+class StochasticOrthogonalDense(_Stochastic, OrthogonalDense):
+    """`OrthogonalDense` that rotates some of its neurons' rows at a time (S-OPT).
+
+    Args:
+        rotated_fraction: how much of the last axis is rotated at a time. Defaults to the original's 0.25.
+        **kwargs: as in `OrthogonalDense`.
     """
 
 

@@ -4,12 +4,15 @@ import csv
 import importlib.util
 import pathlib
 import re
+from collections.abc import Sequence
 
 import tensorflow as tf
 from tqdm import tqdm
 
 from common.errors import UserError
 
+# the newest run's files
+KEPT = ("metrics.csv", "curves.png", "model.keras", "folded.keras", "classes.txt")
 COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_acc", "seconds")
 
 
@@ -22,13 +25,14 @@ class Report:
     Args:
         folder: where to; made if missing.
         title: what the picture is headed.
+        extra: columns of metrics.csv beyond `COLUMNS`.
 
     Raises:
         UserError: if ``folder`` cannot be written.
     """
 
-    def __init__(self, folder: pathlib.Path, title: str):
-        self.folder, self.title = folder.absolute(), title
+    def __init__(self, folder: pathlib.Path, title: str, extra: Sequence[str] = ()):
+        self.folder, self.title, self.columns = folder.absolute(), title, (*COLUMNS, *extra)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             taken = [int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"log_train_(\d+)\.txt", p.name))]
@@ -39,7 +43,7 @@ class Report:
             self.metrics = (folder / "metrics.csv").open("x", newline="", buffering=1)
         except OSError as error:
             raise UserError(f"--log_dir={folder} cannot be written: {error.strerror}") from error
-        self.rows = csv.DictWriter(self.metrics, COLUMNS)
+        self.rows = csv.DictWriter(self.metrics, self.columns)
         self.rows.writeheader()
         self.history: list[dict] = []
         self.scalars = None
@@ -47,7 +51,7 @@ class Report:
             self.scalars = tf.summary.create_file_writer(str(folder / "tensorboard" / f"{number:02d}"))
 
     def _keep_earlier(self, number: int | None) -> None:
-        for name in ("metrics.csv", "curves.png", "model.keras"):
+        for name in KEPT:
             path = self.folder / name
             if number is not None and path.exists():
                 path.rename(path.with_stem(f"{path.stem}_{number:02d}"))
@@ -58,7 +62,7 @@ class Report:
         self._write(line, self.train_log, row)
 
     def test(self, label: str, **row) -> None:
-        """Logs a test: ``row`` has iteration, test_acc and seconds. Draws the curves anew."""
+        """Logs a test: ``row`` has iteration, test_acc, seconds and the extra columns. Draws the curves anew."""
         self._write(f"++++{label}: test acc={row['test_acc']:.4f}", self.test_log, row)
         self.draw()
 
@@ -69,9 +73,8 @@ class Report:
         self.history.append(row)
         if self.scalars is not None:
             with self.scalars.as_default():
-                for name in COLUMNS[1:-1]:
-                    if name in row:
-                        tf.summary.scalar(name, row[name], step=row["iteration"])
+                for name in set(row) - {"iteration", "seconds"}:
+                    tf.summary.scalar(name, row[name], step=row["iteration"])
             self.scalars.flush()
 
     def draw(self) -> pathlib.Path:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common import backbones, datasets, losses, optimizers
+from common import backbones, convert, datasets, energy, losses, optimizers
 from common.errors import UserError
 from common.flags import Settings
 from common.reporting import Report
@@ -96,8 +96,8 @@ def train(settings: Settings, method: Method) -> float:
         raise UserError(f"--batch_size={settings.batch_size} is larger than the training set, {count} pictures")
 
     keras.utils.set_random_seed(settings.seed)
-    backbone = backbones.BACKBONES[settings.backbone]
-    model = method.build_model(functools.partial(backbone, num_classes=data.num_classes, widths=settings.widths))
+    backbone = functools.partial(backbones.BACKBONES[settings.backbone], num_classes=data.num_classes)
+    model = method.build_model(backbone, **({"widths": settings.widths} if settings.widths else {}))
     decay = functools.partial(optimizers.step_decay, iterations=settings.iterations, drops=method.drops)
     optimizer = method.make_optimizer(settings.base_lr, decay)
     step = make_train_step(method, model, optimizer, jit)
@@ -108,8 +108,12 @@ def train(settings: Settings, method: Method) -> float:
     def augmented_step(picks: tf.Tensor) -> dict[str, tf.Tensor]:
         return step(datasets.augment(train_images, picks), tf.gather(train_labels, picks[:, 0]))
 
-    test = _make_test(model, data, jit)
-    report = Report(settings.log_dir, f"{settings.method}, {data.title}, {settings.backbone}")
+    # tests run on the plain model, so that a test of many batches evaluates each map once
+    folded = convert.fold_model(model)
+    rotated = [layer for layer in folded.layers if hasattr(layer, "kernel") and layer.name != "score"]
+    test = _make_test(folded, data, jit)
+    extra = [*energy.layer_energies(rotated), *energy.layer_drifts(model.layers)]
+    report = Report(settings.log_dir, f"{settings.method}, {data.title}, {settings.backbone}", extra)
     length = method.episode_length or settings.iterations
     batches = datasets.picks(settings.seed, 0, count, settings.batch_size, data.mirror, method.episode_length)
     start = time.perf_counter()
@@ -133,10 +137,14 @@ def train(settings: Settings, method: Method) -> float:
         ends = i == length - 1 or iteration == settings.iterations - 1
         if ends or (i and i % settings.eval_every == 0):
             label = f"episode_{episode}" if ends and method.episode_length else f"{prefix}iter_{i}"
+            convert.refold(model, folded)
             test_accuracy = test()
-            report.test(label, iteration=iteration, test_acc=test_accuracy, seconds=elapsed())
+            row = energy.layer_energies(rotated) | energy.layer_drifts(model.layers)
+            report.test(label, iteration=iteration, test_acc=test_accuracy, seconds=elapsed(), **row)
     seconds = elapsed()
     model.save(report.folder / "model.keras")
+    folded.save(report.folder / "folded.keras")
+    (report.folder / "classes.txt").write_text("\n".join(data.class_names) + "\n")
     report.close()
     print(f"test accuracy: {100 * test_accuracy:.2f} %")
     print(f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step")

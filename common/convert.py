@@ -1,0 +1,154 @@
+"""Plain models into OPT models, and OPT models into plain ones."""
+
+from collections.abc import Callable, Iterable
+
+import keras
+import tensorflow as tf
+
+from common import layers
+from common.orthogonal import Map, gram_schmidt, product
+
+# a layer's replacement, and what sets the replacement's weights from the layer's
+Replacement = tuple[keras.layers.Layer, Callable[[keras.layers.Layer, keras.layers.Layer], None]]
+
+
+def orthogonalize_model(
+    model: keras.Model,
+    orthogonalize: Map = gram_schmidt,
+    layer_names: Iterable[str] | None = None,
+    rotation_initializer="identity",
+) -> keras.Model:
+    """Returns ``model`` with its convolutions and dense layers turned into OPT layers, its outputs unchanged.
+
+    A kernel K becomes ``fix = map(R)^T K`` at the R that ``rotation_initializer`` draws, so that map(R) @ fix = K. At
+    R = I that is K itself, but for Householder's map in even dimensions, which takes I to a reflection.
+
+    Args:
+        model: functional or sequential, built; it is not changed.
+        orthogonalize: the map. Defaults to Gram-Schmidt.
+        layer_names: of the layers to turn; each must be a Conv2D or Dense. Defaults to all of those.
+        rotation_initializer: of the rotations. Defaults to I.
+
+    Raises:
+        ValueError: for a name that is of no such layer, or a layer that cannot be turned.
+    """
+    wanted = None if layer_names is None else set(layer_names)
+    found = set()
+
+    def replace(layer: keras.layers.Layer) -> Replacement | None:
+        if type(layer) not in (keras.layers.Conv2D, keras.layers.Dense) or (wanted is not None and layer.name not in wanted):
+            return None
+        found.add(layer.name)
+        for name in ("kernel_constraint", "kernel_regularizer"):
+            if getattr(layer, name) is not None:
+                raise ValueError(f"{layer.name} has a {name}, which an OPT layer, whose kernel is not trained, cannot keep")
+        if getattr(layer, "data_format", "channels_last") != "channels_last":
+            raise ValueError(f"{layer.name} has channels_first data, which OPT layers do not take")
+        new = layers.OrthogonalConv2D if isinstance(layer, keras.layers.Conv2D) else layers.OrthogonalDense
+        arguments = _shared_arguments(layer, new)
+        arguments |= {"orthogonalize": orthogonalize, "rotation_initializer": rotation_initializer, "name": layer.name}
+        return new(**arguments), _set_fix
+
+    converted = _convert(model, replace)
+    if wanted is not None and wanted - found:
+        raise ValueError(f"no Conv2D or Dense layers: {', '.join(sorted(wanted - found))}")
+    return converted
+
+
+def _set_fix(plain: keras.layers.Layer, turned: keras.layers.Layer) -> None:
+    kernel = tf.reshape(tf.cast(plain.kernel, turned.fix.dtype), turned.fix.shape)
+    start = product(turned.orthogonalize, turned.rotation.value, tf.eye(kernel.shape[0], dtype=kernel.dtype))
+    turned.fix.assign(tf.matmul(start, kernel, transpose_a=True))
+    if plain.use_bias:
+        turned.bias.assign(plain.bias)
+
+
+def fold_model(model: keras.Model) -> keras.Model:
+    """Returns the plain model that computes what the OPT model ``model`` computes at inference.
+
+    OPT layers become Conv2D and Dense with the kernels that they have now, and the debiased batch normalization
+    becomes Keras's own: loading and running the result needs no code of this repository.
+
+    Args:
+        model: functional or sequential, built; it is not changed.
+
+    Returns:
+        A model that is not compiled.
+    """
+    return _convert(model, _folded)
+
+
+def refold(model: keras.Model, folded: keras.Model) -> None:
+    """Brings ``folded``, of an earlier `fold_model(model)`, up to date with ``model``."""
+    for old, new in zip(_leaves(model), _leaves(folded), strict=True):
+        replacement = _folded(old)
+        (replacement[1] if replacement else _copy_weights)(old, new)
+
+
+def _folded(layer: keras.layers.Layer) -> Replacement | None:
+    if isinstance(layer, layers.OrthogonalConv2D | layers.OrthogonalDense):
+        new = keras.layers.Conv2D if isinstance(layer, layers.OrthogonalConv2D) else keras.layers.Dense
+        return new(**_shared_arguments(layer, new), name=layer.name), _set_kernel
+    if isinstance(layer, layers.BatchNormalization):
+        new = keras.layers.BatchNormalization
+        return new(**_shared_arguments(layer, new), name=layer.name), _set_averages
+    return None
+
+
+def _set_kernel(turned: keras.layers.Layer, plain: keras.layers.Layer) -> None:
+    plain.kernel.assign(turned.kernel)
+    if turned.use_bias:
+        plain.bias.assign(turned.bias)
+
+
+def _set_averages(ours: layers.BatchNormalization, plain: keras.layers.BatchNormalization) -> None:
+    plain.moving_mean.assign(ours.averages()[0])
+    plain.moving_variance.assign(ours.averages()[1])
+    for name in ("gamma", "beta"):
+        if getattr(ours, name) is not None:
+            getattr(plain, name).assign(getattr(ours, name))
+
+
+_SHARED = {
+    keras.layers.Conv2D: ["filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "activation", "use_bias"],
+    keras.layers.Dense: ["units", "activation", "use_bias"],
+    keras.layers.BatchNormalization: ["axis", "momentum", "epsilon", "center", "scale"],
+}
+_SHARED[layers.OrthogonalConv2D] = _SHARED[keras.layers.Conv2D]
+_SHARED[layers.OrthogonalDense] = _SHARED[keras.layers.Dense]
+
+
+def _shared_arguments(layer: keras.layers.Layer, new: type[keras.layers.Layer]) -> dict:
+    arguments = {name: getattr(layer, name) for name in _SHARED[new]}
+    return {**arguments, "dtype": layer.dtype_policy, "trainable": layer.trainable}
+
+
+def _copy_weights(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    for source, target in zip(old.weights, new.weights, strict=True):
+        target.assign(source)
+
+
+def _convert(model: keras.Model, replace: Callable[[keras.layers.Layer], Replacement | None]) -> keras.Model:
+    if not model.built:
+        raise ValueError("the model must be built: call it once, or give it an Input")
+    pairs = []
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        new, set_weights = replace(layer) or (layer.__class__.from_config(layer.get_config()), _copy_weights)
+        pairs.append((layer, new, set_weights))
+        return new
+
+    result = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    for old, new, set_weights in pairs:
+        set_weights(old, new)
+    # a compiled model's clone would carry its optimizer along, which a plain model need not know
+    return keras.Model(result.inputs, result.outputs, name=result.name) if result.compiled else result
+
+
+def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers of a model and of the models inside it, each once, in a fixed order."""
+    found = []
+    for layer in model.layers:
+        inner = _leaves(layer) if isinstance(layer, keras.Model) else [layer]
+        found += [leaf for leaf in inner if not any(leaf is other for other in found)]
+    return found

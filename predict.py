@@ -1,0 +1,48 @@
+"""Classifies pictures with a trained network, and prints the five classes that it finds likeliest.
+
+    python predict.py picture.png
+    python predict.py --model=sopt_gs/log/folded.keras cat.png dog.jpg
+
+Takes the folded model of a run, which needs none of OPT's code, and classes.txt beside it. Pictures of any size are
+brought to 32x32.
+"""
+
+import argparse
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", nargs="+", type=pathlib.Path, help="PNG, JPEG, GIF or BMP files")
+    parser.add_argument("--model", type=pathlib.Path, default=pathlib.Path(__file__).parent / "opt_gs/log/folded.keras")
+    args = parser.parse_args()
+    classes = args.model.with_name("classes.txt")
+    for path in (args.model, classes, *args.pictures):
+        if not path.is_file():
+            parser.exit(2, f"{parser.prog}: there is no file {path}\n")
+    # here, since TensorFlow takes seconds to import and a wrong name should be answered at once
+    import keras
+    import tensorflow as tf
+
+    try:
+        model = keras.saving.load_model(args.model)
+    except Exception as error:  # what a file that is no model can raise is not for Keras to say
+        parser.exit(2, f"{parser.prog}: {args.model} is not a folded model: {str(error).splitlines()[0]}\n")
+    names = classes.read_text().splitlines()
+    for path in args.pictures:
+        try:
+            picture = tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False)
+        except tf.errors.InvalidArgumentError:
+            parser.exit(2, f"{parser.prog}: {path} is not a picture\n")
+        picture = tf.image.resize(picture, (32, 32), antialias=True)
+        probabilities = tf.nn.softmax(model(picture[tf.newaxis], training=False)[0])
+        print(f"{path}:")
+        for probability, index in zip(*tf.math.top_k(probabilities, min(5, len(names))), strict=True):
+            print(f"  {100 * float(probability):5.1f} %  {names[int(index)]}")
+
+
+if __name__ == "__main__":
+    main()
