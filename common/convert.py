@@ -142,7 +142,8 @@ def _convert(model: keras.Model, replace: Callable[[keras.layers.Layer], Replace
     for old, new, set_weights in pairs:
         set_weights(old, new)
     # a compiled model's clone would carry its optimizer along, which a plain model need not know
-    return keras.Model(result.inputs, result.outputs, name=result.name) if result.compiled else result
+    result.compiled, result.optimizer = False, None
+    return result
 
 
 def _leaves(model: keras.Model) -> list[keras.layers.Layer]:

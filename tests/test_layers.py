@@ -1,10 +1,19 @@
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from common import orthogonal
-from common.layers import BatchNormalization, OrthogonalConv2D
+from common.convert import fold_model
+from common.energy import EnergyLogger
+from common.layers import BatchNormalization, OrthogonalConv2D, OrthogonalDense, StochasticOrthogonalDense
+
+MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley]
+each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
 
 CONFIGURATIONS = [
     {"filters": 5, "kernel_size": 3, "padding": "same"},
@@ -100,6 +109,191 @@ def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5)])
+def test_dense_is_kerass_with_the_rotated_kernel(shape):
+    inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
+    layer = OrthogonalDense(7, activation="tanh", bias_initializer="ones")
+    outputs = layer(inputs)
+    kernel = orthogonal.gram_schmidt(layer.rotation.value).numpy() @ layer.fix.numpy()
+    np.testing.assert_allclose(outputs, np.tanh(inputs @ kernel + 1), atol=1e-5)
+    assert layer.compute_output_shape(shape) == outputs.shape
+    assert OrthogonalDense.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+def sequential(orthogonalize, dense=OrthogonalDense, **kwargs) -> keras.Sequential:
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            OrthogonalConv2D(6, 3, orthogonalize=orthogonalize, strides=2, **kwargs),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            dense(3, orthogonalize=orthogonalize, **kwargs),
+        ]
+    )
+
+
+def learnable(count: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pictures and which of their colours is strongest."""
+    images = np.random.default_rng(0).normal(size=(count, 8, 8, 3)).astype("float32")
+    images += np.random.default_rng(1).normal(size=(count, 1, 1, 3))
+    return images, images.mean((1, 2)).argmax(-1)
+
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "adamw", "lion", "muon"])
+def test_any_keras_optimizer_trains_it(optimizer):
+    keras.utils.set_random_seed(0)
+    model = sequential(orthogonal.gram_schmidt)
+    kwargs = {"exclude_layers": ["dense"]} if optimizer == "muon" else {}
+    model.compile(keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": 0.02, **kwargs}}), LOSS)
+    history = model.fit(*learnable(), epochs=5, batch_size=16, verbose=0).history["loss"]
+    assert history[-1] < 0.9 * history[0]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+@each_map
+def test_low_precision_leaves_the_map_in_float32(orthogonalize, policy, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = sequential(orthogonalize, dtype=policy)
+    images, labels = learnable()
+    model.compile("adam", LOSS)
+    model.fit(images, labels, epochs=2, batch_size=16, verbose=0)
+    for layer in model.layers:
+        if hasattr(layer, "fix"):
+            assert layer.fix.dtype == layer.rotation.dtype == layer.neurons().dtype == "float32"
+            gram = layer.fix.numpy().T @ layer.fix.numpy()
+            neurons = layer.neurons().numpy()
+            np.testing.assert_allclose(neurons.T @ neurons, gram, atol=10 * len(neurons) * np.finfo("float32").eps)
+    assert model(images).dtype == policy.removeprefix("mixed_")
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+class _Counted:
+    """A map that counts how often it is traced or evaluated."""
+
+    __name__ = "counted"
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, w):
+        self.calls += 1
+        return orthogonal.gram_schmidt(w)
+
+
+def shared_twice(counted) -> keras.Model:
+    inputs = keras.Input((6,))
+    layer = OrthogonalDense(6, orthogonalize=counted)
+    return keras.Model(inputs, layer(keras.layers.ReLU()(layer(inputs))))
+
+
+@pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "jit"])
+def test_a_layer_called_twice_evaluates_its_map_once_a_forward_pass(jit):
+    counted = _Counted()
+    model = shared_twice(counted)
+    run = model if jit is None else tf.function(model, jit_compile=jit)
+    inputs = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    counted.calls = 0
+    first = run(inputs).numpy()
+    assert counted.calls == 1
+    # and the next pass sees what has been trained since
+    layer = model.layers[1]
+    layer.rotation.assign(-layer.rotation)
+    assert np.abs(run(inputs).numpy() - first).max() > 0.1
+    expected = np.maximum(inputs @ layer.kernel.numpy(), 0) @ layer.kernel.numpy()
+    np.testing.assert_allclose(run(inputs), expected, atol=1e-5)
+
+
+def test_gradients_of_a_layer_called_twice():
+    """Against a model in which each call evaluates the map for itself, also where a pass without a tape came before."""
+    inputs = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+    model = shared_twice(_Counted())
+    layer = model.layers[1]
+
+    @tf.function
+    def run():
+        model(inputs)
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(model(inputs) ** 2)
+        with tf.GradientTape() as plain:
+            once, again = (orthogonal.gram_schmidt(layer.rotation.value) @ layer.fix.value for _ in range(2))
+            expected = tf.reduce_sum((tf.nn.relu(inputs @ once) @ again) ** 2)
+        return tape.gradient(total, layer.rotation.value), plain.gradient(expected, layer.rotation.value)
+
+    actual, expected = run()
+    np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_an_evaluation_of_many_batches_evaluates_the_map_once_in_all():
+    counted = _Counted()
+    model = shared_twice(counted)
+    inputs = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    expected = model.predict(inputs, batch_size=8, verbose=0)
+    counted.calls = 0
+    folded = fold_model(model)
+    np.testing.assert_allclose(folded.predict(inputs, batch_size=8, verbose=0), expected, atol=1e-5)
+    assert counted.calls == 1
+
+
+def test_a_lambda_is_refused_when_saving(tmp_path):
+    layer = OrthogonalDense(3, orthogonalize=lambda w: orthogonal.gram_schmidt(w), name="mine")
+    model = keras.Sequential([keras.Input((4,)), layer])
+    model(np.ones((1, 4)))
+    with pytest.raises(ValueError, match=r"mine cannot be saved: its map .* has no name"):
+        model.save(tmp_path / "model.keras")
+
+
+@each_map
+@pytest.mark.parametrize("dense", [OrthogonalDense, StochasticOrthogonalDense])
+def test_a_file_names_the_map(tmp_path, orthogonalize, dense):
+    model = sequential(orthogonalize, dense)
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    assert all(layer.orthogonalize is orthogonalize for layer in copy.layers if hasattr(layer, "fix"))
+    images, _ = learnable(4)
+    np.testing.assert_array_equal(copy(images), model(images))
+
+
+@pytest.mark.slow
+def test_two_replicas_train_as_one():
+    """MirroredStrategy over two logical CPUs against one device, in a process that can have two."""
+    code = """
+import keras, numpy as np, tensorflow as tf
+from tests.test_layers import LOSS, learnable, orthogonal, sequential
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+results = []
+for strategy in (tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), tf.distribute.get_strategy()):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = sequential(orthogonal.gram_schmidt)
+        model.compile(keras.optimizers.SGD(0.05), LOSS)
+    history = model.fit(*learnable(), epochs=3, batch_size=16, shuffle=False, verbose=0)
+    results.append(history.history["loss"])
+np.testing.assert_allclose(results[0], results[1], rtol=1e-4)
+assert results[0][-1] < results[0][0]
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[1], check=True)
+
+
+def test_energy_and_drift_in_the_logs(tmp_path):
+    model = sequential(orthogonal.gram_schmidt)
+    model.compile("adam", LOSS)
+    callbacks = [EnergyLogger(), keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))]
+    history = model.fit(*learnable(), epochs=3, batch_size=16, verbose=0, callbacks=callbacks).history
+    names = [layer.name for layer in model.layers if hasattr(layer, "fix")]
+    assert len(names) == 2
+    for name in names:
+        energies, drifts = np.array(history[f"energy/{name}"]), history[f"drift/{name}"]
+        assert np.abs(energies / energies[0] - 1).max() < 1e-4
+        assert max(drifts) < 10 * 54 * np.finfo("float32").eps
+        assert f"energy/{name}" in (tmp_path / "log.csv").read_text()
 
 
 # Batch normalization

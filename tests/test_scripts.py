@@ -69,10 +69,23 @@ def test_trains_on_digits(tmp_path, method):
     assert 0.5 * 30 < float(rows[-1]["iteration"]) < 30
     assert "30/30" in result.stderr  # the progress bar
 
-    model = keras.saving.load_model(log / "model.keras")
     digits = datasets.load("digits", tmp_path)
-    accuracy = np.mean(model.predict(digits.test_images, verbose=0).argmax(-1) == digits.test_labels)
-    assert accuracy == pytest.approx(tests[-1], abs=1.5 / 360)  # another batch size rounds otherwise
+    assert (log / "classes.txt").read_text().split() == list(digits.class_names)
+    for name in ("model.keras", "folded.keras"):
+        model = keras.saving.load_model(log / name)
+        accuracy = np.mean(model.predict(digits.test_images, verbose=0).argmax(-1) == digits.test_labels)
+        assert accuracy == pytest.approx(tests[-1], abs=1.5 / 360)  # another batch size rounds otherwise
+    # the energy of OPT's neurons stays; drift is that of the maps, of OGD's truncation, of OR's penalty
+    tested = [row for row in rows if row["test_acc"]]
+    for name in [name for name in rows[0] if name.startswith("energy/")]:
+        energies = np.array([float(row[name]) for row in tested])
+        assert (energies > 0).all()
+        if method not in ("baseline", "opt_or"):
+            assert np.abs(energies / energies[0] - 1).max() < (0.05 if method == "opt_ogd" else 1e-4)
+    drifts = [float(value) for name, value in tested[-1].items() if name.startswith("drift/")]
+    assert len(drifts) == (0 if method == "baseline" else 7)
+    if method not in ("baseline", "opt_or", "opt_ogd"):
+        assert max(drifts) < 10 * 128 * np.finfo("float32").eps
 
 
 def test_the_same_seed_gives_the_same_log_and_nothing_is_overwritten(tmp_path):
@@ -82,7 +95,7 @@ def test_the_same_seed_gives_the_same_log_and_nothing_is_overwritten(tmp_path):
     logs = [(tmp_path / f"log_train_{i:02d}.txt").read_text() for i in range(3)]
     assert len(logs[0].splitlines()) == 11
     assert logs[0] == logs[1] != logs[2]
-    for name in ("metrics{}.csv", "curves{}.png", "model{}.keras"):
+    for name in ("metrics{}.csv", "curves{}.png", "model{}.keras", "folded{}.keras", "classes{}.txt"):
         assert all((tmp_path / name.format(number)).is_file() for number in ("_00", "_01", ""))
 
 
@@ -118,6 +131,8 @@ BAD_FLAGS = [
     ["--base_lr=inf"],
     ["--base_lr=fast"],
     ["--widths=64,64,64"],
+    ["--widths=16,32,64,64", "--backbone=resnet20"],
+    ["--widths=32,16,64", "--backbone=resnet32"],
     ["--widths=64,64,64,0"],
     ["--widths=64,64,64,-1"],
     ["--widths=a,b,c,d"],

@@ -1,0 +1,105 @@
+"""Shapes and numbers of parameters of every backbone, by the formulae."""
+
+import importlib
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+
+from common import backbones, flags
+from common.training import make_train_step
+
+METHODS = sorted(path.parent.name for path in pathlib.Path(__file__).parents[1].glob("*/architecture.py"))
+
+
+def convolutions(name: str, widths: tuple[int, ...]) -> list[tuple[str, int, int, int]]:
+    """Returns name, kernel area, input channels and neurons of every layer that a factory makes, as the papers have it."""
+    if name.startswith("cnn"):
+        per_stage, found, channels = int(name[3:]) // 3, [], 3
+        for stage, width in enumerate(widths[:3], start=1):
+            for i in range(per_stage):
+                found.append((f"conv{stage}_{i}", 9, channels, width))
+                channels = width
+        return [*found, ("fc6", 16, channels, widths[3])]
+    blocks, found, channels = (int(name[6:]) - 2) // 6, [("conv1", 9, 3, widths[0])], widths[0]
+    for stage, width in enumerate(widths, start=2):
+        for block in range(blocks):
+            found += [(f"conv{stage}_{block}_0", 9, channels, width), (f"conv{stage}_{block}_1", 9, width, width)]
+            channels = width
+    return found
+
+
+def widths_of(name: str) -> tuple[int, ...]:
+    return (4, 6, 8, 10) if name.startswith("cnn") else (4, 6, 8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", backbones.BACKBONES)
+def test_parameters(name, method):
+    widths, classes = widths_of(name), 7
+    model = importlib.import_module(f"{method}.architecture").build_model(
+        backbones.BACKBONES[name], num_classes=classes, widths=widths
+    )
+    assert model.input_shape == (None, 32, 32, 3)
+    assert model.output_shape == (None, classes)
+    expected = convolutions(name, widths)
+    resnet = name.startswith("resnet")
+    assert len(expected) == {"cnn6": 7, "cnn9": 10, "resnet20": 19, "resnet32": 31}[name]
+    trained = classes * expected[-1][3] + (classes if resnet else 0)
+    for number, (layer_name, area, channels, neurons) in enumerate(expected):
+        n, layer = area * channels, model.get_layer(layer_name)
+        trained += 2 * neurons if layer_name != "fc6" else 0  # gamma and beta
+        if method == "baseline":
+            assert layer.kernel.shape[2:] == (channels, neurons)
+            trained += n * neurons
+            continue
+        assert layer.fix.shape == (n, neurons)
+        rows = n
+        if method == "sopt_gs" and number:
+            rows = area * max(1, round(0.25 * channels))
+            assert layer.indices.shape == (rows,)
+        assert layer.rotation.shape == (rows, rows)
+        trained += rows**2
+    assert sum(np.prod(v.shape) for v in model.trainable_variables) == trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", backbones.BACKBONES)
+def test_every_method_trains_every_backbone(name, method):
+    """Twelve steps on one batch bring its loss down."""
+    keras.utils.set_random_seed(0)
+    recipe = importlib.import_module(f"{method}.architecture").METHOD
+    model = recipe.build_model(backbones.BACKBONES[name], num_classes=5, widths=widths_of(name))
+    step = make_train_step(recipe, model, recipe.make_optimizer(0.01, lambda rate, factor=0.1: rate))
+    if recipe.start_episode:
+        recipe.start_episode(model, 0, 0)
+    random = np.random.default_rng(0)
+    batch = random.integers(0, 256, (16, 32, 32, 3)).astype("float32"), random.integers(0, 5, 16)
+    losses = [float(step(*batch)["fit"]) for _ in range(12)]
+    assert np.isfinite(losses).all()
+    assert min(losses[1:]) < losses[0]
+
+
+def test_the_flags_know_the_backbones():
+    assert set(flags.WIDTHS) == set(backbones.BACKBONES)
+
+
+def test_resnet20_has_the_published_number_of_parameters():
+    """He et al., table 6: ResNet-20 of 0.27 M parameters, ResNet-32 of 0.46 M, for ten classes."""
+    plain = importlib.import_module("baseline.architecture").build_model
+    for backbone, millions in ((backbones.resnet20, 0.27), (backbones.resnet32, 0.46)):
+        model = plain(backbone, num_classes=10)
+        assert sum(np.prod(v.shape) for v in model.trainable_variables) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_shortcuts_of_kind_a():
+    """Where a stage begins: every second pixel, and zeros for the new channels, after the old ones."""
+    model = importlib.import_module("baseline.architecture").build_model(backbones.resnet20, num_classes=3, widths=(4, 6, 8))
+    add = model.get_layer("conv3_0_add")
+    before = model.get_layer("conv2_2_relu").output
+    branch, shortcut = keras.Model(model.input, [before, add.input[1]])(np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)))
+    np.testing.assert_array_equal(shortcut[..., :4], branch[:, ::2, ::2])
+    assert not np.any(shortcut[..., 4:])
+    assert shortcut.shape[-1] == 6

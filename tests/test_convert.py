@@ -1,0 +1,139 @@
+"""Plain models into OPT models and back: the outputs stay, on inputs larger than the kernels."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from common import layers, orthogonal
+from common.convert import fold_model, orthogonalize_model, refold
+
+MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley, orthogonal.identity]
+each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
+PICTURES = np.random.default_rng(0).normal(size=(3, 13, 11, 4)).astype("float32")
+
+
+def plain_model() -> keras.Model:
+    """A functional model with convolutions of every kind, a shared layer, a branch and a model inside."""
+    inputs = keras.Input(PICTURES.shape[1:])
+    x = keras.layers.Conv2D(6, (3, 2), padding="same", activation="relu")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    shared = keras.layers.Conv2D(6, 3, dilation_rate=2, padding="same", name="shared")
+    x = keras.layers.Add()([shared(x), shared(keras.layers.ReLU()(x))])
+    inner = keras.Input((None, None, 6))
+    y = keras.layers.Conv2D(8, (1, 3), strides=2, groups=2, bias_initializer="ones")(inner)
+    x = keras.Model(inner, y, name="inside")(x)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, [keras.layers.Dense(5, name="head")(x), keras.layers.Dense(2, use_bias=False)(x)])
+
+
+def outputs(model: keras.Model) -> np.ndarray:
+    return np.concatenate([np.asarray(o) for o in model(PICTURES, training=False)], axis=-1)
+
+
+def leaves(model: keras.Model) -> list[keras.layers.Layer]:
+    return list(model._flatten_layers(include_self=False))
+
+
+def shake(model: keras.Model) -> None:
+    """Gives every weight other values, as training would."""
+    random = np.random.default_rng(1)
+    for variable in model.trainable_variables:
+        variable.assign(variable + random.normal(size=variable.shape))
+
+
+STARTS = ["identity", "orthogonal", keras.initializers.RandomNormal(stddev=1.0)]
+
+
+@pytest.mark.parametrize(
+    ("orthogonalize", "rotations"),
+    # without a map R itself must be orthogonal to begin with
+    [(m, start) for m in MAPS for start in STARTS if m is not orthogonal.identity or isinstance(start, str)],
+)
+def test_turning_a_model_changes_no_output(orthogonalize, rotations):
+    model = plain_model()
+    before, weights = outputs(model), model.get_weights()
+    turned = orthogonalize_model(model, orthogonalize, rotation_initializer=rotations)
+    found = [layer for layer in leaves(turned) if isinstance(layer, layers.OrthogonalConv2D | layers.OrthogonalDense)]
+    assert len(found) == 5
+    assert not [layer for layer in leaves(turned) if type(layer) in (keras.layers.Conv2D, keras.layers.Dense)]
+    # products of up to 3 x 240 float32 terms
+    np.testing.assert_allclose(outputs(turned), before, atol=1e-5 * np.abs(before).max())
+    for old, new in zip(weights, model.get_weights(), strict=True):  # the model itself is left alone
+        np.testing.assert_array_equal(old, new)
+
+
+@each_map
+def test_folding_changes_no_output_and_leaves_nothing_of_ours(tmp_path, orthogonalize):
+    turned = orthogonalize_model(plain_model(), orthogonalize)
+    shake(turned)
+    turned(PICTURES, training=True)
+    turned.compile("sgd", "mse")
+    folded = fold_model(turned)
+    np.testing.assert_allclose(outputs(folded), outputs(turned), rtol=1e-5, atol=1e-5)
+    assert all(type(layer).__module__.startswith("keras.") for layer in leaves(folded))
+    folded.save(tmp_path / "folded.keras")
+    assert b"opt>" not in (tmp_path / "folded.keras").read_bytes()
+    np.testing.assert_array_equal(outputs(keras.saving.load_model(tmp_path / "folded.keras")), outputs(folded))
+
+
+def test_a_folded_model_loads_where_this_repository_is_not(tmp_path):
+    fold_model(orthogonalize_model(plain_model())).save(tmp_path / "folded.keras")
+    code = "import keras, sys; keras.saving.load_model('folded.keras'); assert 'common' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_refold_brings_a_folded_model_up_to_date():
+    turned = orthogonalize_model(plain_model())
+    folded = fold_model(turned)
+    shake(turned)
+    assert np.abs(outputs(folded) - outputs(turned)).max() > 0.1
+    refold(turned, folded)
+    np.testing.assert_allclose(outputs(folded), outputs(turned), rtol=1e-5, atol=1e-5)
+
+
+def test_folding_debiases_the_averages():
+    model = keras.Sequential([keras.Input((13, 11, 4)), layers.OrthogonalConv2D(5, 3), layers.BatchNormalization(scale=False)])
+    for _ in range(3):
+        model(PICTURES, training=True)
+    np.testing.assert_allclose(fold_model(model)(PICTURES), model(PICTURES, training=False), atol=1e-5)
+
+
+def test_chosen_layers_alone():
+    turned = orthogonalize_model(plain_model(), layer_names=["shared", "head"])
+    kinds = {layer.name: type(layer) for layer in leaves(turned)}
+    assert kinds["shared"] is layers.OrthogonalConv2D
+    assert kinds["head"] is layers.OrthogonalDense
+    assert sum(kind in (keras.layers.Conv2D, keras.layers.Dense) for kind in kinds.values()) == 3
+
+
+def test_sequential_models_stay_sequential():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(3)])
+    turned = orthogonalize_model(model, layer_names=[model.layers[0].name])
+    assert isinstance(turned, keras.Sequential)
+    assert [type(layer) for layer in turned.layers] == [layers.OrthogonalDense, keras.layers.Dense]
+    np.testing.assert_allclose(turned(np.eye(6)), model(np.eye(6)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: keras.Sequential([keras.layers.Dense(3)]), "must be built"),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, kernel_constraint="non_neg")]), "kernel_constraint"),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, kernel_regularizer="l2")]), "kernel_regularizer"),
+        (
+            lambda: keras.Sequential([keras.Input((4, 9, 9)), keras.layers.Conv2D(3, 3, data_format="channels_first")]),
+            "channels_first",
+        ),
+    ],
+)
+def test_what_cannot_be_turned_is_said(make, message):
+    with pytest.raises(ValueError, match=message):
+        orthogonalize_model(make())
+
+
+def test_unknown_names_are_said():
+    with pytest.raises(ValueError, match=r"no Conv2D or Dense layers: add, nowhere"):
+        orthogonalize_model(plain_model(), layer_names=["shared", "nowhere", "add"])
