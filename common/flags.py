@@ -39,8 +39,8 @@ def _integers(words: list[str]) -> tuple[int, ...] | None:
 
 
 def _are_widths(words: list[str] | None) -> bool:
-    widths = _integers(words or ["1"])
-    return widths is not None and all(1 <= w <= 65_536 for w in widths)
+    widths = _integers(words) if words is not None else (1,)
+    return bool(widths) and all(1 <= w <= 65_536 for w in widths)
 
 
 flags.register_validator("widths", _are_widths, "must be positive whole numbers, such as 64,64,64,64")
@@ -48,7 +48,7 @@ flags.register_validator("widths", _are_widths, "must be positive whole numbers,
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a run was asked to do: the shared flags, read once."""
+    """What a run was asked to do: the shared flags, read once, and those of the method's ``own``."""
 
     method: str
     dataset: str
@@ -64,6 +64,7 @@ class Settings:
     log_dir: pathlib.Path
     log_every: int
     eval_every: int
+    own: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
 def _settings(folder: pathlib.Path) -> Settings:
@@ -77,7 +78,8 @@ def _settings(folder: pathlib.Path) -> Settings:
     values["widths"] = _integers(FLAGS.widths) if FLAGS.widths and len(FLAGS.widths) == count else None
     values["data_dir"] = pathlib.Path(FLAGS.data_dir).expanduser()
     values["log_dir"] = pathlib.Path(FLAGS.log_dir).expanduser() if FLAGS.log_dir else folder / "log"
-    return Settings(method=folder.name, **values)
+    own = {flag.name: flag.value for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], [])}
+    return Settings(method=folder.name, own=own, **values)
 
 
 def _help(doc: str, own: list[str]) -> str:

@@ -1,9 +1,14 @@
-"""What a run leaves behind: the original's log lines, metrics.csv, curves.png, TensorBoard scalars."""
+"""What a run leaves behind: the original's log lines, metrics.csv, curves.png, run.json, TensorBoard scalars."""
 
 import csv
+import importlib.metadata
 import importlib.util
+import json
+import os
 import pathlib
+import platform
 import re
+import subprocess
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -12,7 +17,7 @@ from tqdm import tqdm
 from common.errors import UserError
 
 # the newest run's files
-KEPT = ("metrics.csv", "curves.png", "model.keras", "folded.keras", "classes.txt")
+KEPT = ("metrics.csv", "curves.png", "model.keras", "folded.keras", "classes.txt", "run.json")
 COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_acc", "seconds")
 
 
@@ -46,6 +51,7 @@ class Report:
         self.rows = csv.DictWriter(self.metrics, self.columns)
         self.rows.writeheader()
         self.history: list[dict] = []
+        self.facts: dict = {}
         self.scalars = None
         if importlib.util.find_spec("tensorboard"):
             self.scalars = tf.summary.create_file_writer(str(folder / "tensorboard" / f"{number:02d}"))
@@ -55,6 +61,17 @@ class Report:
             path = self.folder / name
             if number is not None and path.exists():
                 path.rename(path.with_stem(f"{path.stem}_{number:02d}"))
+
+    def describe(self, **facts) -> None:
+        """Adds ``facts`` to run.json: settings, versions, results. The file is whole at any time."""
+        self.facts |= facts
+        path = self.folder / "run.json"
+        path.with_suffix(".tmp").write_text(json.dumps(self.facts, indent=2, default=str) + "\n")
+        path.with_suffix(".tmp").replace(path)
+
+    def note(self, **row) -> None:
+        """Writes a row of metrics.csv that has no line in the logs."""
+        self.rows.writerow(row)
 
     def train(self, label: str, **row) -> None:
         """Logs a training batch: ``row`` has iteration, learning_rate, fit, reg, penalty, acc and seconds."""
@@ -109,3 +126,21 @@ class Report:
     def close(self) -> None:
         for file in (self.train_log, self.test_log, self.metrics):
             file.close()
+
+
+def surroundings() -> dict:
+    """Returns what a run should be told apart by besides its settings: versions, git commit, device."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    try:
+        words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None  # no git, or no repository: a copy of the code has no commit
+    gpus = tf.config.get_visible_devices("GPU")
+    details = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+    packages = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
+    return {
+        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}},
+        "git_commit": commit,
+        "device": ", ".join(details) or f"CPU, {os.cpu_count()} cores, {platform.machine()}",
+    }

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common import backbones, convert, datasets, energy, losses, optimizers
+from common import backbones, convert, datasets, energy, losses, optimizers, reporting
 from common.errors import UserError
 from common.flags import Settings
 from common.reporting import Report
@@ -112,11 +112,15 @@ def train(settings: Settings, method: Method) -> float:
     folded = convert.fold_model(model)
     rotated = [layer for layer in folded.layers if hasattr(layer, "kernel") and layer.name != "score"]
     test = _make_test(folded, data, jit)
-    extra = [*energy.layer_energies(rotated), *energy.layer_drifts(model.layers)]
-    report = Report(settings.log_dir, f"{settings.method}, {data.title}, {settings.backbone}", extra)
+    start_row = energy.layer_energies(rotated) | energy.layer_drifts(model.layers)
+    report = Report(settings.log_dir, f"{settings.method}, {data.title}, {settings.backbone}", extra=list(start_row))
+    report.describe(settings=dataclasses.asdict(settings), data=str(data), jit=jit, **reporting.surroundings())
+    report.note(iteration=0, **start_row)
     length = method.episode_length or settings.iterations
     batches = datasets.picks(settings.seed, 0, count, settings.batch_size, data.mirror, method.episode_length)
     start = time.perf_counter()
+
+    testing = 0.0  # seconds in tests, not counted as steps
 
     def elapsed() -> float:
         return round(time.perf_counter() - start, 3)
@@ -137,18 +141,26 @@ def train(settings: Settings, method: Method) -> float:
         ends = i == length - 1 or iteration == settings.iterations - 1
         if ends or (i and i % settings.eval_every == 0):
             label = f"episode_{episode}" if ends and method.episode_length else f"{prefix}iter_{i}"
+            float(figures["fit"])  # waits, as above
+            began = elapsed()
             convert.refold(model, folded)
             test_accuracy = test()
             row = energy.layer_energies(rotated) | energy.layer_drifts(model.layers)
             report.test(label, iteration=iteration, test_acc=test_accuracy, seconds=elapsed(), **row)
+            testing += elapsed() - began
     seconds = elapsed()
+    step_ms = 1e3 * (seconds - testing - first_step) / max(1, settings.iterations - 1)
     model.save(report.folder / "model.keras")
     folded.save(report.folder / "folded.keras")
     (report.folder / "classes.txt").write_text("\n".join(data.class_names) + "\n")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    report.describe(
+        test_accuracy=test_accuracy, seconds=seconds, first_step_s=first_step, step_ms=round(step_ms, 3), memory_gib=memory
+    )
     report.close()
     print(f"test accuracy: {100 * test_accuracy:.2f} %")
-    print(f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step")
-    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+    print(f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step; then {step_ms:.1f} ms a step")
+    print(f"peak memory: {memory:.2f} GiB")
     print(f"results: {report.folder}")
     print(f"learning curves: {report.folder / 'curves.png'}")
     return test_accuracy

@@ -1,6 +1,7 @@
 """The methods' train.py as a user starts them: in their folder, in a process of their own."""
 
 import csv
+import json
 import os
 import pathlib
 import re
@@ -55,7 +56,7 @@ def test_trains_on_digits(tmp_path, method):
     for line in train_lines:
         assert re.fullmatch(rf"====(episode_\d+====)?iter_\d+: fit={number}, reg={number}, acc={number}", line)
     for line in test_lines:
-        assert re.fullmatch(rf"\+\+\+\+(iter|episode)_\d+: test acc={number}", line)
+        assert re.fullmatch(rf"\+\+\+\+(iter_\d+|episode_\d+(====iter_\d+)?): test acc={number}", line)
     assert set(train_lines + test_lines) <= set(output)
 
     with (log / "metrics.csv").open() as file:
@@ -75,8 +76,14 @@ def test_trains_on_digits(tmp_path, method):
         model = keras.saving.load_model(log / name)
         accuracy = np.mean(model.predict(digits.test_images, verbose=0).argmax(-1) == digits.test_labels)
         assert accuracy == pytest.approx(tests[-1], abs=1.5 / 360)  # another batch size rounds otherwise
+    facts = json.loads((log / "run.json").read_text())
+    assert facts["settings"]["method"] == method
+    assert facts["settings"]["widths"] == [8, 8, 8, 8]
+    assert facts["test_accuracy"] == tests[-1]
+    assert {"versions", "git_commit", "device", "seconds"} <= set(facts)
     # the energy of OPT's neurons stays; drift is that of the maps, of OGD's truncation, of OR's penalty
-    tested = [row for row in rows if row["test_acc"]]
+    tested = [row for row in rows if row["test_acc"] or row["iteration"] == "0"]
+    assert len(tested) == len(tests) + 1  # the start too
     for name in [name for name in rows[0] if name.startswith("energy/")]:
         energies = np.array([float(row[name]) for row in tested])
         assert (energies > 0).all()
