@@ -59,6 +59,9 @@ STYLES = dict(
 )
 
 
+MARKS = ("<!-- comparison: begin -->", "<!-- comparison: end -->")
+
+
 def parse() -> argparse.Namespace:
     def words(text: str) -> list[str]:
         return [word.strip() for word in text.split(",") if word.strip()]
@@ -87,6 +90,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--gpus", type=words, default=[], help="numbers of GPUs to spread the runs over")
     parser.add_argument("--paper", type=pathlib.Path, help="a CSV of lines METHOD,ERROR: fills a column of the paper's errors")
+    parser.add_argument("--steps", type=pathlib.Path, help="steps.csv of benchmarks.steps, timed on an idle machine")
+    parser.add_argument("--readme", type=pathlib.Path, help="a file whose section of results is to be written anew")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "comparison")
     args = parser.parse_args()
     known = {path.parent.name for path in ROOT.glob("*/train.py")}
@@ -99,6 +104,12 @@ def parse() -> argparse.Namespace:
     args.methods = sorted(set(args.methods), key=[*TITLES, *sorted(known)].index)
     if args.out.exists() and not args.out.is_dir():
         parser.error(f"--out={args.out} is not a folder")
+    for name in ("paper", "steps", "readme"):
+        path = getattr(args, name)
+        if path and not path.is_file():
+            parser.error(f"--{name}={path} is not a file")
+    if args.readme and not all(mark in args.readme.read_text() for mark in MARKS):
+        parser.error(f"--readme={args.readme} has no lines {' and '.join(MARKS)}")
     return args
 
 
@@ -265,6 +276,11 @@ def table(runs: list[Run], args: argparse.Namespace) -> list[list[str]]:
             paper = {line[0].strip(): line[1].strip() for line in csv.reader(file) if len(line) >= 2}
     head = ["method", "best error %", "last error %", "ms a step", "x baseline", "memory GiB", "energy / start", "drift"]
     results = {m: [r.result() for r in runs if r.method == m and not r.failure] for m in args.methods}
+    if args.steps:
+        with args.steps.open() as file:
+            timed = {line["method"]: float(line["step_ms"]) for line in csv.DictReader(file)}
+        for row in (row for rows in results.values() for row in rows):
+            row["step_ms"] = timed[row["method"]]
     plain = [row["step_ms"] for row in results.get("baseline", [])]
     cells = [head + (["paper %"] if args.paper else [])]
     for method in args.methods:
@@ -351,7 +367,12 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
     notes = (
         "Errors are test errors in per cent: the best of all tests and the last. Energy is the hyperspherical energy (s = 1) "
         "at the end over that at the start, the mean over layers. Drift is max |Q Q^T - I| of the matrices that turn the "
-        "neurons, the largest of all layers. A step is the mean of the run's own, tests and the first step left out."
+        "neurons, the largest of all layers. A step is "
+        + (
+            "timed apart from the runs, by benchmarks.steps."
+            if args.steps
+            else "the run's mean, tests and the first step left out."
+        )
     )
     cells = table(runs, args)
     lines = ["| " + " | ".join(line) + " |" for line in cells]
@@ -365,9 +386,23 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
     energy = [("Hyperspherical energy of the neurons", "energy / energy at the start", relative_energy)]
     picture(args.out / "energy.png", runs, energy, title)
     (args.out / "report.html").write_text(page(cells, about, notes, args.out))
+    if args.readme:
+        write_readme(args, (args.out / "table.md").read_text())
     print("\n".join(lines))
     for name in ("results.csv", "table.md", "curves.png", "energy.png", "report.html"):
         print(f"written: {(args.out / name).absolute()}")
+
+
+def write_readme(args: argparse.Namespace, results: str) -> None:
+    """Puts the table and the pictures between the marks of ``--readme``; the pictures go into docs/ beside it."""
+    docs = args.readme.absolute().parent / "docs"
+    docs.mkdir(exist_ok=True)
+    for name in ("curves.png", "energy.png"):
+        (docs / name).write_bytes((args.out / name).read_bytes())
+    before, rest = args.readme.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    pictures = "![Test error and training loss](docs/curves.png)\n\n![Hyperspherical energy](docs/energy.png)"
+    args.readme.write_text(f"{before}{MARKS[0]}\n{results}\n{pictures}\n{MARKS[1]}{after}")
 
 
 def page(cells: list[list[str]], about: list[str], notes: str, out: pathlib.Path) -> str:

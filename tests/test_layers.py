@@ -154,8 +154,15 @@ def test_any_keras_optimizer_trains_it(optimizer):
     assert history[-1] < 0.9 * history[0]
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
-@each_map
+@pytest.mark.parametrize(
+    ("orthogonalize", "policy"),
+    [(orthogonal.gram_schmidt, "mixed_float16"), (orthogonal.cayley, "mixed_bfloat16")]
+    + [
+        pytest.param(m, policy, marks=pytest.mark.slow)
+        for m in MAPS
+        for policy in ("mixed_float16", "mixed_bfloat16", "bfloat16")
+    ],
+)
 def test_low_precision_leaves_the_map_in_float32(orthogonalize, policy, tmp_path):
     keras.utils.set_random_seed(0)
     model = sequential(orthogonalize, dtype=policy)

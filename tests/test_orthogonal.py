@@ -16,6 +16,8 @@ EPS = {"float32": float(np.finfo("float32").eps), "float64": float(np.finfo("flo
 each_map = pytest.mark.parametrize("name", MAPS)
 each_dtype = pytest.mark.parametrize("dtype", EPS)
 each_mode = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+# XLA compiles each of these for a second or more
+each_mode_jit_slow = pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"])
 
 
 def evaluate(function, *tensors, cotangent, jit: bool):
@@ -94,7 +96,7 @@ def test_golden_values_and_gradients(name, n, dtype, jit):
 SIZES = [5, 64, pytest.param(576, marks=pytest.mark.slow), pytest.param(1024, marks=pytest.mark.slow)]
 
 
-@each_mode
+@each_mode_jit_slow
 @each_dtype
 @pytest.mark.parametrize("n", SIZES)
 @each_map
@@ -103,7 +105,7 @@ def test_orthogonal_at_random_rotations(name, n, dtype, jit):
     assert_orthogonal(tf.function(MAPS[name], jit_compile=jit)(w).numpy())
 
 
-@each_mode
+@each_mode_jit_slow
 @each_dtype
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", ["gram_schmidt", "householder", "lowdin"])
@@ -111,7 +113,7 @@ def test_orthogonal_at_condition_number_a_million(name, n, dtype, jit):
     assert_orthogonal(tf.function(MAPS[name], jit_compile=jit)(with_condition(n, 1e6).astype(dtype)).numpy())
 
 
-@each_mode
+@each_mode_jit_slow
 @each_dtype
 @pytest.mark.parametrize("norm", [1, 30, 1000])
 @pytest.mark.parametrize("n", SIZES)
@@ -208,7 +210,7 @@ def differences(function, w: np.ndarray, cotangent: np.ndarray, step: float = 1e
     return total.reshape(w.shape) / (12 * step)
 
 
-@each_mode
+@each_mode_jit_slow
 @pytest.mark.parametrize("where", rotations())
 @each_map
 def test_gradient_against_finite_differences(name, where, jit):
@@ -219,7 +221,7 @@ def test_gradient_against_finite_differences(name, where, jit):
     assert deviation(gradient, differences(MAPS[name], w, cotangent)) < 1e-7
 
 
-@each_mode
+@each_mode_jit_slow
 @each_dtype
 @each_map
 def test_thin_product_is_the_map_times_the_neurons(name, dtype, jit):
@@ -241,7 +243,7 @@ def test_any_callable_can_stand_in_a_maps_place():
 # Odd input
 
 
-@each_mode
+@each_mode_jit_slow
 @each_map
 def test_batches(name, jit):
     w = np.random.default_rng(3).normal(size=(2, 3, 8, 8))
@@ -253,7 +255,7 @@ def test_batches(name, jit):
         assert deviation(gradient[i], single[1]) < 1e-9
 
 
-@each_mode
+@each_mode_jit_slow
 @each_map
 def test_bfloat16_is_computed_in_float32(name, jit):
     w = tf.cast(np.random.default_rng(0).normal(size=(16, 16)), tf.bfloat16)

@@ -106,6 +106,7 @@ def test_the_same_seed_gives_the_same_log_and_nothing_is_overwritten(tmp_path):
         assert all((tmp_path / name.format(number)).is_file() for number in ("_00", "_01", ""))
 
 
+@pytest.mark.slow
 def test_jit_gives_the_same_losses(tmp_path):
     """XLA rounds otherwise: the first losses agree to float32, and training keeps them near."""
     fits = []

@@ -155,7 +155,7 @@ def test_the_files_are_all_there():
 
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"])
-@pytest.mark.parametrize("rounded", [False, True], ids=["exact", "rounded"])
+@pytest.mark.parametrize("rounded", [pytest.param(False, marks=pytest.mark.slow), True], ids=["exact", "rounded"])
 @pytest.mark.parametrize("name", METHODS)
 def test_parity_in_float64(name, rounded, jit):
     """Losses and variables to 1e-6, averages 1e-5, logits 1e-4; all to 1e-9 with the original's own rounding."""

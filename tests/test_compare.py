@@ -1,0 +1,134 @@
+"""compare.py as a user starts it, interrupts it and starts it again."""
+
+import csv
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SMALL = ["--dataset=digits", "--iterations=60", "--widths=8,8,8,8", "--batch_size=32"]
+
+
+def command(out: pathlib.Path, *words: str) -> list[str]:
+    return [sys.executable, "compare.py", *SMALL, f"--out={out}", *words]
+
+
+def run(out: pathlib.Path, *words: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    return subprocess.run(command(out, *words), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def results(out: pathlib.Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def errors(out: pathlib.Path) -> list[tuple[str, ...]]:
+    """Returns what does not depend on the machine's pace."""
+    return [tuple(row[k] for k in ("method", "seed", "status", "best_error", "last_error", "energy")) for row in results(out)]
+
+
+def assert_written(out: pathlib.Path, titles: list[str]) -> None:
+    lines = (out / "table.md").read_text().splitlines()
+    assert lines[0].startswith("| method | best error % | last error % | ms a step | x baseline | memory GiB |")
+    assert [line.split("|")[1].strip() for line in lines[2 : 2 + len(titles)]] == titles
+    for name in ("curves.png", "energy.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 2
+    assert "http" not in re.sub(r"base64,[^\"]*", "", page)  # nothing is fetched
+    for title in titles:
+        assert f"<td>{title}</td>" in page
+
+
+@pytest.mark.slow
+def test_all_methods_with_seeds_and_what_a_second_call_does(tmp_path):
+    result = run(tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    titles = ["Baseline", "OPT (GS)", "OPT (HR)", "OPT (LS)", "OPT (CP)", "OPT (OGD)", "OPT (OR)", "S-OPT (GS)"]
+    assert_written(tmp_path / "out", titles)
+    rows = {row["method"]: row for row in results(tmp_path / "out")}
+    assert {row["status"] for row in rows.values()} == {"finished"}
+    for method in ("opt_gs", "opt_hr", "opt_ls", "opt_cp", "sopt_gs"):
+        assert float(rows[method]["energy"]) == pytest.approx(1, abs=1e-4)
+        assert float(rows[method]["drift"]) < 10 * 128 * 2**-23
+    assert abs(float(rows["baseline"]["energy"]) - 1) > 1e-3
+    assert rows["baseline"]["drift"] == ""
+
+    again = run(tmp_path / "out")
+    assert "8 of 8 runs are finished already" in again.stdout
+    other = run(tmp_path / "out", "--batch_size=16")
+    assert other.returncode == 1
+    assert "--batch_size=32, not 16" in other.stderr
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_and_called_again(tmp_path):
+    words = ["--methods=baseline,opt_gs,opt_ogd", "--seeds=1,2"]
+    process = subprocess.Popen(command(tmp_path / "cut", *words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    runs = tmp_path / "cut" / "runs"
+    deadline = time.monotonic() + 300
+    while not list(runs.glob("baseline_seed2/metrics.csv")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)
+    # its run died with it
+    for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert str(runs) not in entry.read_text()
+        except (FileNotFoundError, ProcessLookupError):  # a process that has ended since
+            continue
+    assert len(list(runs.glob("*/run.json"))) == 2
+    second = run(tmp_path / "cut", *words)
+    assert second.returncode == 0, second.stderr
+    assert "1 of 6 runs are finished already" in second.stdout
+    whole = run(tmp_path / "whole", *words)
+    assert whole.returncode == 0, whole.stderr
+    assert errors(tmp_path / "cut") == errors(tmp_path / "whole")
+    table = (tmp_path / "cut" / "table.md").read_text()
+    assert_written(tmp_path / "cut", ["Baseline", "OPT (GS)", "OPT (OGD)"])
+    assert re.search(r"OPT \(GS\) \| \d+\.\d\d ± \d+\.\d\d \|", table)
+
+
+def test_one_run_that_fails_and_a_readme(tmp_path):
+    """A folder where a log should be makes opt_gs fail; the table says so, and the others stand."""
+    out = tmp_path / "out"
+    (out / "runs" / "opt_gs_seed1" / "metrics.csv").mkdir(parents=True)
+    readme = tmp_path / "notes.md"
+    readme.write_text("before\n<!-- comparison: begin -->\nold\n<!-- comparison: end -->\nafter\n")
+    paper = tmp_path / "paper.csv"
+    paper.write_text("baseline,37.5\n")
+    result = run(out, "--methods=opt_gs,baseline", "--iterations=10", f"--readme={readme}", f"--paper={paper}", "--jobs=2")
+    assert result.returncode == 0, result.stderr
+    rows = {row["method"]: row for row in results(out)}
+    assert rows["baseline"]["status"] == "finished"
+    assert rows["opt_gs"]["status"].startswith("failed (2): opt_gs/train.py: --log_dir=")
+    assert_written(out, ["Baseline", "OPT (GS) (1 of 1 failed)"])
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "| Baseline | " in text
+    assert "| 37.5 |" in text
+    assert (tmp_path / "docs" / "energy.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--methods=opt_xy"], ["--methods="], ["--seeds=one"], ["--iterations=0"], ["--budget=2"], ["--preset=vgg"], ["--jobs=0"]],
+    ids=" ".join,
+)
+def test_bad_command_lines(tmp_path, words):
+    result = run(tmp_path / "out", *words)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
