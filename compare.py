@@ -16,7 +16,6 @@ import csv
 import ctypes
 import html
 import json
-import os
 import pathlib
 import signal
 import statistics
@@ -24,6 +23,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 from tqdm import tqdm
 
 ROOT = pathlib.Path(__file__).resolve().parent
@@ -80,8 +80,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", type=words, default=list(TITLES), help="folders, separated by commas (default: all)")
     parser.add_argument("--preset", choices=list(WIDTHS), help="that backbone with the paper's schedule; see the README")
     parser.add_argument("--budget", type=fraction, default=1.0, help="fraction of the schedule, its shape kept (default: 1)")
-    parser.add_argument("--backbone", choices=list(WIDTHS), default="cnn6")
-    parser.add_argument("--widths", help="the same for every method (default: 64,64,64,64; 16,32,64 of a resnet)")
+    parser.add_argument("--backbone", choices=list(WIDTHS), help="(default: cnn6)")
+    parser.add_argument(
+        "--widths", help="the same for every method; own: each method's (default: 64,64,64,64; 16,32,64 of a resnet)"
+    )
     parser.add_argument("--seeds", type=words, default=["1"], help="1,2,3 gives error bars (default: 1)")
     parser.add_argument("--iterations", type=positive, help="of every method (default: the original's 75,000; sopt_gs 300,000)")
     parser.add_argument("--batch_size", type=positive, default=128)
@@ -99,8 +101,19 @@ def parse() -> argparse.Namespace:
         parser.error(f"--methods must be among {', '.join(sorted(known))}")
     if not args.seeds or not all(seed.isdecimal() for seed in args.seeds):
         parser.error("--seeds must be whole numbers, such as 1,2,3")
-    args.backbone = args.preset or args.backbone
+    if args.preset and args.backbone:
+        parser.error("--preset names the backbone already")
+    if args.iterations and args.budget != 1:
+        parser.error("--budget is a fraction of the original's schedule; give it or --iterations")
+    args.backbone = args.preset or args.backbone or "cnn6"
     args.widths = args.widths or WIDTHS[args.backbone]
+    if args.widths != "own":
+        if not all(word.isdecimal() and int(word) for word in words(args.widths)):
+            parser.error("--widths must be positive whole numbers, such as 64,64,64,64")
+        args.widths = ",".join(str(int(word)) for word in words(args.widths))
+    args.seeds = list(dict.fromkeys(str(int(seed)) for seed in args.seeds))
+    for name in ("data_dir", "out"):
+        setattr(args, name, getattr(args, name).expanduser())
     args.methods = sorted(set(args.methods), key=[*TITLES, *sorted(known)].index)
     if args.out.exists() and not args.out.is_dir():
         parser.error(f"--out={args.out} is not a folder")
@@ -108,9 +121,21 @@ def parse() -> argparse.Namespace:
         path = getattr(args, name)
         if path and not path.is_file():
             parser.error(f"--{name}={path} is not a file")
+    if args.steps and (problem := _steps_problem(args)):
+        parser.error(f"--steps={args.steps}: {problem}")
     if args.readme and not all(mark in args.readme.read_text() for mark in MARKS):
         parser.error(f"--readme={args.readme} has no lines {' and '.join(MARKS)}")
     return args
+
+
+def _steps_problem(args: argparse.Namespace) -> str | None:
+    """Returns why the times in ``--steps`` are not those of this comparison, if they are not."""
+    with args.steps.open() as file:
+        widths = {line.get("method"): line.get("widths") for line in csv.DictReader(file)}
+    if args.backbone != "cnn6" or args.batch_size != 128:
+        return "benchmarks.steps times cnn6 with batches of 128"
+    others = [m for m in args.methods if widths.get(m) != args.widths.replace(",", "/")]
+    return f"no times at widths {args.widths} of {', '.join(others)}" if others else None
 
 
 def iterations_of(method: str, args: argparse.Namespace) -> int:
@@ -128,7 +153,7 @@ class Run:
             "dataset": args.dataset,
             "data_dir": str(args.data_dir.absolute()),
             "backbone": args.backbone,
-            "widths": args.widths,
+            **({} if args.widths == "own" else {"widths": args.widths}),
             "iterations": self.iterations,
             "batch_size": args.batch_size,
             "seed": seed,
@@ -156,16 +181,10 @@ class Run:
     def start(self, gpu: str | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "train.py", *(f"--{k}={v}" for k, v in self.flags.items()), f"--log_dir={self.folder}"]
-        environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": gpu} if gpu is not None else {})}
+        command += [f"--gpu_no={gpu}"] if gpu is not None else []
+        options = {"cwd": ROOT / self.method, "preexec_fn": _die_with_parent}
         with (self.folder / "output.txt").open("w") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT / self.method,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
-            )
+            self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
 
     def rows(self) -> list[dict[str, str]]:
         path = self.folder / "metrics.csv"
@@ -199,7 +218,7 @@ class Run:
             "last_error": errors[-1],
             "step_ms": facts["step_ms"],
             "memory_gib": facts["memory_gib"],
-            "energy": self.series(relative_energy(self.rows()))[-1][1],
+            "energy": next((v for _, v in reversed(self.series(relative_energy(self.rows())))), None),
             "drift": max(drifts) if drifts else None,
             "seconds": facts["seconds"],
         }
@@ -222,7 +241,8 @@ def training_loss(row: dict[str, str]) -> float | None:
 def relative_energy(rows: list[dict[str, str]]):
     """Returns a function of a row: the energy of its layers relative to the first row's, on average over layers."""
     names = [name for name in rows[0] if name.startswith("energy/")] if rows else []
-    return lambda row: statistics.mean(float(row[n]) / float(rows[0][n]) for n in names) if row[names[0]] else None
+    names = [name for name in names if float(rows[0][name])]  # a single neuron has no energy
+    return lambda row: statistics.mean(float(row[n]) / float(rows[0][n]) for n in names) if names and row[names[0]] else None
 
 
 def execute(runs: list[Run], args: argparse.Namespace) -> None:
@@ -265,7 +285,7 @@ def _last_line(path: pathlib.Path) -> str:
 
 def mean_and_deviation(values: list[float], digits: int = 2) -> str:
     text = f"{statistics.mean(values):.{digits}f}"
-    return f"{text} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
+    return f"{text} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else text
 
 
 def table(runs: list[Run], args: argparse.Namespace) -> list[list[str]]:
@@ -296,7 +316,7 @@ def table(runs: list[Run], args: argparse.Namespace) -> list[list[str]]:
                 f"{step:.0f}" if step >= 10 else f"{step:.2f}",
                 f"{step / statistics.mean(plain):.2f}" if plain else "",
                 f"{max(row['memory_gib'] for row in rows):.2f}",
-                mean_and_deviation([row["energy"] for row in rows], 4),
+                mean_and_deviation([row["energy"] for row in rows], 4) if rows[0]["energy"] is not None else "",
                 f"{max(drifts):.0e}" if drifts else "",
             ]
         else:
@@ -321,7 +341,7 @@ def picture(path: pathlib.Path, runs: list[Run], panels: list[tuple[str, str, ob
             style = STYLES.get(method, {})
             axes.plot(common, means, label=TITLES.get(method, method), lw=1.6, ms=5, markevery=max(1, len(common) // 8), **style)
             if len(seeds) > 1:
-                spread = [statistics.stdev(v) for v in values]
+                spread = [np.std(v, ddof=1) for v in values]
                 low, high = zip(*((m - s, m + s) for m, s in zip(means, spread, strict=True)), strict=True)
                 axes.fill_between(common, low, high, alpha=0.15, color=style.get("color"))
         axes.set(title=heading, xlabel="iteration", ylabel=label)
@@ -355,14 +375,21 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    facts = next((run.facts() for run in runs if not run.failure), {})
+    facts = [run.facts() for run in runs if not run.failure]
+
+    def distinct(value_of) -> str:
+        return "; ".join(dict.fromkeys(value_of(fact) for fact in facts))
+
     lengths = " and ".join(f"{n:,}" for n in sorted({run.iterations for run in runs}))
-    title = f"{args.backbone}, widths {args.widths}, {lengths} iterations, seeds {', '.join(args.seeds)}"
+    title = (
+        f"{args.backbone}, widths {args.widths}, {lengths} iterations, seed{'s' * (len(args.seeds) > 1)} {', '.join(args.seeds)}"
+    )
     about = [
-        facts.get("data", f"{args.dataset}: no run finished"),
+        distinct(lambda fact: fact["data"]) or f"{args.dataset}: no run finished",
         title + f", batch {args.batch_size}",
-        f"{facts.get('device', '')}; " + ", ".join(f"{k} {v}" for k, v in facts.get("versions", {}).items()),
-        f"git commit {facts.get('git_commit')}",
+        distinct(lambda fact: fact["device"]),
+        distinct(lambda fact: ", ".join(f"{k} {v}" for k, v in fact["versions"].items())),
+        "git commit " + distinct(lambda fact: str(fact["git_commit"])),
     ]
     notes = (
         "Errors are test errors in per cent: the best of all tests and the last. Energy is the hyperspherical energy (s = 1) "
@@ -409,9 +436,9 @@ def page(cells: list[list[str]], about: list[str], notes: str, out: pathlib.Path
     def row(line: list[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) + "</tr>"
 
-    def image(name: str) -> str:
+    def image(name: str, width: int) -> str:
         data = base64.b64encode((out / name).read_bytes()).decode()
-        return f'<img alt="{name}" src="data:image/png;base64,{data}">'
+        return f'<img alt="{name}" width="{width}%" src="data:image/png;base64,{data}">'
 
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>OPT: methods side by side</title>
@@ -420,22 +447,26 @@ body {{ font: 16px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 th, td {{ padding: .3em .8em; border-bottom: 1px solid #ccc; text-align: right }}
 th:first-child, td:first-child {{ text-align: left }}
-img {{ max-width: 100%; margin-top: 1.5em }}
+img {{ margin-top: 1.5em }}
 .about {{ color: #555 }}
 </style></head><body>
 <h1>Orthogonal Over-Parameterized Training: methods side by side</h1>
 <p class="about">{"<br>".join(map(html.escape, about))}</p>
 <table><thead>{row(cells[0], "th")}</thead><tbody>{"".join(row(line, "td") for line in cells[1:])}</tbody></table>
 <p>{html.escape(notes)}</p>
-{image("curves.png")}
-{image("energy.png")}
+{image("curves.png", 100)}
+{image("energy.png", 60)}
 </body></html>
 """
 
 
 def main() -> None:
     args = parse()
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"compare.py: --out={args.out} cannot be made: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     runs = [Run(method, seed, args) for method in args.methods for seed in args.seeds]
     try:
         execute(runs, args)

@@ -30,8 +30,12 @@ def main() -> None:
     try:
         model = keras.saving.load_model(args.model)
     except Exception as error:  # what a file that is no model can raise is not for Keras to say
-        parser.exit(2, f"{parser.prog}: {args.model} is not a folded model: {str(error).splitlines()[0]}\n")
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        parser.exit(2, f"{parser.prog}: {args.model} is not a folded model: {reason}\n")
     names = classes.read_text().splitlines()
+    if model.input_shape != (None, 32, 32, 3) or model.output_shape != (None, len(names)):
+        shapes = f"{model.input_shape} to {model.output_shape}"
+        parser.exit(2, f"{parser.prog}: {args.model} takes {shapes}, not 32x32 pictures to {len(names)} classes\n")
     for path in args.pictures:
         try:
             picture = tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False)

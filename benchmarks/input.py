@@ -12,14 +12,14 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from baseline.architecture import build_model
+from baseline.architecture import METHOD
 from common import datasets, optimizers
 from common.training import make_train_step
 
 BATCH = 128
 
 
-def pictures_per_second(function, arguments, seconds: float = 10.0) -> float:
+def pictures_per_second(function, arguments, seconds: float) -> float:
     """Returns the rate at which ``function`` deals with batches of 128, one call for each of ``arguments``."""
     function(next(arguments))
     start, calls = time.perf_counter(), 0
@@ -29,16 +29,13 @@ def pictures_per_second(function, arguments, seconds: float = 10.0) -> float:
     return calls * BATCH / (time.perf_counter() - start)
 
 
-def main() -> None:
+def main(seconds: float = 10.0) -> None:
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8))
     picks = datasets.picks(seed=0, iteration=0, count=len(images), batch_size=BATCH)
-    pipeline = pictures_per_second(tf.function(lambda batch: datasets.augment(images, batch)), picks)
-    model = build_model()
-    optimizer = optimizers.Momentum(0.1)
-    optimizer.build(model.trainable_variables)
-    step = make_train_step(model, optimizer)
+    pipeline = pictures_per_second(tf.function(lambda batch: datasets.augment(images, batch)), picks, seconds)
+    step = make_train_step(METHOD, METHOD.build_model(), optimizers.Momentum(0.1))
     batch = tf.cast(images[:BATCH], tf.float32), tf.zeros([BATCH], tf.int32)
-    network = pictures_per_second(lambda b: step(*b), itertools.repeat(batch))
+    network = pictures_per_second(lambda b: step(*b), itertools.repeat(batch), seconds)
     print(f"input pipeline: {pipeline:,.0f} pictures a second")
     print(f"plain CNN-6 training step: {network:,.0f} pictures a second")
     print(f"ratio: {pipeline / network:.0f}")

@@ -39,14 +39,15 @@ def orthogonalize_model(
         if type(layer) not in (keras.layers.Conv2D, keras.layers.Dense) or (wanted is not None and layer.name not in wanted):
             return None
         found.add(layer.name)
-        for name in ("kernel_constraint", "kernel_regularizer"):
+        for name in ("kernel_constraint", "kernel_regularizer", "bias_constraint"):
             if getattr(layer, name) is not None:
-                raise ValueError(f"{layer.name} has a {name}, which an OPT layer, whose kernel is not trained, cannot keep")
+                raise ValueError(f"{layer.name} has a {name}, which OPT layers do not have")
         if getattr(layer, "data_format", "channels_last") != "channels_last":
             raise ValueError(f"{layer.name} has channels_first data, which OPT layers do not take")
         new = layers.OrthogonalConv2D if isinstance(layer, keras.layers.Conv2D) else layers.OrthogonalDense
         arguments = _shared_arguments(layer, new)
         arguments |= {"orthogonalize": orthogonalize, "rotation_initializer": rotation_initializer, "name": layer.name}
+        arguments |= {name: getattr(layer, name) for name in ("bias_regularizer", "activity_regularizer")}
         return new(**arguments), _set_fix
 
     converted = _convert(model, replace)
@@ -57,7 +58,10 @@ def orthogonalize_model(
 
 def _set_fix(plain: keras.layers.Layer, turned: keras.layers.Layer) -> None:
     kernel = tf.reshape(tf.cast(plain.kernel, turned.fix.dtype), turned.fix.shape)
-    start = product(turned.orthogonalize, turned.rotation.value, tf.eye(kernel.shape[0], dtype=kernel.dtype))
+    identity = tf.eye(kernel.shape[0], dtype=kernel.dtype)
+    start = product(turned.orthogonalize, turned.rotation.value, identity)
+    if tf.reduce_max(tf.abs(tf.matmul(start, start, transpose_a=True) - identity)) > 1e-3:
+        raise ValueError(f"the map takes the rotation that {turned.name} starts from to no orthogonal matrix")
     turned.fix.assign(tf.matmul(start, kernel, transpose_a=True))
     if plain.use_bias:
         turned.bias.assign(plain.bias)
@@ -74,8 +78,15 @@ def fold_model(model: keras.Model) -> keras.Model:
 
     Returns:
         A model that is not compiled.
+
+    Raises:
+        ValueError: for an OPT layer inside a layer that is no model, such as a wrapper, where it cannot be replaced.
     """
-    return _convert(model, _folded)
+    folded = _convert(model, _folded)
+    for layer in folded._flatten_layers(include_self=False):
+        if _folded(layer) is not None:
+            raise ValueError(f"{layer.name} lies inside another layer and cannot be folded")
+    return folded
 
 
 def refold(model: keras.Model, folded: keras.Model) -> None:

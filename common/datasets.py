@@ -5,15 +5,18 @@ needs and hands even that to inert stand-ins, so that a hostile file can run not
 """
 
 import dataclasses
+import gzip
 import hashlib
+import http.client
 import io
 import math
 import pathlib
 import pickle
+import pickletools
+import sys
 import tarfile
 import threading
 import urllib.request
-import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -113,7 +116,10 @@ def load(name: str, data_dir: pathlib.Path) -> Dataset:
     """
     if name == "digits":
         return _digits()
-    return _cifar({"cifar100": CIFAR100, "cifar10": CIFAR10}[name], data_dir)
+    try:
+        return _cifar({"cifar100": CIFAR100, "cifar10": CIFAR10}[name], data_dir)
+    except OSError as error:
+        raise UserError(f"--data_dir={data_dir} cannot be read: {error.strerror}") from error
 
 
 def _digits() -> Dataset:
@@ -194,8 +200,27 @@ class _Unpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no such file needs")
         return _ADMITTED[module, name]
 
-    def persistent_load(self, _):
-        raise pickle.UnpicklingError("it asks for a persistent object, which no such file needs")
+
+_INSTRUCTIONS = frozenset(
+    """PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1
+STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8
+EMPTY_DICT DICT SETITEM SETITEMS EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
+GLOBAL STACK_GLOBAL REDUCE BUILD PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET""".split()  # noqa: SIM905 (one name a line is no easier to read)
+)
+
+
+def _check_instructions(content: bytes) -> None:
+    """Refuses a pickle that would exhaust memory or the stack; nothing is built while it is looked through."""
+    tuples = 0
+    for count, (instruction, argument, _) in enumerate(pickletools.genops(content)):
+        name = instruction.name
+        if name not in _INSTRUCTIONS:
+            raise pickle.UnpicklingError(f"it holds the instruction {name}, which no such file needs")
+        # an array has about five tuples; thousands inside one another overflow the stack when they are hashed
+        tuples += "TUPLE" in name
+        # the memory for the memo grows with the largest index
+        if tuples > 100 or ("PUT" in name and argument > count):
+            raise pickle.UnpicklingError("it is built as no such file is")
 
 
 def unpickle(content: bytes) -> dict:
@@ -205,12 +230,13 @@ def unpickle(content: bytes) -> dict:
         ValueError: if ``content`` is anything else, with the reason in words.
     """
     try:
+        _check_instructions(content)
         record = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a hostile pickle can make the unpickler raise whatever it likes
         raise ValueError(f"not a pickle of a CIFAR file ({str(error) or type(error).__name__})") from error
     if not isinstance(record, dict):
         raise ValueError("not a pickle of a CIFAR file (it holds no dictionary)")
-    return {_text(key): value for key, value in record.items()}
+    return {_text(key): value for key, value in record.items() if isinstance(key, str | bytes)}
 
 
 def _text(value) -> str:
@@ -276,20 +302,25 @@ def _read_folder(folder: pathlib.Path, wanted: tuple[str, ...]) -> dict[str, byt
 
 def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
     """Reads the wanted members into memory; nothing is extracted, so that nothing can be written anywhere."""
-    contents, total = {}, 0
+    contents, largest = {}, 2 * _LARGEST_FILE
     try:
-        with tarfile.open(archive, "r:gz") as tar:
+        with gzip.open(archive) as file:
+            unpacked = file.read(largest + 1)
+        if len(unpacked) > largest:
+            raise UserError(f"{archive} unpacks to more than a CIFAR archive can")
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
             for member in tar:
                 path = pathlib.PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
                     raise UserError(f"{archive} holds a member that would leave its folder: {member.name!r}")
-                total += member.size
-                if member.size > _LARGEST_FILE or total > 2 * _LARGEST_FILE:
-                    raise UserError(f"{archive} unpacks to more than a CIFAR archive can")
+                if member.size < 0:  # the next header would be sought before this one, without end
+                    raise UserError(f"{archive} holds a member of negative size")
                 if member.isfile() and path.parent.name == folder and len(path.parts) == 2 and path.name in wanted:
                     contents[path.name] = tar.extractfile(member).read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{archive} cannot be read as a .tar.gz: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a hostile archive can make the reader raise whatever it likes
+        raise UserError(f"{archive} cannot be read as a .tar.gz: {str(error) or type(error).__name__}") from error
     for name in wanted:
         if name not in contents:
             raise UserError(f"{archive} holds no file {folder}/{name}")
@@ -303,7 +334,7 @@ def _warn_of_other_sum(archive: pathlib.Path, md5: str) -> None:
     except OSError as error:
         raise UserError(f"{archive} cannot be read: {error.strerror}") from error
     if found != md5:
-        print(f"warning: {archive} has the MD5 sum {found}, the official file {md5}")
+        print(f"warning: {archive} has the MD5 sum {found}, the official file {md5}", file=sys.stderr)
 
 
 # TFDS
@@ -345,7 +376,7 @@ def _is_reachable(url: str, seconds: float) -> bool:
             request = urllib.request.Request(url, method="HEAD")
             with urllib.request.urlopen(request, timeout=seconds) as response:
                 answers.append(response.status < 400)
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             answers.append(False)
 
     thread = threading.Thread(target=ask, daemon=True)

@@ -67,6 +67,13 @@ class Settings:
     own: dict[str, object] = dataclasses.field(default_factory=dict)
 
 
+def _path(name: str) -> pathlib.Path:
+    try:
+        return pathlib.Path(FLAGS[name].value).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"--{name}={FLAGS[name].value}: {error}") from error
+
+
 def _settings(folder: pathlib.Path) -> Settings:
     values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Settings) if field.name in FLAGS}
     count, ours = WIDTHS[FLAGS.backbone], FLAGS["widths"].using_default_value
@@ -76,8 +83,8 @@ def _settings(folder: pathlib.Path) -> Settings:
         raise UserError(f"--widths: no stage of {FLAGS.backbone} may be narrower than the one before")
     # a method's own default is one for the cnns
     values["widths"] = _integers(FLAGS.widths) if FLAGS.widths and len(FLAGS.widths) == count else None
-    values["data_dir"] = pathlib.Path(FLAGS.data_dir).expanduser()
-    values["log_dir"] = pathlib.Path(FLAGS.log_dir).expanduser() if FLAGS.log_dir else folder / "log"
+    values["data_dir"] = _path("data_dir")
+    values["log_dir"] = _path("log_dir") if FLAGS.log_dir else folder / "log"
     own = {flag.name: flag.value for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], [])}
     return Settings(method=folder.name, own=own, **values)
 

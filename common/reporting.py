@@ -40,9 +40,7 @@ class Report:
         self.folder, self.title, self.columns = folder.absolute(), title, (*COLUMNS, *extra)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            taken = [int(m[1]) for p in folder.iterdir() if (m := re.fullmatch(r"log_train_(\d+)\.txt", p.name))]
-            self._keep_earlier(max(taken, default=None))
-            number = max(taken, default=-1) + 1
+            number = self._keep_earlier()
             self.train_log = (folder / f"log_train_{number:02d}.txt").open("x", buffering=1)
             self.test_log = (folder / f"log_test_{number:02d}.txt").open("x", buffering=1)
             self.metrics = (folder / "metrics.csv").open("x", newline="", buffering=1)
@@ -56,18 +54,29 @@ class Report:
         if importlib.util.find_spec("tensorboard"):
             self.scalars = tf.summary.create_file_writer(str(folder / "tensorboard" / f"{number:02d}"))
 
-    def _keep_earlier(self, number: int | None) -> None:
-        for name in KEPT:
-            path = self.folder / name
-            if number is not None and path.exists():
-                path.rename(path.with_stem(f"{path.stem}_{number:02d}"))
+    def _keep_earlier(self) -> int:
+        """Moves the results of the run before under its number, and returns the next one."""
+        found = [m for p in self.folder.iterdir() if (m := re.fullmatch(r"([a-z_]+)_(\d+)\.\w+", p.name))]
+        last = max((int(m[2]) for m in found), default=-1)
+        logged = max((int(m[2]) for m in found if m[1] == "log_train"), default=-1)
+        # results whose log was taken away get a number of their own, so that none is written over
+        own = logged if logged == last and not any(int(m[2]) == last and not m[1].startswith("log") for m in found) else last + 1
+        own = max(own, 0)
+        for path in (self.folder / name for name in KEPT):
+            if path.exists():
+                path.rename(path.with_stem(f"{path.stem}_{own:02d}"))
+                last = max(last, own)
+        return last + 1
 
     def describe(self, **facts) -> None:
         """Adds ``facts`` to run.json: settings, versions, results. The file is whole at any time."""
         self.facts |= facts
         path = self.folder / "run.json"
-        path.with_suffix(".tmp").write_text(json.dumps(self.facts, indent=2, default=str) + "\n")
-        path.with_suffix(".tmp").replace(path)
+        try:
+            path.with_suffix(".tmp").write_text(json.dumps(self.facts, indent=2, default=str) + "\n")
+            path.with_suffix(".tmp").replace(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
     def note(self, **row) -> None:
         """Writes a row of metrics.csv that has no line in the logs."""

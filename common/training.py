@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 import resource
 import sys
 import time
@@ -88,6 +89,8 @@ def train(settings: Settings, method: Method) -> float:
     Raises:
         UserError: for settings that fit neither the data nor the machine.
     """
+    if settings.log_dir.exists() and not settings.log_dir.is_dir():
+        raise UserError(f"--log_dir={settings.log_dir} is not a folder")
     jit = _select_device(settings)
     data = datasets.load(settings.dataset, settings.data_dir)
     print(data, flush=True)
@@ -101,12 +104,13 @@ def train(settings: Settings, method: Method) -> float:
     decay = functools.partial(optimizers.step_decay, iterations=settings.iterations, drops=method.drops)
     optimizer = method.make_optimizer(settings.base_lr, decay)
     step = make_train_step(method, model, optimizer, jit)
-    # whole data sets stay on the device, as bytes
+    # the whole training set stays on the device, as bytes
     train_images, train_labels = tf.constant(data.train_images), tf.constant(data.train_labels)
 
     @tf.function(jit_compile=jit)
     def augmented_step(picks: tf.Tensor) -> dict[str, tf.Tensor]:
-        return step(datasets.augment(train_images, picks), tf.gather(train_labels, picks[:, 0]))
+        batch = datasets.augment(train_images, picks), tf.gather(train_labels, picks[:, 0])
+        return tf.distribute.get_strategy().run(step, batch)
 
     # tests run on the plain model, so that a test of many batches evaluates each map once
     folded = convert.fold_model(model)
@@ -130,12 +134,18 @@ def train(settings: Settings, method: Method) -> float:
         prefix = f"episode_{episode}====" if method.episode_length else ""
         if i == 0 and method.start_episode:
             method.start_episode(model, settings.seed, episode)
-        figures = augmented_step(batch)
+        try:
+            figures = augmented_step(batch)
+        except tf.errors.InvalidArgumentError as error:  # a solver that refuses NaN
+            raise UserError(f"training broke down at iteration {iteration}: {error.message.splitlines()[0]}") from error
         if iteration == 0:
             float(figures["fit"])  # waits for the step itself, which a GPU runs while Python goes on
             first_step = elapsed()
         if i and i % settings.log_every == 0:
             row = {name: float(value) for name, value in figures.items()}
+            if not math.isfinite(row["fit"]):
+                rate = optimizers.rate_at(optimizer, iteration)
+                raise UserError(f"the loss is {row['fit']} at iteration {iteration}, with a learning rate of {rate}")
             row["learning_rate"] = optimizers.rate_at(optimizer, iteration)
             report.train(f"{prefix}iter_{i}", iteration=iteration, seconds=elapsed(), **row)
         ends = i == length - 1 or iteration == settings.iterations - 1
@@ -153,7 +163,7 @@ def train(settings: Settings, method: Method) -> float:
     model.save(report.folder / "model.keras")
     folded.save(report.folder / "folded.keras")
     (report.folder / "classes.txt").write_text("\n".join(data.class_names) + "\n")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = _peak_memory()
     report.describe(
         test_accuracy=test_accuracy, seconds=seconds, first_step_s=first_step, step_ms=round(step_ms, 3), memory_gib=memory
     )
@@ -184,6 +194,13 @@ def _select_device(settings: Settings) -> bool:
         tf.config.set_visible_devices(chosen, "GPU")
         tf.config.experimental.set_memory_growth(chosen, True)
     return settings.jit == "on" or (settings.jit == "auto" and bool(gpus))
+
+
+def _peak_memory() -> float:
+    """Returns the most memory used so far in GiB: the GPU's where there is one, else the process's."""
+    if tf.config.get_visible_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _make_test(model: keras.Model, data: datasets.Dataset, jit: bool) -> Callable[[], float]:

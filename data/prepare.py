@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--data_dir", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent)
     args = parser.parse_args()
     try:
-        print(datasets.load(args.dataset, args.data_dir))
+        print(datasets.load(args.dataset, args.data_dir.expanduser()))
     except UserError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 

@@ -100,9 +100,9 @@ def test_killed_in_the_middle_and_called_again(tmp_path):
 
 
 def test_one_run_that_fails_and_a_readme(tmp_path):
-    """A folder where a log should be makes opt_gs fail; the table says so, and the others stand."""
+    """A folder where a file should be makes opt_gs fail; the table says so, and the others stand."""
     out = tmp_path / "out"
-    (out / "runs" / "opt_gs_seed1" / "metrics.csv").mkdir(parents=True)
+    (out / "runs" / "opt_gs_seed1" / "run.tmp").mkdir(parents=True)
     readme = tmp_path / "notes.md"
     readme.write_text("before\n<!-- comparison: begin -->\nold\n<!-- comparison: end -->\nafter\n")
     paper = tmp_path / "paper.csv"
@@ -111,7 +111,7 @@ def test_one_run_that_fails_and_a_readme(tmp_path):
     assert result.returncode == 0, result.stderr
     rows = {row["method"]: row for row in results(out)}
     assert rows["baseline"]["status"] == "finished"
-    assert rows["opt_gs"]["status"].startswith("failed (2): opt_gs/train.py: --log_dir=")
+    assert rows["opt_gs"]["status"].startswith("failed (2): opt_gs/train.py: ")
     assert_written(out, ["Baseline", "OPT (GS) (1 of 1 failed)"])
     text = readme.read_text()
     assert text.startswith("before\n")
@@ -122,11 +122,22 @@ def test_one_run_that_fails_and_a_readme(tmp_path):
     assert (tmp_path / "docs" / "energy.png").is_file()
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["--methods=opt_xy"], ["--methods="], ["--seeds=one"], ["--iterations=0"], ["--budget=2"], ["--preset=vgg"], ["--jobs=0"]],
-    ids=" ".join,
-)
+BAD = [
+    ["--methods=opt_xy"],
+    ["--methods="],
+    ["--seeds=one"],
+    ["--iterations=0"],
+    ["--budget=2"],
+    ["--budget=0.5"],  # beside --iterations, which SMALL has
+    ["--preset=vgg"],
+    ["--preset=cnn6", "--backbone=cnn9"],
+    ["--jobs=0"],
+    ["--widths=8,x,8,8"],
+    ["--steps=README.md"],
+]
+
+
+@pytest.mark.parametrize("words", BAD, ids=" ".join)
 def test_bad_command_lines(tmp_path, words):
     result = run(tmp_path / "out", *words)
     assert result.returncode == 2

@@ -134,6 +134,15 @@ def test_what_cannot_be_turned_is_said(make, message):
         orthogonalize_model(make())
 
 
+def test_what_cannot_be_folded_is_said():
+    wrapped = keras.Sequential([keras.Input((3, 6)), keras.layers.TimeDistributed(layers.OrthogonalDense(4))])
+    with pytest.raises(ValueError, match="cannot be folded"):
+        fold_model(wrapped)
+    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
+    with pytest.raises(ValueError, match="no orthogonal matrix"):
+        orthogonalize_model(plain, orthogonal.identity, rotation_initializer="random_normal")
+
+
 def test_unknown_names_are_said():
     with pytest.raises(ValueError, match=r"no Conv2D or Dense layers: add, nowhere"):
         orthogonalize_model(plain_model(), layer_names=["shared", "nowhere", "add"])

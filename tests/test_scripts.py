@@ -204,6 +204,24 @@ def test_trains_on_a_cifar100_folder_given_by_data_dir(tmp_path):
     assert result.stdout.startswith(f"CIFAR-100 from {tmp_path / 'cifar-100-python'}: 64 training and 20 test pictures")
 
 
+@pytest.mark.parametrize("method", ["opt_gs", "opt_cp"])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, method):
+    flags = [*SMALL, "--base_lr=1e30", "--iterations=40", "--log_every=1", f"--log_dir={tmp_path}"]
+    assert "iteration" in start(method, *flags).stderr.splitlines()[-1]
+    assert start(method, *flags).returncode == 2
+
+
+def test_a_home_that_is_nobodys(tmp_path):
+    assert_one_line_error(start("opt_gs", "--data_dir=~no_such_user/data", f"--log_dir={tmp_path / 'log'}"), "--data_dir")
+
+
+def test_the_input_benchmark_runs(capsys):
+    from benchmarks import input as benchmark
+
+    benchmark.main(seconds=0.5)
+    assert re.search(r"^ratio: \d+$", capsys.readouterr().out, re.MULTILINE)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100")
 def test_learns_real_cifar100(tmp_path):

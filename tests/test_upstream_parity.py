@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import backbones, optimizers
+from common import backbones, losses, optimizers
 from common.layers import BatchNormalization, StochasticOrthogonalConv2D
 from common.training import make_train_step
 
@@ -65,9 +65,9 @@ class Replay:
         classes = data["init/score/filter"].shape[-1]
         arguments = {}
         if self.method.start_episode:
-            # fc6's rotation is the largest: its size over 16 is the number of channels rotated
             small, full = (data[f"init/fc6/{key}"].shape[0] for key in ("rotation", "fix"))
-            arguments["rotated_fraction"] = small / full
+            usual = 16 * max(1, round(0.25 * full / 16))  # of fc6's 4x4 kernel
+            arguments["rotated_fraction"] = 0.25 if small == usual else small / full
         self.model = module.build_model(backbones.cnn6, num_classes=classes, widths=widths, **arguments)
         rates = {"rotation_lr": float(data["rotation_lr"])} if "rotation_lr" in data else {}
         optimizer = self.method.make_optimizer(float(data["lr"]), lambda rate, factor=0.1: rate, **rates)
@@ -189,9 +189,11 @@ def test_all_is_really_float64(name):
         assert {v.dtype for v in replay.model.weights if v.name != "indices"} == {"float64"}
         with tf.GradientTape() as tape:
             logits = replay.model(data["images"][0], training=True)
-            loss = tf.reduce_sum(logits)
+            fit = tf.reduce_mean(losses.smoothed_cross_entropy(data["labels"][0], logits))
+            reg = losses.weight_decay(losses.decayed_variables(replay.model))
+            loss = tf.add_n([fit, reg, *replay.model.losses])
         gradients = tape.gradient(loss, replay.model.trainable_variables)
-        assert {logits.dtype, *(g.dtype for g in gradients)} == {tf.float64}
+        assert {logits.dtype, fit.dtype, reg.dtype, loss.dtype, *(g.dtype for g in gradients)} == {tf.float64}
         # and the digits beyond float32's are there
         assert np.abs(logits.numpy() - logits.numpy().astype("float32")).max() > 0
 
