@@ -1,6 +1,7 @@
 """The methods' train.py as a user starts them: in their folder, in a process of their own."""
 
 import csv
+import importlib.util
 import json
 import os
 import pathlib
@@ -81,6 +82,8 @@ def test_trains_on_digits(tmp_path, method):
     assert facts["settings"]["widths"] == [8, 8, 8, 8]
     assert facts["test_accuracy"] == tests[-1]
     assert {"versions", "git_commit", "device", "seconds"} <= set(facts)
+    if importlib.util.find_spec("tensorboard"):
+        assert list((log / "tensorboard" / "00").glob("events.*"))
     # the energy of OPT's neurons stays; drift is that of the maps, of OGD's truncation, of OR's penalty
     tested = [row for row in rows if row["test_acc"] or row["iteration"] == "0"]
     assert len(tested) == len(tests) + 1  # the start too

@@ -1,0 +1,33 @@
+"""What the README shows can be pasted, and the pictures it shows are there."""
+
+import pathlib
+import re
+import textwrap
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_in_your_own_model_can_be_pasted(tmp_path, monkeypatch):
+    section = README.split("## In your own model")[1].split("\n## ")[0]
+    assert section.count("\n") <= 40
+    code = "\n".join(line for line in section.splitlines() if line.startswith("    ") or not line.strip())
+    assert "orthogonalize_model" in code
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(code), {})  # noqa: S102 (the README is ours)
+    assert (tmp_path / "plain.keras").is_file()
+
+
+def test_links_lead_somewhere():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert targets
+    for target in targets:
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_every_method_stands_in_the_table():
+    for path in ROOT.glob("*/train.py"):
+        folder = path.parent.name
+        assert f"| `{folder}/` |" in README
+        assert f"`cd {folder} && python train.py`" in README
