@@ -17,6 +17,7 @@ import ctypes
 import html
 import json
 import pathlib
+import re
 import signal
 import statistics
 import subprocess
@@ -385,7 +386,7 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
         f"{args.backbone}, widths {args.widths}, {lengths} iterations, seed{'s' * (len(args.seeds) > 1)} {', '.join(args.seeds)}"
     )
     about = [
-        distinct(lambda fact: fact["data"]) or f"{args.dataset}: no run finished",
+        distinct(lambda fact: re.sub(r" from .*: ", ": ", fact["data"])) or f"{args.dataset}: no run finished",
         title + f", batch {args.batch_size}",
         distinct(lambda fact: fact["device"]),
         distinct(lambda fact: ", ".join(f"{k} {v}" for k, v in fact["versions"].items())),
