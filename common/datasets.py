@@ -150,8 +150,9 @@ def _cifar(cifar: _Cifar, data_dir: pathlib.Path) -> Dataset:
     if folder.is_dir():
         return _from_files(cifar, str(folder), lambda wanted: _read_folder(folder, wanted))
     if archive.is_file():
+        data = _from_files(cifar, str(archive), lambda wanted: _read_archive(archive, cifar.folder, wanted))
         _warn_of_other_sum(archive, cifar.md5)
-        return _from_files(cifar, str(archive), lambda wanted: _read_archive(archive, cifar.folder, wanted))
+        return data
     copy = _tfds_copy(cifar, data_dir)
     if copy is None:
         copy = download(cifar, data_dir)
