@@ -67,35 +67,7 @@ def _largest(x: tf.Tensor) -> tf.Tensor:
     return tf.where(largest > 0, largest, tf.ones_like(largest))
 
 
-# Gram-Schmidt and Householder: one QR factorization serves both
-
-
-@tf.custom_gradient
-def _qr(a: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Returns Q of ``a = Q R`` with R's diagonal positive: Gram-Schmidt on the columns of ``a``.
-
-    Householder's algorithm underneath, so that Q is orthogonal to rounding whatever the condition number of
-    ``a`` is. The gradient is that of Roberts and Roberts (arXiv 2009.10071) for a square Q alone::
-
-        dA = (dQ - Q (L + L^T)) R^-T,    L = the lower triangle of dQ^T Q, its diagonal halved
-
-    Where R is singular to working precision its diagonal is held at eps * max |R|, which keeps dA finite.
-    """
-    q, r = tf.linalg.qr(a)
-    diagonal = tf.linalg.diag_part(r)
-    sign = tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))
-    q = q * sign[..., tf.newaxis, :]
-
-    def gradient(dq: tf.Tensor) -> tf.Tensor:
-        pivots = tf.maximum(tf.abs(diagonal), _epsilon(r.dtype) * _largest(r)[..., 0])
-        upper = tf.linalg.set_diag(r * sign[..., :, tf.newaxis], pivots)
-        lower = tf.linalg.band_part(tf.matmul(dq, q, transpose_a=True), -1, 0)
-        lower = tf.linalg.set_diag(lower, tf.linalg.diag_part(lower) / 2)
-        numerator = dq - tf.matmul(q, lower + _transpose(lower))
-        # X R^T = N, that is, R X^T = N^T
-        return _transpose(tf.linalg.triangular_solve(upper, _transpose(numerator), lower=False))
-
-    return q, gradient
+# Gram-Schmidt and Householder: one factorization w = L Q serves both, L lower triangular with a positive diagonal
 
 
 def _is_compiled() -> bool:
@@ -103,76 +75,210 @@ def _is_compiled() -> bool:
     return tf.__internal__.get_enclosing_xla_context() is not None
 
 
-def determinant_sign(q: tf.Tensor) -> tf.Tensor:
-    """Returns the sign of the determinant of an orthogonal matrix.
+def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+    """Returns ``Q @ neurons`` of ``w = L Q``, or Q itself without ``neurons``."""
 
-    Args:
-        q: ``[..., n, n]``, orthogonal.
+    @tf.custom_gradient
+    def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        q, lower, _ = _factors(w)
+        k = _times(q, *neurons)
 
-    Returns:
-        ``[...]``, 1 or -1, of the dtype of ``q``.
+        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            dq = tf.matmul(g, *neurons, transpose_b=True) if neurons else g
+            dw = _pulled_back(q, lower, dq, tf.matmul(g, k, transpose_b=True))
+            return (dw, tf.matmul(q, g, transpose_a=True)) if neurons else (dw,)
+
+        return k, gradient
+
+    return turned(w, *neurons)
+
+
+def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+    """Returns ``Q^T @ neurons`` of ``w^T = L Q`` with det Q = (-1)^(n-1), or Q^T itself without ``neurons``.
+
+    The determinant is had by turning Q's last row, and L's last column, about.
     """
-    return _eliminated_sign(q) if _is_compiled() else tf.linalg.slogdet(q).sign
+
+    @tf.custom_gradient
+    def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        q, lower, determinant = _factors(_transpose(w))
+        n = w.shape[-1]
+        last = determinant()[..., tf.newaxis] * (-1) ** (n - 1)
+        signs = tf.concat([tf.ones_like(w[..., 0, : n - 1]), last], axis=-1)
+        q, lower = q * signs[..., tf.newaxis], lower * signs[..., tf.newaxis, :]
+
+        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            turned_g = tf.matmul(q, g)
+            dq = tf.matmul(*neurons, g, transpose_b=True) if neurons else _transpose(g)
+            between = tf.matmul(*neurons, turned_g, transpose_b=True) if neurons else _transpose(turned_g)
+            dw = _transpose(_pulled_back(q, lower, dq, between))
+            return (dw, turned_g) if neurons else (dw,)
+
+        return _times(_transpose(q), *neurons), gradient
+
+    return turned(w, *neurons)
 
 
-def _eliminated_sign(q: tf.Tensor, block: int = 8) -> tf.Tensor:
-    """Returns `determinant_sign` of ``q`` by matrix products, in n / block trips of one loop.
+def _times(q: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+    return tf.matmul(q, *neurons) if neurons else q
 
-    XLA has no LU factorization to read the sign from. This is the elimination of ``q - S`` without pivoting, S
-    diagonal and s_i = -sign(pivot i) as it is met: every pivot of q - S is at least 1 in size, so that none needs
-    searching. It writes q S as a product of n reflections (Ballard et al., Reconstructing Householder Vectors from
-    Tall-Skinny QR, 2014), hence det(q) = (-1)^n s_1 ... s_n. Where a pivot is near 0 either sign will do.
+
+def _pulled_back(q: tf.Tensor, lower: tf.Tensor, dq: tf.Tensor, between: tf.Tensor) -> tf.Tensor:
+    """Returns the gradient of w = L Q from that of Q, for ``between = dQ Q^T`` (arXiv 2009.10071, for a square Q alone)::
+
+        dw = L^-T (dQ - (T + T^T) Q),    T = the lower triangle of dQ Q^T, its diagonal halved
+
+    Where w is singular to working precision the diagonal of L is held at eps * max |L|, which keeps dw finite.
     """
-    n, batch = q.shape[-1], tf.shape(q)[:-2]
+    half = _halved_lower(between)
+    numerator = dq - tf.matmul(half + _transpose(half), q)
+    pivots = tf.linalg.diag_part(lower)
+    least = tf.maximum(tf.abs(pivots), _epsilon(q.dtype) * _largest(lower)[..., 0])
+    lower = tf.linalg.set_diag(lower, tf.where(pivots < 0, -least, least))
+    if _is_compiled():
+        return tf.matmul(_lower_inverse(lower), numerator, transpose_a=True)
+    return tf.linalg.triangular_solve(lower, numerator, adjoint=True)
+
+
+def _halved_lower(x: tf.Tensor) -> tf.Tensor:
+    return tf.linalg.set_diag(tf.linalg.band_part(x, -1, 0), tf.linalg.diag_part(x) / 2)
+
+
+def _factors(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
+    """Returns Q and L of ``w = L Q``, and what returns the sign of det Q, ``[...]``."""
+    if _is_compiled():
+        q, lower, determinant = _by_reflections(w)
+        return q, lower, lambda: determinant
+    q, lower, loss = _by_panels(w)
+    # what the panels leave is of the order of loss^2; the NaN of a failed panel is not below the bound either
+    sound = tf.reduce_all(loss < math.sqrt(w.shape[-1] * _epsilon(w.dtype)))
+    q, lower = tf.cond(sound, lambda: (q, lower), lambda: _by_lapack(w))
+    return q, lower, lambda: tf.linalg.slogdet(q).sign
+
+
+def _by_panels(w: tf.Tensor, width: int = 96) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns Q and L of ``w = L Q`` by matrix products, a panel of rows at a time, and the loss mended, ``[...]``.
+
+    A panel is taken off the rows above it and made orthonormal by the Cholesky factor of its Gram matrix, in float64
+    since that squares the condition number. A second pass mends what rounding left ("twice is enough", Giraud et al.,
+    2005): where q q^T = I, and p q^T = S and p p^T = I + E are small, p - S q - D p is orthonormal to second order, D
+    the lower triangle of E with its diagonal halved. The loss is the largest |[S, E]|_F of a panel.
+
+    Source: block Gram-Schmidt with Cholesky QR (Barlow and Smoktunowicz, 2013; Yamamoto et al., 2015).
+    """
+    n, batch = w.shape[-1], tf.shape(w)[:-2]
+    q, rows, losses = w[..., :0, :], [], []
+    for start in range(0, n, width):
+        p = w[..., start : start + width, :]
+        count = p.shape[-2]
+        off = tf.matmul(p, q, transpose_b=True)
+        wide = tf.cast(p - tf.matmul(off, q), tf.float64)
+        gram = tf.matmul(wide, wide, transpose_b=True)
+        # lifted, for TensorFlow's Cholesky ends the program at a singular matrix
+        diagonal = tf.linalg.diag_part(gram)
+        lift = n * _epsilon(tf.float64) * tf.reduce_sum(diagonal, axis=-1, keepdims=True) + 1e-300
+        factor = tf.linalg.cholesky(tf.linalg.set_diag(gram, diagonal + lift))
+        inverse = tf.linalg.triangular_solve(factor, tf.eye(count, batch_shape=batch, dtype=tf.float64))
+        p, factor = tf.cast(tf.matmul(inverse, wide), w.dtype), tf.cast(factor, w.dtype)
+
+        both = tf.concat([q, p], axis=-2)
+        s, e = tf.split(tf.matmul(p, both, transpose_b=True), [start, count], axis=-1)
+        e -= tf.eye(count, dtype=w.dtype)
+        losses.append(tf.norm(tf.concat([s, e], axis=-1), axis=[-2, -1]))
+        d = _halved_lower(e)
+        q = tf.concat([q, p - tf.matmul(tf.concat([s, d], axis=-1), both)], axis=-2)
+        row = [off + tf.matmul(factor, s), factor + tf.matmul(factor, d)]
+        rows.append(tf.concat([*row, tf.zeros_like(w[..., :count, start + count :])], axis=-1))
+    return q, tf.concat(rows, axis=-2), tf.reduce_max(tf.stack(losses), axis=0)
+
+
+def _by_lapack(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns Q and L of ``w = L Q`` by Householder's reflections: orthogonal to rounding whatever ``w`` is."""
+    return _with_positive_diagonal(*tf.linalg.qr(_transpose(w)))[:2]
+
+
+def _with_positive_diagonal(q: tf.Tensor, r: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns Q and L of ``w = L Q`` from ``w^T = q r``, and the sign that Q's determinant gains."""
+    diagonal = tf.linalg.diag_part(r)
+    sign = tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))[..., tf.newaxis]
+    return sign * _transpose(q), tf.linalg.band_part(_transpose(sign * r), -1, 0), tf.reduce_prod(sign, axis=[-2, -1])
+
+
+def _by_reflections(w: tf.Tensor, block: int = 16) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns Q and L of ``w = L Q``, and the sign of det Q, by Householder's reflections: for XLA.
+
+    XLA's own QR makes over two trips of its loops a column; this makes one for ``block`` of them. Their reflections
+    I - 2 v v^T are found one by one, and their product I - V T V^T, where T^-1 = I / 2 + the strict upper triangle of
+    V^T V, is applied to all of a = w^T at once (Schreiber and Van Loan, 1989).
+    """
+    n, batch = w.shape[-1], tf.shape(w)[:-2]
     block = min(block, n)
     trips = -(-n // block)
-    filler = trips * block - n
-    # the last block is filled up with an identity, which changes no determinant
-    rest = tf.pad(q, [[0, 0]] * (q.shape.rank - 2) + [[0, filler]] * 2)
-    rest += tf.linalg.diag(tf.concat([tf.zeros([n], q.dtype), tf.ones([filler], q.dtype)], 0))
+    size = trips * block
+    scale = _largest(w)
+    # filled up to whole blocks with an identity
+    a = tf.pad(_transpose(w / scale), [[0, 0]] * (w.shape.rank - 2) + [[0, size - n]] * 2)
+    a += tf.linalg.diag(tf.concat([tf.zeros([n], w.dtype), tf.ones([size - n], w.dtype)], 0))
 
-    def trip(rest: tf.Tensor, sign: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # Gauss-Jordan on [A - S | I], A the leading block: the right half becomes (A - S)^-1
-        work = tf.concat([rest[..., :block, :block], tf.eye(block, batch_shape=batch, dtype=q.dtype)], axis=-1)
-        for i in range(block):
-            pivot = work[..., i : i + 1, i : i + 1]
-            away = tf.where(pivot < 0, -tf.ones_like(pivot), tf.ones_like(pivot))  # -s_i
-            sign *= away[..., 0, 0]
-            unit = tf.one_hot([i], block, axis=0, dtype=q.dtype)  # [block, 1]
-            work += away * unit * tf.one_hot([i], 2 * block, dtype=q.dtype)
-            row = work[..., i : i + 1, :] / (pivot + away)
-            # the pivot's own row becomes `row`; every other loses its multiple of it
-            work -= (work[..., :, i : i + 1] - unit) * row
-        across = tf.matmul(work[..., block:], rest[..., :block, block:])
-        schur = rest[..., block:, block:] - tf.matmul(rest[..., block:, :block], across)
-        return tf.pad(schur, [[0, 0]] * (q.shape.rank - 2) + [[0, block]] * 2), sign
+    def trip(i: tf.Tensor, a: tf.Tensor, q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        panel = tf.gather(a, i * block + tf.range(block), axis=-1)
+        vectors = []
+        for j in range(block):
+            k = i * block + j
+            unit = tf.one_hot([k], size, axis=0, dtype=w.dtype)
+            x = panel[..., j : j + 1] * tf.cast(tf.range(size)[:, tf.newaxis] >= k, w.dtype)
+            length = tf.norm(x, axis=[-2, -1], keepdims=True)
+            head = tf.reduce_sum(x * unit, axis=[-2, -1], keepdims=True)
+            v = tf.where(length > 0, x + tf.where(head < 0, -length, length) * unit, unit)
+            v /= tf.norm(v, axis=[-2, -1], keepdims=True)
+            panel -= 2 * v * tf.matmul(v, panel, transpose_a=True)
+            vectors.append(v)
+        v = tf.concat(vectors, axis=-1)
+        lower = tf.linalg.band_part(tf.matmul(v, v, transpose_a=True), -1, 0)  # |v| = 1: a diagonal of ones
+        t = _lower_inverse(lower - tf.eye(block, dtype=w.dtype) / 2)  # T^T
+        a -= tf.matmul(v, tf.matmul(t, tf.matmul(v, a, transpose_a=True)))
+        q -= tf.matmul(tf.matmul(tf.matmul(q, v), t, transpose_b=True), v, transpose_b=True)
+        return i + 1, a, q
 
-    _, sign = tf.while_loop(lambda *_: True, trip, [rest, tf.ones(batch, q.dtype)], maximum_iterations=trips)
-    return sign
+    start = [0, a, tf.eye(size, batch_shape=batch, dtype=w.dtype)]
+    _, a, q = tf.while_loop(lambda *_: True, trip, start, maximum_iterations=trips)
+    q, lower, sign = _with_positive_diagonal(q[..., :n, :n], a[..., :n, :n])
+    return q, scale * lower, sign * (-1) ** n
+
+
+def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
+    """Returns the inverse of lower triangular matrices by matrix products, for XLA, whose solver is a loop.
+
+    Where X is the inverse of the diagonal blocks of one size and M what lies between two neighbours, X - X M X is the
+    inverse of blocks of twice the size.
+    """
+    inverse = tf.linalg.diag(1 / tf.linalg.diag_part(lower))
+    size = 1
+    while size < lower.shape[-1]:
+        block = tf.range(lower.shape[-1]) // size
+        between = (block[:, tf.newaxis] == block + 1) & (block % 2 == 0)
+        inverse -= tf.matmul(inverse, tf.matmul(lower * tf.cast(between, lower.dtype), inverse))
+        size *= 2
+    return inverse
 
 
 @_widened
 def gram_schmidt(w: tf.Tensor) -> tf.Tensor:
     """Gram-Schmidt on the rows of ``w``, in order (OPT (GS)).
 
-    Row i less its projection on the rows before it, normalized: Q^T of ``w^T = Q R`` with R's diagonal positive.
-    Where row i depends on the rows before it, it becomes one of the unit vectors that are orthogonal to them.
+    Row i less its projection on the rows before it, normalized: Q of ``w = L Q`` with L's diagonal positive. Where
+    row i depends on the rows before it, it becomes one of the unit vectors that are orthogonal to them.
 
     Args:
-        w: ``[..., n, n]``.
+        w: ``[..., n, n]``; n must be known when it is traced.
 
     Returns:
         ``[..., n, n]`` of the same dtype, orthogonal; finite for every finite ``w``, and so is its gradient.
     """
-    return _transpose(_qr(_transpose(w)))
+    return _turned_by_rows(w)
 
 
-@_widened
-def _gram_schmidt_product(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
-    return tf.matmul(_qr(_transpose(w)), neurons, transpose_a=True)
-
-
-gram_schmidt.product = _gram_schmidt_product
+gram_schmidt.product = _widened(_turned_by_rows)
 
 
 @_widened
@@ -189,10 +295,10 @@ def householder(w: tf.Tensor) -> tf.Tensor:
     Returns:
         ``[..., n, n]`` of the same dtype, orthogonal; finite for every finite ``w``, and so is its gradient.
     """
-    q = _qr(w)
-    n = w.shape[-1]
-    last = tf.stop_gradient(determinant_sign(q))[..., tf.newaxis, tf.newaxis] * (-1) ** (n - 1)
-    return tf.concat([q[..., :-1], q[..., -1:] * last], axis=-1)
+    return _turned_by_columns(w)
+
+
+householder.product = _widened(_turned_by_columns)
 
 
 # Loewdin: the polar factor
@@ -220,28 +326,37 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
         ``[..., n, n]`` of the same dtype, orthogonal where ``w`` is regular; finite for every finite ``w``, and so
         is its gradient.
     """
-    return _polar_by_products(w) if _is_compiled() else _polar_by_svd(w)
+    return _polar(w)
 
 
-@_widened
-def _lowdin_product(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
-    return tf.matmul(_polar_by_products(w) if _is_compiled() else _polar_by_svd(w), neurons)
+def _polar(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+    if _is_compiled():
+        return _times(_polar_by_products(w), *neurons)
+    return _polar_by_svd(w, *neurons)
 
 
-lowdin.product = _lowdin_product
+lowdin.product = _widened(_polar)
 
 
-@tf.custom_gradient
-def _polar_by_svd(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    s, u, v = tf.linalg.svd(w)
+def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+    """Returns U V^T of ``w = U S V^T``, or its product with ``neurons``, which is never formed then."""
 
-    def gradient(dq: tf.Tensor) -> tf.Tensor:
-        turned = tf.matmul(u, tf.matmul(dq, v), transpose_a=True)  # U^T dQ V
-        sums = s[..., :, tf.newaxis] + s[..., tf.newaxis, :]
-        sums = tf.maximum(sums, _epsilon(s.dtype) * _largest(sums))
-        return tf.matmul(u, tf.matmul((turned - _transpose(turned)) / sums, v, transpose_b=True))
+    @tf.custom_gradient
+    def polar(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        s, u, v = tf.linalg.svd(w)
+        right = tf.matmul(v, *neurons, transpose_a=True) if neurons else _transpose(v)  # V^T F
 
-    return tf.matmul(u, v, transpose_b=True), gradient
+        def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            left = tf.matmul(u, g, transpose_a=True)
+            turned = tf.matmul(left, right, transpose_b=True)  # U^T dQ V, with dQ = G F^T
+            sums = s[..., :, tf.newaxis] + s[..., tf.newaxis, :]
+            sums = tf.maximum(sums, _epsilon(s.dtype) * _largest(sums))
+            dw = tf.matmul(u, tf.matmul((turned - _transpose(turned)) / sums, v, transpose_b=True))
+            return (dw, tf.matmul(v, left)) if neurons else (dw,)
+
+        return tf.matmul(u, right), gradient
+
+    return polar(w, *neurons)
 
 
 # The scaled Newton-Schulz iteration X <- a X (3 - a^2 X^T X) / 2 takes singular values in [l, 1] to [l', 1] with
@@ -311,24 +426,44 @@ def _lyapunov(p: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
 # Cayley
 
 
-@tf.custom_gradient
-def _cayley(r: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    s = _skew(r)
-    identity = tf.eye(r.shape[-1], dtype=r.dtype)
-    inverse = tf.linalg.solve(identity - s, tf.zeros_like(s) + identity)
-    q = 2 * inverse - identity
+@_widened
+def cayley(w: tf.Tensor) -> tf.Tensor:
+    """Cayley's transform ``(I + S)(I - S)^-1`` of ``S = triu(w) - triu(w)^T`` (OPT (CP)).
+
+    I - S is regular for every ``w``. The lower triangle and the diagonal have no part in it.
+
+    Args:
+        w: ``[..., n, n]``; n must be known when it is traced.
+
+    Returns:
+        ``[..., n, n]`` of the same dtype, orthogonal, with no eigenvalue -1; finite for every finite ``w`` whose
+        squares do not overflow, and so is its gradient.
+    """
+    identity = tf.eye(w.shape[-1], batch_shape=tf.shape(w)[:-2], dtype=w.dtype)
+    q = _cayley(w, identity)
     # LU leaves an error of eps |S|, which one Newton-Schulz step squares
-    q += tf.matmul(q, identity - tf.matmul(q, q, transpose_a=True)) / 2
-
-    def gradient(dq: tf.Tensor) -> tf.Tensor:
-        # dQ = 2 (I - S)^-1 dS (I - S)^-1
-        return _skew_gradient(2 * tf.matmul(tf.matmul(inverse, dq, transpose_a=True), inverse, transpose_b=True))
-
-    return q, gradient
+    return q + tf.matmul(q, identity - tf.matmul(q, q, transpose_a=True)) / 2
 
 
-def _skew(r: tf.Tensor) -> tf.Tensor:
-    upper = tf.linalg.band_part(r, 0, -1)
+def _cayley(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
+    if _is_compiled():
+        return _cayley_by_products(w, neurons)
+    if w.dtype == tf.float64:
+        return _cayley_by_lu(w, neurons)
+
+    def in_float64() -> tf.Tensor:
+        return tf.cast(_cayley_by_lu(tf.cast(w, tf.float64), tf.cast(neurons, tf.float64)), w.dtype)
+
+    # LU leaves an error of eps |S|; where that could exceed a few n eps it is done in float64
+    n = w.shape[-1]
+    return tf.cond(tf.reduce_all(tf.norm(_skew(w), axis=[-2, -1]) < 2 * n), lambda: _cayley_by_lu(w, neurons), in_float64)
+
+
+cayley.product = _widened(_cayley)
+
+
+def _skew(w: tf.Tensor) -> tf.Tensor:
+    upper = tf.linalg.band_part(w, 0, -1)
     return upper - _transpose(upper)
 
 
@@ -336,52 +471,42 @@ def _skew_gradient(ds: tf.Tensor) -> tf.Tensor:
     return tf.linalg.band_part(ds - _transpose(ds), 0, -1)
 
 
-def _in_float64(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    @functools.wraps(function)
-    def exact(*tensors: tf.Tensor) -> tf.Tensor:
-        return tf.cast(function(*(tf.cast(t, tf.float64) for t in tensors)), tensors[0].dtype)
-
-    return exact
-
-
-@_widened
-@_in_float64
-def cayley(w: tf.Tensor) -> tf.Tensor:
-    """Cayley's transform ``(I + S)(I - S)^-1`` of ``S = triu(w) - triu(w)^T`` (OPT (CP)).
-
-    I - S is regular for every ``w``. The lower triangle and the diagonal have no part in it. Computed in float64
-    whatever the dtype: in float32 an error of eps |S| would show, and on a CPU its LU costs hardly more.
-
-    Args:
-        w: ``[..., n, n]``.
-
-    Returns:
-        ``[..., n, n]`` of the same dtype, orthogonal, with no eigenvalue -1; finite for every finite ``w`` whose
-        squares do not overflow, and so is its gradient.
-    """
-    return _cayley(w)
-
-
-@_widened
-@_in_float64
-def _cayley_product(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
-    return _cayley_times(w, neurons)
-
-
-cayley.product = _cayley_product
-
-
 @tf.custom_gradient
-def _cayley_times(r: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """``2 (I - S)^-1 F - F``; with thin Y = (I - S)^-1 F and Z = (I - S)^-T G, dS = 2 Z Y^T and dF = 2 Z - G."""
-    matrix = tf.eye(r.shape[-1], dtype=r.dtype) - _skew(r)
-    y = tf.linalg.solve(matrix, f)
+def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Returns ``2 (I - S)^-1 F - F``; with Y = (I - S)^-1 F and Z = (I - S)^-T G, dS = 2 Z Y^T and dF = 2 Z - G.
+
+    One factorization serves both directions.
+    """
+    lu, permutation = tf.linalg.lu(tf.eye(w.shape[-1], dtype=w.dtype) - _skew(w))
+    lower = tf.linalg.set_diag(lu, tf.ones_like(lu[..., 0]))
+    rank = w.shape.rank - 2
+    forth = tf.gather(f, permutation, axis=-2, batch_dims=rank)
+    y = tf.linalg.triangular_solve(lu, tf.linalg.triangular_solve(lower, forth), lower=False)
 
     def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        z = tf.linalg.solve(matrix, g, adjoint=True)
+        z = tf.linalg.triangular_solve(lu, g, lower=False, adjoint=True)
+        z = tf.linalg.triangular_solve(lower, z, adjoint=True)
+        z = tf.gather(z, tf.argsort(permutation), axis=-2, batch_dims=rank)
         return _skew_gradient(2 * tf.matmul(z, y, transpose_b=True)), 2 * z - g
 
     return 2 * y - f, gradient
+
+
+@tf.custom_gradient
+def _cayley_by_products(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Returns Q F by the polar factor U of I + S: for XLA, which has no LU factorization.
+
+    I + S is normal, of modulus (I - S^2)^(1/2), so that U^2 = (I + S)^2 (I - S^2)^-1 = Q. Backward, (I - S)^-1 is
+    (I + Q) / 2.
+    """
+    u = _polar_by_products(tf.eye(w.shape[-1], dtype=w.dtype) + _skew(w))
+    k = tf.matmul(u, tf.matmul(u, f))
+
+    def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        back = tf.matmul(u, tf.matmul(u, g, transpose_a=True), transpose_a=True)
+        return _skew_gradient(tf.matmul(g + back, f + k, transpose_b=True) / 2), back
+
+    return k, gradient
 
 
 # No map: for methods that keep the rotation orthogonal by other means

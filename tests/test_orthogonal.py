@@ -159,17 +159,6 @@ def test_householder_at_the_identity_is_its_limit(n, jit):
         np.testing.assert_allclose(householder(w), expected, atol=1e-14)
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 40, 100])
-def test_determinant_sign_without_lu(n):
-    """The elimination that stands in for LU under XLA, also where its pivots are 0, 1 and -1."""
-    random = np.random.default_rng(n)
-    cases = [np.linalg.qr(random.normal(size=(n, n)))[0] for _ in range(5)]
-    cases += [np.eye(n), -np.eye(n), np.eye(n)[::-1], np.eye(n)[random.permutation(n)], np.diag(random.choice([-1.0, 1.0], n))]
-    for dtype in EPS:
-        actual = tf.function(orthogonal._eliminated_sign, jit_compile=True)(np.stack(cases).astype(dtype))
-        np.testing.assert_array_equal(actual, [np.sign(np.linalg.det(q)) for q in cases])
-
-
 def test_lowdin_is_the_nearest_orthogonal_matrix():
     w = np.random.default_rng(0).normal(size=(6, 6))
     u, _, vt = np.linalg.svd(w)
