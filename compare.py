@@ -16,6 +16,8 @@ import csv
 import ctypes
 import html
 import json
+import math
+import os
 import pathlib
 import re
 import signal
@@ -96,12 +98,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=pathlib.Path, help="steps.csv of benchmarks.steps, timed on an idle machine")
     parser.add_argument("--readme", type=pathlib.Path, help="a file whose section of results is to be written anew")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "comparison")
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {' '.join(message.split())}\n")
     args = parser.parse_args()
     known = {path.parent.name for path in ROOT.glob("*/train.py")}
     if not args.methods or not set(args.methods) <= known:
         parser.error(f"--methods must be among {', '.join(sorted(known))}")
-    if not args.seeds or not all(seed.isdecimal() for seed in args.seeds):
-        parser.error("--seeds must be whole numbers, such as 1,2,3")
+    if not args.seeds or not all(_is_number(seed, 0, 2**32 - 1) for seed in args.seeds):
+        parser.error("--seeds must be whole numbers below 2^32, such as 1,2,3")
+    if not all(_is_number(gpu, 0, 1000) for gpu in args.gpus):
+        parser.error("--gpus must be numbers, such as 0,1")
     if args.preset and args.backbone:
         parser.error("--preset names the backbone already")
     if args.iterations and args.budget != 1:
@@ -109,19 +114,32 @@ def parse() -> argparse.Namespace:
     args.backbone = args.preset or args.backbone or "cnn6"
     args.widths = args.widths or WIDTHS[args.backbone]
     if args.widths != "own":
-        if not all(word.isdecimal() and int(word) for word in words(args.widths)):
-            parser.error("--widths must be positive whole numbers, such as 64,64,64,64")
+        like = WIDTHS[args.backbone]
+        count = len(words(like))
+        if len(words(args.widths)) != count or not all(_is_number(word, 1, 65_536) for word in words(args.widths)):
+            parser.error(f"--widths must be {count} positive whole numbers, such as {like}")
         args.widths = ",".join(str(int(word)) for word in words(args.widths))
     args.seeds = list(dict.fromkeys(str(int(seed)) for seed in args.seeds))
     for name in ("data_dir", "out"):
-        setattr(args, name, getattr(args, name).expanduser())
+        try:
+            setattr(args, name, getattr(args, name).expanduser())
+        except RuntimeError as error:
+            parser.error(f"--{name}={getattr(args, name)}: {error}")
     args.methods = sorted(set(args.methods), key=[*TITLES, *sorted(known)].index)
-    if args.out.exists() and not args.out.is_dir():
-        parser.error(f"--out={args.out} is not a folder")
+    for path in (args.out, args.out / "runs"):
+        if os.path.exists(path) and not path.is_dir():
+            parser.error(f"--out: {path} is not a folder")
     for name in ("paper", "steps", "readme"):
         path = getattr(args, name)
-        if path and not path.is_file():
+        if path and not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             parser.error(f"--{name}={path} is not a file")
+        try:
+            if path and name != "readme":
+                list(csv.reader(path.read_text().splitlines()))
+            elif path:
+                path.read_text()
+        except (OSError, ValueError, csv.Error) as error:
+            parser.error(f"--{name}={path} cannot be read: {error}")
     if args.steps and (problem := _steps_problem(args)):
         parser.error(f"--steps={args.steps}: {problem}")
     if args.readme and not all(mark in args.readme.read_text() for mark in MARKS):
@@ -129,12 +147,26 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def _is_number(text: str, least: int, most: int) -> bool:
+    return text.isdecimal() and len(text) <= 10 and least <= int(text) <= most
+
+
+def _is_float(text: str | None) -> bool:
+    try:
+        return 0 < float(text or "") < math.inf
+    except ValueError:
+        return False
+
+
 def _steps_problem(args: argparse.Namespace) -> str | None:
     """Returns why the times in ``--steps`` are not those of this comparison, if they are not."""
     with args.steps.open() as file:
-        widths = {line.get("method"): line.get("widths") for line in csv.DictReader(file)}
+        lines = list(csv.DictReader(file))
+    widths = {line.get("method"): line.get("widths") for line in lines}
     if args.backbone != "cnn6" or args.batch_size != 128:
         return "benchmarks.steps times cnn6 with batches of 128"
+    if any(not _is_float(line.get("step_ms")) for line in lines if line.get("method") in args.methods):
+        return "a step_ms that is no number"
     others = [m for m in args.methods if widths.get(m) != args.widths.replace(",", "/")]
     return f"no times at widths {args.widths} of {', '.join(others)}" if others else None
 
@@ -261,8 +293,9 @@ def execute(runs: list[Run], args: argparse.Namespace) -> None:
             while waiting or running:
                 for slot, gpu in enumerate(slots):
                     if slot not in running and waiting:
-                        running[slot] = waiting.pop(0)
-                        running[slot].start(gpu)
+                        run = waiting.pop(0)
+                        run.start(gpu)
+                        running[slot] = run
                 time.sleep(0.5)
                 for slot, run in list(running.items()):
                     if run.process.poll() is not None:

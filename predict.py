@@ -18,11 +18,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", nargs="+", type=pathlib.Path, help="PNG, JPEG, GIF or BMP files")
     parser.add_argument("--model", type=pathlib.Path, default=pathlib.Path(__file__).parent / "opt_gs/log/folded.keras")
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {' '.join(message.split())}\n")
     args = parser.parse_args()
-    classes = args.model.with_name("classes.txt")
+    classes = args.model.parent / "classes.txt"
     for path in (args.model, classes, *args.pictures):
-        if not path.is_file():
-            parser.exit(2, f"{parser.prog}: there is no file {path}\n")
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+            parser.error(f"there is no file {path}")
     # here, since TensorFlow takes seconds to import and a wrong name should be answered at once
     import keras
     import tensorflow as tf

@@ -198,7 +198,8 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no such file needs")
+            asked = f"{module}.{name}"
+            raise pickle.UnpicklingError(f"it asks for {asked[:100]!r}, which no such file needs")
         return _ADMITTED[module, name]
 
 
@@ -219,8 +220,11 @@ def _check_instructions(content: bytes) -> None:
             raise pickle.UnpicklingError(f"it holds the instruction {name}, which no such file needs")
         # an array has about five tuples; thousands inside one another overflow the stack when they are hashed
         tuples += "TUPLE" in name
+        # an empty list takes 72 bytes, one instruction 1; the official training file has about 200,000 instructions
         # the memory for the memo grows with the largest index
-        if tuples > 100 or ("PUT" in name and argument > count):
+        # whole numbers of this size can be chosen to have one hash, and a dictionary of them takes hours
+        large = isinstance(argument, int) and abs(argument) >= 2**60
+        if count > 1_000_000 or tuples > 100 or large or ("PUT" in name and argument > count):
             raise pickle.UnpicklingError("it is built as no such file is")
 
 
@@ -283,7 +287,10 @@ def _names(cifar: _Cifar, record: dict) -> tuple[str, ...]:
     names = record.get(cifar.names_key)
     if not isinstance(names, list) or len(names) != cifar.classes or not all(isinstance(n, str | bytes) for n in names):
         raise ValueError(f"it does not name {cifar.classes} classes")
-    return tuple(map(_text, names))
+    names = tuple(map(_text, names))
+    if not all(name and name.isprintable() for name in names):  # classes.txt has one a line, in UTF-8
+        raise ValueError("the name of a class is empty or not printable")
+    return names
 
 
 def _read_folder(folder: pathlib.Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
@@ -310,7 +317,9 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
         if len(unpacked) > largest:
             raise UserError(f"{archive} unpacks to more than a CIFAR archive can")
         with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
-            for member in tar:
+            for count, member in enumerate(tar):
+                if count > 1000 or member.issparse():  # what is not stored of a sparse member is made up as zeros, without limit
+                    raise UserError(f"{archive} is built as no CIFAR archive is")
                 path = pathlib.PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
                     raise UserError(f"{archive} holds a member that would leave its folder: {member.name!r}")

@@ -21,7 +21,9 @@ flags.DEFINE_enum("backbone", "cnn6", list(WIDTHS), "the network")
 flags.DEFINE_list(
     "widths", None, "neurons a layer: of the three stages, and of a cnn's fc6 (default: 64,64,64,64; 16,32,64 of a resnet)"
 )
-flags.DEFINE_integer("iterations", 75_000, "training steps; the rate's drops keep their fractions of them", lower_bound=1)
+flags.DEFINE_integer(
+    "iterations", 75_000, "training steps; the rate's drops keep their fractions of them", lower_bound=1, upper_bound=2**31 - 1
+)
 flags.DEFINE_integer("batch_size", 128, "pictures a step", lower_bound=1)
 flags.DEFINE_float("base_lr", 0.1, "the first learning rate")
 flags.DEFINE_integer("seed", 0, "of the initial weights, the shuffles and the augmentation", lower_bound=0, upper_bound=2**32 - 1)
@@ -35,7 +37,7 @@ flags.register_validator("base_lr", lambda v: math.isfinite(v) and v >= 0, "must
 
 
 def _integers(words: list[str]) -> tuple[int, ...] | None:
-    return tuple(map(int, words)) if all(w.strip().isdecimal() for w in words) else None
+    return tuple(map(int, words)) if all(w.strip().isdecimal() and len(w) < 20 for w in words) else None
 
 
 def _are_widths(words: list[str] | None) -> bool:
@@ -68,10 +70,16 @@ class Settings:
 
 
 def _path(name: str) -> pathlib.Path:
+    text = FLAGS[name].value
     try:
-        return pathlib.Path(FLAGS[name].value).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"--{name}={FLAGS[name].value}: {error}") from error
+        text.encode()  # a name that is not UTF-8 can neither be printed nor given to TensorFlow
+        path = pathlib.Path(text).expanduser()
+        path.exists()  # a name that is too long cannot even be asked for
+        return path
+    except UnicodeEncodeError as error:
+        raise UserError(f"--{name} is not UTF-8: {text!r}") from error
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"--{name}={text}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _settings(folder: pathlib.Path) -> Settings:
@@ -128,8 +136,10 @@ def run(main: Callable[[Settings], None], script: str, **defaults) -> None:
             if words:
                 raise UserError(f"{words[0]!r} is not a flag; flags start with --")
             return _settings(folder)
-        except (flags.Error, UserError) as error:
+        except (flags.Error, UserError, ValueError) as error:  # ValueError: of absl's own flags, and a flagfile that is no text
             stop(str(error))
+        except RecursionError:  # absl looks for flags of a similar name
+            stop("a flag's name is too long")
 
     def stop(message: str) -> None:
         first_line = " ".join(message.split())

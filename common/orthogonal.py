@@ -204,7 +204,7 @@ def _with_positive_diagonal(q: tf.Tensor, r: tf.Tensor) -> tuple[tf.Tensor, tf.T
     return sign * _transpose(q), tf.linalg.band_part(_transpose(sign * r), -1, 0), tf.reduce_prod(sign, axis=[-2, -1])
 
 
-def _by_reflections(w: tf.Tensor, block: int = 16) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _by_reflections(w: tf.Tensor, block: int = 8) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns Q and L of ``w = L Q``, and the sign of det Q, by Householder's reflections: for XLA.
 
     XLA's own QR makes over two trips of its loops a column; this makes one for ``block`` of them. Their reflections

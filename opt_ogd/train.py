@@ -23,7 +23,11 @@ from common import flags
 
 ROTATION_LR = absl_flags.DEFINE_float("rotation_lr", 0.02, "the first learning rate of the rotations")
 REORTHOGONALIZE_EVERY = absl_flags.DEFINE_integer(
-    "reorthogonalize_every", 0, "updates between two corrections of the rotations; 0: never, as the original", lower_bound=0
+    "reorthogonalize_every",
+    0,
+    "updates between two corrections of the rotations; 0: never, as the original",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
 )
 absl_flags.register_validator("rotation_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more")
 
