@@ -33,6 +33,24 @@ flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "compile with XLA; auto:
 flags.DEFINE_string("log_dir", None, "where the results go (default: log/ in the method's folder)", allow_override=True)
 flags.DEFINE_integer("log_every", 100, "iterations between two training lines", lower_bound=1)
 flags.DEFINE_integer("eval_every", 500, "iterations between two tests", lower_bound=1)
+flags.DEFINE_integer("checkpoint_every", 1000, "iterations between two checkpoints; the best tested is kept too", lower_bound=1)
+flags.DEFINE_bool("resume", False, "go on from the newest sound checkpoint in --log_dir")
+flags.DEFINE_integer(
+    "steps_per_execution",
+    None,
+    "training steps a call of the device (default: 1, or 20 with XLA)",
+    lower_bound=1,
+    upper_bound=1000,
+)
+flags.DEFINE_enum(
+    "distribute",
+    "none",
+    ["none", "mirrored", "multi_worker"],
+    "over one device, over all GPUs of this machine, or over those of several, which TF_CONFIG names",
+)
+flags.DEFINE_float("worker_timeout", 300, "seconds to wait for the other workers", lower_bound=1)
+flags.DEFINE_bool("deterministic", False, "let TensorFlow use deterministic operations alone, on a GPU too, or stop")
+flags.register_validator("worker_timeout", math.isfinite, "must be a finite number")
 flags.register_validator("base_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more")
 
 
@@ -66,7 +84,18 @@ class Settings:
     log_dir: pathlib.Path
     log_every: int
     eval_every: int
+    checkpoint_every: int
+    resume: bool
+    steps_per_execution: int | None
+    distribute: str
+    worker_timeout: float
+    deterministic: bool
     own: dict[str, object] = dataclasses.field(default_factory=dict)
+
+    def of_the_result(self) -> dict[str, object]:
+        """Returns those that the course of training depends on: a run goes on from a checkpoint where they are alike."""
+        names = ("method", "dataset", "backbone", "widths", "iterations", "batch_size", "base_lr", "seed")
+        return {name: getattr(self, name) for name in names} | self.own
 
 
 def _path(name: str) -> pathlib.Path:

@@ -17,56 +17,75 @@ from tqdm import tqdm
 from common.errors import UserError
 
 # the newest run's files
-KEPT = ("metrics.csv", "curves.png", "model.keras", "folded.keras", "classes.txt", "run.json")
+KEPT = ("metrics.csv", "curves.png", "model.keras", "folded.keras", "classes.txt", "run.json", "checkpoints")
 COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_acc", "seconds")
 
 
 class Report:
-    """Writes one run's results into a folder, which it makes.
+    """Writes one run's results into a folder that exists.
 
     ``log_train_NN.txt`` and ``log_test_NN.txt`` count up from run to run, as the original's do; the other files
     are the newest run's, and those of the run before are kept under its number (``metrics_00.csv``).
 
     Args:
-        folder: where to; made if missing.
+        folder: where to.
         title: what the picture is headed.
         extra: columns of metrics.csv beyond `COLUMNS`.
+        sizes: what `sizes` returned, for a run that is resumed: its files are cut back to that and go on.
 
     Raises:
-        UserError: if ``folder`` cannot be written.
+        UserError: if ``folder`` cannot be written, or its files are not those of ``sizes``.
     """
 
-    def __init__(self, folder: pathlib.Path, title: str, extra: Sequence[str] = ()):
+    def __init__(self, folder: pathlib.Path, title: str, extra: Sequence[str] = (), sizes: dict[str, int] | None = None):
         self.folder, self.title, self.columns = folder.absolute(), title, (*COLUMNS, *extra)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            number = self._keep_earlier()
-            self.train_log = (folder / f"log_train_{number:02d}.txt").open("x", buffering=1)
-            self.test_log = (folder / f"log_test_{number:02d}.txt").open("x", buffering=1)
-            self.metrics = (folder / "metrics.csv").open("x", newline="", buffering=1)
-        except OSError as error:
-            raise UserError(f"--log_dir={folder} cannot be written: {error.strerror}") from error
-        self.rows = csv.DictWriter(self.metrics, self.columns)
-        self.rows.writeheader()
         self.history: list[dict] = []
         self.facts: dict = {}
+        try:
+            self.number = sizes["number"] if sizes else self._keep_earlier()
+            names = {
+                "train": f"log_train_{self.number:02d}.txt",
+                "test": f"log_test_{self.number:02d}.txt",
+                "metrics": "metrics.csv",
+            }
+            self.files = {key: (folder / name).open("r+" if sizes else "x", newline="") for key, name in names.items()}
+            for key, file in self.files.items() if sizes else ():
+                if file.seek(0, os.SEEK_END) < sizes[key]:
+                    raise UserError(f"{file.name} is shorter than it was at the checkpoint")
+                file.truncate(sizes[key])
+                file.seek(sizes[key])
+        except OSError as error:
+            raise UserError(f"--log_dir={folder}: {error.filename} cannot be written: {error.strerror}") from error
+        self.rows = csv.DictWriter(self.files["metrics"], self.columns)
+        if sizes:
+            with (folder / "metrics.csv").open(newline="") as file:
+                rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+            self.history = [row for row in rows if "seconds" in row]
+        else:
+            self.rows.writeheader()
         self.scalars = None
         if importlib.util.find_spec("tensorboard"):
-            self.scalars = tf.summary.create_file_writer(str(folder / "tensorboard" / f"{number:02d}"))
+            self.scalars = tf.summary.create_file_writer(str(folder / "tensorboard" / f"{self.number:02d}"))
 
     def _keep_earlier(self) -> int:
         """Moves the results of the run before under its number, and returns the next one."""
-        found = [m for p in self.folder.iterdir() if (m := re.fullmatch(r"([a-z_]+)_(\d+)\.\w+", p.name))]
-        last = max((int(m[2]) for m in found), default=-1)
-        logged = max((int(m[2]) for m in found if m[1] == "log_train"), default=-1)
-        # results whose log was taken away get a number of their own, so that none is written over
-        own = logged if logged == last and not any(int(m[2]) == last and not m[1].startswith("log") for m in found) else last + 1
-        own = max(own, 0)
-        for path in (self.folder / name for name in KEPT):
-            if path.exists():
-                path.rename(path.with_stem(f"{path.stem}_{own:02d}"))
-                last = max(last, own)
+        names = [re.fullmatch(r"([a-z_]+)_(\d+)(\.\w+)?", path.name) for path in self.folder.iterdir()]
+        numbers = {int(m[2]) for m in names if m}
+        kept = {int(m[2]) for m in names if m and not m[1].startswith("log_")}
+        last = max(numbers, default=-1)
+        here = [path for path in (self.folder / name for name in KEPT) if path.exists()]
+        if here and (last < 0 or last in kept):
+            last += 1  # their logs were taken away: a number of their own, so that none is written over
+        for path in here:
+            path.rename(path.with_stem(f"{path.stem}_{last:02d}"))
         return last + 1
+
+    def sizes(self) -> dict[str, int]:
+        """Returns the run's number and how large its files are by now, all of it on the disk."""
+        for file in self.files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        return {"number": self.number, **{key: os.path.getsize(file.name) for key, file in self.files.items()}}
 
     def describe(self, **facts) -> None:
         """Adds ``facts`` to run.json: settings, versions, results. The file is whole at any time."""
@@ -85,17 +104,19 @@ class Report:
     def train(self, label: str, **row) -> None:
         """Logs a training batch: ``row`` has iteration, learning_rate, fit, reg, penalty, acc and seconds."""
         line = f"===={label}: fit={row['fit']:.4f}, reg={row['reg']:.4f}, acc={row['acc']:.4f}"
-        self._write(line, self.train_log, row)
+        self._write(line, "train", row)
 
     def test(self, label: str, **row) -> None:
         """Logs a test: ``row`` has iteration, test_acc, seconds and the extra columns. Draws the curves anew."""
-        self._write(f"++++{label}: test acc={row['test_acc']:.4f}", self.test_log, row)
+        self._write(f"++++{label}: test acc={row['test_acc']:.4f}", "test", row)
         self.draw()
 
-    def _write(self, line: str, log, row: dict) -> None:
+    def _write(self, line: str, log: str, row: dict) -> None:
         tqdm.write(line)
-        log.write(line + "\n")
+        self.files[log].write(line + "\n")
         self.rows.writerow(row)
+        for file in (self.files[log], self.files["metrics"]):
+            file.flush()
         self.history.append(row)
         if self.scalars is not None:
             with self.scalars.as_default():
@@ -105,11 +126,9 @@ class Report:
 
     def draw(self) -> pathlib.Path:
         """Draws loss and accuracy against iterations and returns the picture's path."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10, 4), layout="constrained")
-        FigureCanvasAgg(figure)
         loss, error = figure.subplots(1, 2)
 
         def curve(axes, name: str, transform=float, **style) -> None:
@@ -133,8 +152,22 @@ class Report:
         return path
 
     def close(self) -> None:
-        for file in (self.train_log, self.test_log, self.metrics):
+        for file in self.files.values():
             file.close()
+
+
+class Silent:
+    """Takes the place of a `Report` where another process writes it."""
+
+    def describe(self, **facts) -> None: ...
+
+    def note(self, **row) -> None: ...
+
+    def train(self, label: str, **row) -> None: ...
+
+    def test(self, label: str, **row) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def surroundings() -> dict:

@@ -1,23 +1,27 @@
 """The one training loop."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
-import math
 import resource
+import shlex
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common import backbones, convert, datasets, energy, losses, optimizers, reporting
+from common import backbones, convert, datasets, devices, energy, layers, losses, optimizers
+from common.checkpoints import Checkpoints, Progress, locked
 from common.errors import UserError
 from common.flags import Settings
-from common.reporting import Report
+from common.reporting import Report, Silent, surroundings
 
 TEST_BATCH = 500
 
@@ -54,10 +58,11 @@ class Method:
 def make_train_step(
     method: Method, model: keras.Model, optimizer: keras.optimizers.Optimizer, jit: bool = False
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns ``step(images, labels)``, which updates the model once.
+    """Returns ``step(images, labels)``, which updates the model once; what `tf.distribute.Strategy.run` takes.
 
     It takes ``images [batch, 32, 32, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``, and returns the
-    scalars fit, reg, acc and penalty (of the layers' own losses) of the batch before the update.
+    scalars fit, reg, acc and penalty (of the layers' own losses) of the batch before the update. On several replicas
+    each takes its share of the batch.
     """
     optimizer.build(model.trainable_variables)
     decayed = losses.decayed_variables(model, method.undecayed)
@@ -70,11 +75,56 @@ def make_train_step(
             reg = losses.weight_decay(decayed)
             penalty = tf.add_n(model.losses) if model.losses else tf.zeros_like(fit)
             total = fit + method.decay_factor * reg + penalty
+            # the optimizer adds up the replicas' gradients
+            total /= tf.distribute.get_strategy().num_replicas_in_sync
         gradients = tape.gradient(total, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
         return {"fit": fit, "reg": reg, "acc": accuracy(labels, logits), "penalty": penalty}
 
     return step
+
+
+def _make_steps(
+    step: Callable, data: datasets.Dataset, batch_size: int, limit: int, jit: bool
+) -> Callable[[np.ndarray], tuple[dict[str, tf.Tensor], tf.Tensor]]:
+    """Returns ``steps(picks [count, batch, 4])``, up to ``limit`` training steps in one call of the device.
+
+    It returns the figures of the last step, and the fit of each. The whole training set stays on the device, as bytes.
+    """
+    strategy = tf.distribute.get_strategy()
+    images, labels = tf.constant(data.train_images), tf.constant(data.train_labels)
+    share = batch_size // strategy.num_replicas_in_sync
+
+    def replica_step(picks: tf.Tensor) -> dict[str, tf.Tensor]:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        if share < batch_size:
+            picks = tf.slice(picks, [replica * share, 0], [share, 4])
+        return step(datasets.augment(images, picks), tf.gather(labels, picks[:, 0]))
+
+    def one(picks: tf.Tensor) -> dict[str, tf.Tensor]:
+        figures = strategy.run(replica_step, (picks,))
+        return {name: strategy.reduce("MEAN", value, axis=None) for name, value in figures.items()}
+
+    @tf.function(jit_compile=jit)
+    def steps(picks: tf.Tensor, count: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        figures = one(picks[0])
+        fits = tf.pad([figures["fit"]], [[0, limit - 1]])
+
+        def another(i: tf.Tensor, _, fits: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+            figures = one(picks[i])
+            return i + 1, figures, tf.tensor_scatter_nd_update(fits, [[i]], [figures["fit"]])
+
+        if limit > 1:
+            _, figures, fits = tf.while_loop(lambda i, *_: i < count, another, [1, figures, fits])
+        return figures, fits
+
+    def run(picks: np.ndarray) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        # always of one shape, so that one program serves
+        filled = np.concatenate([picks, np.zeros((limit - len(picks), *picks.shape[1:]), picks.dtype)])
+        figures, fits = steps(tf.constant(filled), tf.constant(len(picks)))
+        return figures, fits[: len(picks)]
+
+    return run
 
 
 def accuracy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -87,113 +137,228 @@ def train(settings: Settings, method: Method) -> float:
     """Trains a method as ``settings`` say, and returns its test accuracy.
 
     Raises:
-        UserError: for settings that fit neither the data nor the machine.
+        UserError: for settings that fit neither the data nor the machine, and for a run that breaks down.
+        SystemExit: after SIGTERM or SIGINT, with the state saved.
     """
-    if settings.log_dir.exists() and not settings.log_dir.is_dir():
-        raise UserError(f"--log_dir={settings.log_dir} is not a folder")
-    jit = _select_device(settings)
-    data = datasets.load(settings.dataset, settings.data_dir)
-    print(data, flush=True)
-    count = len(data.train_labels)
-    if settings.batch_size > count:
-        raise UserError(f"--batch_size={settings.batch_size} is larger than the training set, {count} pictures")
-
-    keras.utils.set_random_seed(settings.seed)
-    backbone = functools.partial(backbones.BACKBONES[settings.backbone], num_classes=data.num_classes)
-    model = method.build_model(backbone, **({"widths": settings.widths} if settings.widths else {}))
-    decay = functools.partial(optimizers.step_decay, iterations=settings.iterations, drops=method.drops)
-    optimizer = method.make_optimizer(settings.base_lr, decay)
-    step = make_train_step(method, model, optimizer, jit)
-    # the whole training set stays on the device, as bytes
-    train_images, train_labels = tf.constant(data.train_images), tf.constant(data.train_labels)
-
-    @tf.function(jit_compile=jit)
-    def augmented_step(picks: tf.Tensor) -> dict[str, tf.Tensor]:
-        batch = datasets.augment(train_images, picks), tf.gather(train_labels, picks[:, 0])
-        return tf.distribute.get_strategy().run(step, batch)
-
-    # tests run on the plain model, so that a test of many batches evaluates each map once
-    folded = convert.fold_model(model)
-    rotated = [layer for layer in folded.layers if hasattr(layer, "kernel") and layer.name != "score"]
-    test = _make_test(folded, data, jit)
-    start_row = energy.layer_energies(rotated) | energy.layer_drifts(model.layers)
-    report = Report(settings.log_dir, f"{settings.method}, {data.title}, {settings.backbone}", extra=list(start_row))
-    report.describe(settings=dataclasses.asdict(settings), data=str(data), jit=jit, **reporting.surroundings())
-    report.note(iteration=0, **start_row)
-    length = method.episode_length or settings.iterations
-    batches = datasets.picks(settings.seed, 0, count, settings.batch_size, data.mirror, method.episode_length)
-    start = time.perf_counter()
-
-    testing = 0.0  # seconds in tests, not counted as steps
-
-    def elapsed() -> float:
-        return round(time.perf_counter() - start, 3)
-
-    for iteration, batch in enumerate(_with_progress(itertools.islice(batches, settings.iterations), settings)):
-        episode, i = divmod(iteration, length)
-        prefix = f"episode_{episode}====" if method.episode_length else ""
-        if i == 0 and method.start_episode:
-            method.start_episode(model, settings.seed, episode)
+    strategy = devices.strategy_for(settings)
+    if settings.batch_size % strategy.num_replicas_in_sync:
+        raise UserError(f"--batch_size={settings.batch_size} cannot be shared by {strategy.num_replicas_in_sync} devices")
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    # one process writes; the others compute the same and keep it to themselves
+    writes = devices.is_chief(strategy)
+    with locked(settings.log_dir) if writes else contextlib.nullcontext(), strategy.scope():
         try:
-            figures = augmented_step(batch)
+            return _Run(settings, method, writes).finish()
+        except OSError as error:
+            raise UserError(f"--log_dir={settings.log_dir} cannot be written: {error.strerror or error}") from error
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+            raise UserError(f"another worker is gone: {error.message.splitlines()[0]}; start all with --resume") from error
+        except tf.errors.ResourceExhaustedError as error:
+            raise UserError(f"not enough memory: {error.message.splitlines()[0]}") from error
+
+
+class _Run:
+    """One run, from its settings to its results."""
+
+    def __init__(self, settings: Settings, method: Method, writes: bool):
+        self.settings, self.method, self.writes = settings, method, writes
+        jit = devices.uses_xla(settings)
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # its 10 bits of mantissa spoil the maps
+        self.data = data = datasets.load(settings.dataset, settings.data_dir)
+        print(data, flush=True)
+        count = len(data.train_labels)
+        if settings.batch_size > count:
+            raise UserError(f"--batch_size={settings.batch_size} is larger than the training set, {count} pictures")
+
+        keras.utils.set_random_seed(settings.seed)
+        backbone = functools.partial(backbones.BACKBONES[settings.backbone], num_classes=data.num_classes)
+        self.model = method.build_model(backbone, **({"widths": settings.widths} if settings.widths else {}))
+        for layer in self.model.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        decay = functools.partial(optimizers.step_decay, iterations=settings.iterations, drops=method.drops)
+        self.optimizer = method.make_optimizer(settings.base_lr, decay)
+        step = make_train_step(method, self.model, self.optimizer, jit)
+        # a GPU, on which XLA is the default, should not wait for Python between two steps
+        self.limit = settings.steps_per_execution or (20 if jit else 1)
+        self.steps = _make_steps(step, data, settings.batch_size, self.limit, jit)
+        # tests run on the plain model, so that a test of many batches evaluates each map once
+        self.folded = convert.fold_model(self.model)
+        self.test = _make_test(self.folded, data, jit)
+        self.rotated = [layer for layer in self.folded.layers if hasattr(layer, "kernel") and layer.name != "score"]
+
+        alike = settings.of_the_result() | {"pictures": f"of {data.title} with the sum {zlib.crc32(data.train_images):08x}"}
+        variables = [*self.model.variables, *self.optimizer.variables]
+        self.checkpoints = Checkpoints(settings.log_dir / "checkpoints", variables, alike)
+        start_row = self._layers()
+        self.progress = self.checkpoints.restore() if settings.resume else Progress()
+        self.report: Report | Silent = Silent()
+        if self.writes:
+            if self.checkpoints.newest() and not settings.resume:
+                print(f"note: starting anew; the checkpoints that are in {settings.log_dir} are kept under their run's number")
+            title = f"{settings.method}, {data.title}, {settings.backbone}"
+            self.report = Report(settings.log_dir, title, list(start_row), self.progress.logs if settings.resume else None)
+        self.report.describe(settings=dataclasses.asdict(settings), data=str(data), jit=jit, **surroundings())
+        if settings.resume:
+            print(f"going on after {self.progress.iteration:,} iterations", flush=True)
+            self.report.describe(resumed_after=self.progress.iteration)
+        else:
+            self.report.note(iteration=0, **start_row)
+
+    def finish(self) -> float:
+        """Trains to the end, writes the results and returns the test accuracy."""
+        settings, method, data = self.settings, self.method, self.data
+        done = first = self.progress.iteration
+        batches = datasets.picks(
+            settings.seed, done, len(data.train_labels), settings.batch_size, data.mirror, method.episode_length
+        )
+        self.earlier, self.began = self.progress.seconds, time.perf_counter()
+        first_step = aside = 0.0  # seconds: of the first call, with its compilation, and of what is no training step
+        with _Interruption() as interruption, self._progress_bar() as bar:
+            while done < settings.iterations and not interruption.signal:
+                episode, i = divmod(done, self._length())
+                if i == 0 and method.start_episode:
+                    method.start_episode(self.model, settings.seed, episode)
+                picks = np.stack(list(itertools.islice(batches, self._steps_to_event(done, first))))
+                figures = self._advance(picks, done)
+                if done == first:
+                    first_step = time.perf_counter() - self.began
+                done += len(picks)
+                bar.update(len(picks))
+                before = time.perf_counter()
+                self._report(done, figures)
+                aside += time.perf_counter() - before
+        if done < settings.iterations:
+            self._leave(done, interruption.signal)
+        seconds = self._seconds()
+        if self.writes:
+            self.model.save(settings.log_dir / "model.keras")
+            self.folded.save(settings.log_dir / "folded.keras")
+            (settings.log_dir / "classes.txt").write_text("\n".join(data.class_names) + "\n")
+        memory, test_accuracy = _peak_memory(), self.progress.test_accuracy
+        step_ms = 1e3 * (time.perf_counter() - self.began - aside - first_step) / max(1, done - first - 1)
+        self.report.describe(
+            test_accuracy=test_accuracy,
+            seconds=seconds,
+            first_step_s=round(first_step, 3),
+            step_ms=round(step_ms, 3),
+            memory_gib=memory,
+        )
+        self.report.close()
+        print(f"test accuracy: {100 * test_accuracy:.2f} %")
+        print(f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step; then {step_ms:.1f} ms a step")
+        print(f"peak memory: {memory:.2f} GiB")
+        print(f"results: {settings.log_dir.absolute()}")
+        print(f"learning curves: {settings.log_dir.absolute() / 'curves.png'}")
+        return test_accuracy
+
+    def _length(self) -> int:
+        return self.method.episode_length or self.settings.iterations
+
+    def _is_logged(self, iteration: int) -> bool:
+        i = iteration % self._length()
+        return i > 0 and i % self.settings.log_every == 0
+
+    def _is_tested(self, iteration: int) -> bool:
+        i = iteration % self._length()
+        return (i > 0 and i % self.settings.eval_every == 0) or self._ends(iteration)
+
+    def _ends(self, iteration: int) -> bool:
+        """Returns whether an episode or the run ends with this iteration."""
+        return iteration % self._length() == self._length() - 1 or iteration == self.settings.iterations - 1
+
+    def _is_saved(self, iteration: int) -> bool:
+        return (iteration + 1) % self.settings.checkpoint_every == 0 or iteration == self.settings.iterations - 1
+
+    def _steps_to_event(self, done: int, first: int) -> int:
+        """Returns how many steps the device can make until Python has something to do."""
+        for iteration in range(done, done + self.limit):
+            if iteration == first or self._is_logged(iteration) or self._is_tested(iteration) or self._is_saved(iteration):
+                return iteration - done + 1
+        return self.limit
+
+    def _advance(self, picks: np.ndarray, done: int) -> dict[str, float]:
+        """Makes the training steps of ``picks [count, batch, 4]`` and returns the figures of the last."""
+        try:
+            figures, fits = self.steps(picks)
+            fits = fits.numpy()
         except tf.errors.InvalidArgumentError as error:  # a solver that refuses NaN
-            raise UserError(f"training broke down at iteration {iteration}: {error.message.splitlines()[0]}") from error
-        if iteration == 0:
-            float(figures["fit"])  # waits for the step itself, which a GPU runs while Python goes on
-            first_step = elapsed()
-        if i and i % settings.log_every == 0:
-            row = {name: float(value) for name, value in figures.items()}
-            if not math.isfinite(row["fit"]):
-                rate = optimizers.rate_at(optimizer, iteration)
-                raise UserError(f"the loss is {row['fit']} at iteration {iteration}, with a learning rate of {rate}")
-            row["learning_rate"] = optimizers.rate_at(optimizer, iteration)
-            report.train(f"{prefix}iter_{i}", iteration=iteration, seconds=elapsed(), **row)
-        ends = i == length - 1 or iteration == settings.iterations - 1
-        if ends or (i and i % settings.eval_every == 0):
-            label = f"episode_{episode}" if ends and method.episode_length else f"{prefix}iter_{i}"
-            float(figures["fit"])  # waits, as above
-            began = elapsed()
-            convert.refold(model, folded)
-            test_accuracy = test()
-            row = energy.layer_energies(rotated) | energy.layer_drifts(model.layers)
-            report.test(label, iteration=iteration, test_acc=test_accuracy, seconds=elapsed(), **row)
-            testing += elapsed() - began
-    seconds = elapsed()
-    step_ms = 1e3 * (seconds - testing - first_step) / max(1, settings.iterations - 1)
-    model.save(report.folder / "model.keras")
-    folded.save(report.folder / "folded.keras")
-    (report.folder / "classes.txt").write_text("\n".join(data.class_names) + "\n")
-    memory = _peak_memory()
-    report.describe(
-        test_accuracy=test_accuracy, seconds=seconds, first_step_s=first_step, step_ms=round(step_ms, 3), memory_gib=memory
-    )
-    report.close()
-    print(f"test accuracy: {100 * test_accuracy:.2f} %")
-    print(f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step; then {step_ms:.1f} ms a step")
-    print(f"peak memory: {memory:.2f} GiB")
-    print(f"results: {report.folder}")
-    print(f"learning curves: {report.folder / 'curves.png'}")
-    return test_accuracy
+            reason = f"training broke down at iteration {done}: {error.message.splitlines()[0]}"
+            raise UserError(reason + self.checkpoints.last_words()) from error
+        if not np.isfinite(fits).all():
+            at = int(np.argmin(np.isfinite(fits)))
+            rate = optimizers.rate_at(self.optimizer, done + at)
+            reason = f"the loss is {fits[at]} at iteration {done + at}, with a learning rate of {rate}"
+            raise UserError(reason + self.checkpoints.last_words())
+        return {name: float(value) for name, value in figures.items()}
+
+    def _report(self, done: int, figures: dict[str, float]) -> None:
+        """Logs, tests and saves, as is due after ``done`` iterations."""
+        iteration = done - 1
+        episode, i = divmod(iteration, self._length())
+        prefix = f"episode_{episode}====" if self.method.episode_length else ""
+        if self._is_logged(iteration):
+            rate = optimizers.rate_at(self.optimizer, iteration)
+            self.report.train(f"{prefix}iter_{i}", iteration=iteration, learning_rate=rate, seconds=self._seconds(), **figures)
+        if self._is_tested(iteration):
+            label = f"episode_{episode}" if prefix and self._ends(iteration) else f"{prefix}iter_{i}"
+            convert.refold(self.model, self.folded)
+            accuracy = self.test()
+            self.report.test(label, iteration=iteration, test_acc=accuracy, seconds=self._seconds(), **self._layers())
+            best = max(accuracy, self.progress.best_accuracy)
+            improved = best > self.progress.best_accuracy
+            self.progress = dataclasses.replace(self.progress, test_accuracy=accuracy, best_accuracy=best)
+            if improved:
+                self._save(done, "best")
+        if self._is_saved(iteration):
+            self._save(done)
+
+    def _save(self, done: int, kind: str = "checkpoint") -> None:
+        if self.writes:
+            logs = self.report.sizes()
+            self.progress = dataclasses.replace(self.progress, iteration=done, seconds=self._seconds(), logs=logs)
+            self.checkpoints.save(self.progress, kind)
+
+    def _leave(self, done: int, number: int) -> None:
+        """Ends the process after a signal, with the state saved."""
+        self._save(done)
+        words = [word for word in sys.argv if word not in ("--resume", "--resume=true")]
+        command = shlex.join(["python", *words, "--resume"])
+        print(f"\n{signal.Signals(number).name} after {done:,} iterations; to go on: {command}", file=sys.stderr)
+        raise SystemExit(128 + number)
+
+    def _seconds(self) -> float:
+        """Returns the time since the run began, less what lay between its parts."""
+        return round(self.earlier + time.perf_counter() - self.began, 3)
+
+    def _layers(self) -> dict[str, float]:
+        """Returns each layer's drift, and the energy of what was folded last."""
+        return energy.layer_energies(self.rotated) | energy.layer_drifts(self.model.layers)
+
+    def _progress_bar(self) -> tqdm:
+        # a log file gets a line every half minute, a terminal a bar that moves
+        interval = 0.2 if sys.stderr.isatty() else 30
+        total, start, name = self.settings.iterations, self.progress.iteration, self.settings.method
+        return tqdm(desc=name, total=total, initial=start, unit="it", dynamic_ncols=True, mininterval=interval)
 
 
-def _with_progress(batches: Iterable[np.ndarray], settings: Settings) -> Iterable[np.ndarray]:
-    # a log file gets a line every half minute, a terminal a bar that moves
-    interval = 0.2 if sys.stderr.isatty() else 30
-    return tqdm(batches, desc=settings.method, total=settings.iterations, unit="it", dynamic_ncols=True, mininterval=interval)
+class _Interruption:
+    """Notes SIGTERM and SIGINT, which the loop then heeds, in place of ending at once; the second one does."""
 
+    signal: int | None = None
 
-def _select_device(settings: Settings) -> bool:
-    """Makes the GPU that was asked for the only one in sight, and returns whether to compile with XLA."""
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # its 10 bits of mantissa spoil the maps
-    gpus = tf.config.list_physical_devices("GPU")
-    number = settings.gpu_no
-    if number is not None and number >= len(gpus):
-        raise UserError(f"--gpu_no={number}: TensorFlow sees {len(gpus)} GPUs (numbered from 0)")
-    if gpus:
-        chosen = gpus[number or 0]
-        tf.config.set_visible_devices(chosen, "GPU")
-        tf.config.experimental.set_memory_growth(chosen, True)
-    return settings.jit == "on" or (settings.jit == "auto" and bool(gpus))
+    def __enter__(self):
+        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number: int, _) -> None:
+        self.signal = number
+        self.__exit__()
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
 
 def _peak_memory() -> float:

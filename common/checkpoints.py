@@ -1,0 +1,188 @@
+"""Checkpoints: all that a run needs to go on bit for bit, one file each, whole or not there at all.
+
+A checkpoint is NumPy's ``.npz``: every weight of the model, every variable of the optimizer and, as JSON, what else a
+run has to know. The order of the pictures, their augmentation and S-OPT's rows are functions of seed and iteration, so
+that no state of a random generator is needed.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import re
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from common.errors import UserError
+
+KEPT = 2  # of the checkpoints at even distances; the best is kept besides
+_NAME = re.compile(r"(checkpoint|best)_(\d{8})\.npz")
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Holds ``folder``, made if missing, for this process alone; the kernel lets go of it however the process ends.
+
+    Raises:
+        UserError: if ``folder`` cannot be written, or another process holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("a")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"another run is writing into --log_dir={folder}; give this one a folder of its own") from error
+    except OSError as error:
+        raise UserError(f"--log_dir={folder} cannot be written: {error.strerror}") from error
+    with file:
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        iteration: number of training steps done.
+        seconds: time taken by them.
+        test_accuracy: of the last test, if there was one.
+        best_accuracy: of all tests so far; -1 before the first.
+        logs: number of the run's log files, and the size of each in bytes.
+
+    Raises:
+        ValueError: for what cannot be that.
+    """
+
+    iteration: int = 0
+    seconds: float = 0.0
+    test_accuracy: float | None = None
+    best_accuracy: float = -1.0
+    logs: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        counts = [self.iteration, *self.logs.values()]
+        if not all(isinstance(n, int) and n >= 0 for n in counts) or not isinstance(self.seconds + self.best_accuracy, float):
+            raise ValueError("it does not say how far the run had come")
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        folder: where they lie; made with the first one.
+        variables: Keras variables, the same in the same order at every start of the run.
+        settings: by name, what must be alike for the run to go on from a checkpoint.
+    """
+
+    def __init__(self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object]):
+        self.folder, self.variables = folder, list(variables)
+        self.settings = json.loads(json.dumps(settings, default=str))  # as they are read back
+
+    def newest(self) -> pathlib.Path | None:
+        """Returns the checkpoint of the most iterations, sound or not."""
+        return next(iter(self._found()), None)
+
+    def _found(self, *kinds: str) -> list[pathlib.Path]:
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        named = [(int(m[2]), path) for path in found if (m := _NAME.fullmatch(path.name)) and (not kinds or m[1] in kinds)]
+        return [path for _, path in sorted(named, reverse=True)]
+
+    def save(self, progress: Progress, kind: str = "checkpoint") -> pathlib.Path:
+        """Writes a checkpoint of ``kind`` "checkpoint" or "best", and then takes away those of the kind that it replaces.
+
+        Raises:
+            UserError: if it cannot be written, or a weight is not finite; those that are there stay.
+        """
+        arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(self.variables)}
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise UserError(f"after iteration {progress.iteration - 1} a weight is not finite{self.last_words()}")
+        facts = json.dumps({"settings": self.settings, "progress": dataclasses.asdict(progress)})
+        path = self.folder / f"{kind}_{progress.iteration:08d}.npz"
+        written = path.with_suffix(".tmp")
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with written.open("wb") as file:
+                np.savez(file, facts=np.array(facts), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            written.replace(path)
+            folder = os.open(self.folder, os.O_RDONLY)
+            os.fsync(folder)  # the new name too
+            os.close(folder)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                written.unlink()
+            raise UserError(f"{path} cannot be written: {error.strerror or error}{self.last_words()}") from error
+        for old in self._found(kind)[KEPT if kind == "checkpoint" else 1 :]:
+            old.unlink()
+        return path
+
+    def last_words(self) -> str:
+        """Returns what to add to the message that ends a run."""
+        newest = self.newest()
+        return f"; the last good checkpoint is {newest}, and --resume goes on from it" if newest else "; there is no checkpoint"
+
+    def restore(self) -> Progress:
+        """Sets the variables from the newest sound checkpoint and returns how far it had come. Names the damaged ones on stderr.
+
+        Raises:
+            UserError: if there is none, or it is one of other settings.
+        """
+        for path in self._found():
+            try:
+                facts, arrays = _read(path, [(variable.shape, variable.dtype) for variable in self.variables], self._check)
+            except _Unsound as error:
+                print(f"warning: {path} is damaged ({error}); trying the one before it", file=sys.stderr)
+                continue
+            for variable, array in zip(self.variables, arrays, strict=True):
+                variable.assign(array)
+            return Progress(**facts["progress"])
+        what = "no sound checkpoint" if self.newest() else "no checkpoint"
+        raise UserError(f"--resume: there is {what} in {self.folder}")
+
+    def _check(self, path: pathlib.Path, settings: dict) -> None:
+        for name in self.settings | settings:
+            there, here = settings.get(name), self.settings.get(name)
+            if there != here:
+                raise UserError(f"--resume: {path} is of {name} {_words(there)}, and this run of {name} {_words(here)}")
+
+
+def _words(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class _Unsound(Exception):  # noqa: N818 (what it says of the file)
+    """A file that is not, or no longer, what `Checkpoints.save` wrote; its message is the reason."""
+
+
+def _read(path: pathlib.Path, expected: Sequence[tuple], check) -> tuple[dict, list[np.ndarray]]:
+    """Returns the facts and the arrays of a checkpoint, which may be anything; ``check`` is given its settings first."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # stored, not compressed: what a member claims to hold is there, so that no small file unpacks to a large one
+            members = archive.infolist()
+            if (
+                any(m.compress_type != zipfile.ZIP_STORED for m in members)
+                or sum(m.file_size for m in members) > path.stat().st_size
+            ):
+                raise _Unsound("its members are not stored")
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(str(file["facts"]))
+            check(path, facts["settings"])
+            Progress(**facts["progress"])
+            arrays = [file[f"{i:04d}"] for i in range(len(expected))]
+    except (UserError, _Unsound):
+        raise
+    except Exception as error:  # a damaged file makes the readers of zip, npy and JSON raise whatever they like
+        raise _Unsound(" ".join(str(error).split())[:100] or type(error).__name__) from error
+    for array, (shape, dtype) in zip(arrays, expected, strict=True):
+        if array.shape != tuple(shape) or array.dtype.name != dtype:
+            raise _Unsound(
+                f"a weight of shape {list(array.shape)} and {array.dtype.name} where {list(shape)} and {dtype} belongs"
+            )
+    return facts, arrays

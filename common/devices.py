@@ -1,0 +1,134 @@
+"""The devices that a run trains on: one, all of this machine's, or those of several machines."""
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from common.errors import UserError
+from common.flags import Settings
+
+
+def strategy_for(settings: Settings) -> tf.distribute.Strategy:
+    """Returns the strategy that ``--distribute`` asks for; with "none", the GPU that was asked for is the only one in sight.
+
+    Raises:
+        UserError: for devices that are not there, or workers that do not come.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    number = settings.gpu_no
+    if number is not None and number >= len(gpus):
+        raise UserError(f"--gpu_no={number}: TensorFlow sees {len(gpus)} GPUs (numbered from 0)")
+    if number is not None and settings.distribute == "mirrored":
+        raise UserError("--distribute=mirrored takes all GPUs; --gpu_no names one")
+    if gpus and settings.distribute != "mirrored":
+        tf.config.set_visible_devices(gpus[number or 0], "GPU")
+    if settings.distribute == "none":
+        return tf.distribute.get_strategy()
+    if settings.distribute == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    workers, index = _cluster()
+    await_workers(workers, index, settings.worker_timeout)
+    with _deadline(settings.worker_timeout):
+        return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def uses_xla(settings: Settings) -> bool:
+    """Returns whether to compile with XLA.
+
+    Raises:
+        UserError: where it was asked for and cannot be.
+    """
+    if settings.distribute != "none":
+        if settings.jit == "on":
+            raise UserError("--jit=on compiles for one device; with --distribute leave it off")
+        return False
+    return settings.jit == "on" or (settings.jit == "auto" and bool(tf.config.get_visible_devices("GPU")))
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether this process is the one that writes the results."""
+    return not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or strategy.cluster_resolver.task_id == 0
+
+
+def _cluster() -> tuple[list[tuple[str, int]], int]:
+    """Returns host and port of each worker, and which of them this is, from TF_CONFIG."""
+    form = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        config = json.loads(os.environ["TF_CONFIG"])
+        pairs = [address.rsplit(":", 1) for address in config["cluster"]["worker"]]
+        workers = [(host.strip("[]"), int(port)) for host, port in pairs]
+        index = config["task"]["index"]
+        if config["task"]["type"] != "worker" or set(config["cluster"]) != {"worker"} or index not in range(len(workers)):
+            raise ValueError
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"--distribute=multi_worker needs the environment variable TF_CONFIG, such as {form}") from error
+    return workers, index
+
+
+def await_workers(workers: list[tuple[str, int]], index: int, timeout: float) -> None:
+    """Returns once every worker has answered at its address.
+
+    TensorFlow's own constructor waits for them for ten minutes or more and hears no signal meanwhile. So each process
+    first listens at its own address, and calls at the others', until all have been there.
+
+    Args:
+        workers: host and port of each.
+        index: which of them this process is.
+        timeout: seconds.
+
+    Raises:
+        UserError: naming those that did not come.
+    """
+    missing = {worker for i, worker in enumerate(workers) if i != index}
+    host, port = workers[index]
+    end = time.monotonic() + timeout
+    try:
+        listener = socket.create_server(("", port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UserError(f"worker {index} cannot listen at port {port}: {error.strerror}") from error
+    with listener, selectors.DefaultSelector() as selector:
+        listener.setblocking(False)
+        selector.register(listener, selectors.EVENT_READ)
+        print(f"worker {index} of {len(workers)}: waiting for the others for up to {timeout:g} s", file=sys.stderr)
+        while missing:
+            if time.monotonic() > end:
+                names = ", ".join(f"{h}:{p}" for h, p in sorted(missing))
+                raise UserError(f"--worker_timeout: no answer from {names} within {timeout:g} s")
+            for worker in list(missing):
+                with contextlib.suppress(OSError), socket.create_connection(worker, timeout=1):
+                    missing.discard(worker)
+            for _ in selector.select(timeout=0.2):
+                listener.accept()[0].close()
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Ends the process if the block takes longer: for calls into TensorFlow that neither return nor hear signals."""
+
+    def end() -> None:
+        print(
+            f"\n--worker_timeout: the workers were there, but have not joined within {seconds:g} s", file=sys.stderr, flush=True
+        )
+        os._exit(2)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)
