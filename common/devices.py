@@ -70,7 +70,8 @@ def _cluster() -> tuple[list[tuple[str, int]], int]:
         pairs = [address.rsplit(":", 1) for address in config["cluster"]["worker"]]
         workers = [(host.strip("[]"), int(port)) for host, port in pairs]
         index = config["task"]["index"]
-        if config["task"]["type"] != "worker" or set(config["cluster"]) != {"worker"} or index not in range(len(workers)):
+        sound = all(0 < port < 65_536 for _, port in workers) and index in range(len(workers))
+        if not sound or config["task"]["type"] != "worker" or set(config["cluster"]) != {"worker"}:
             raise ValueError
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"--distribute=multi_worker needs the environment variable TF_CONFIG, such as {form}") from error

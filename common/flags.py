@@ -6,12 +6,15 @@ import pathlib
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from common.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAGS = flags.FLAGS
+FLAGS.set_default(
+    "verbosity", logging.WARNING
+)  # warnings; absl's INFO has a line of TensorFlow's for every exchange between devices
 
 flags.DEFINE_enum("dataset", "cifar100", ["cifar100", "cifar10", "digits"], "what to train on; digits needs no download")
 flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set lies, or is downloaded to")

@@ -58,7 +58,7 @@ class Method:
 def make_train_step(
     method: Method, model: keras.Model, optimizer: keras.optimizers.Optimizer, jit: bool = False
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns ``step(images, labels)``, which updates the model once; what `tf.distribute.Strategy.run` takes.
+    """Returns ``step(images, labels)``, a `tf.function` that updates the model once.
 
     It takes ``images [batch, 32, 32, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``, and returns the
     scalars fit, reg, acc and penalty (of the layers' own losses) of the batch before the update. On several replicas
@@ -99,7 +99,8 @@ def _make_steps(
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         if share < batch_size:
             picks = tf.slice(picks, [replica * share, 0], [share, 4])
-        return step(datasets.augment(images, picks), tf.gather(labels, picks[:, 0]))
+        # not the tf.function, within which replicas cannot meet
+        return step.python_function(datasets.augment(images, picks), tf.gather(labels, picks[:, 0]))
 
     def one(picks: tf.Tensor) -> dict[str, tf.Tensor]:
         figures = strategy.run(replica_step, (picks,))
@@ -153,7 +154,7 @@ def train(settings: Settings, method: Method) -> float:
         except OSError as error:
             raise UserError(f"--log_dir={settings.log_dir} cannot be written: {error.strerror or error}") from error
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-            raise UserError(f"another worker is gone: {error.message.splitlines()[0]}; start all with --resume") from error
+            raise UserError(f"a worker is gone ({type(error).__name__}); to go on, start all with --resume") from error
         except tf.errors.ResourceExhaustedError as error:
             raise UserError(f"not enough memory: {error.message.splitlines()[0]}") from error
 

@@ -1,0 +1,205 @@
+"""Several devices and several processes train as one."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from common import devices
+from common.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+METHODS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+
+# one process can have two logical CPUs, if it asks before it uses any
+TWO_REPLICAS = """
+import csv, dataclasses, importlib, pathlib, sys
+import keras, numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+keras.config.set_dtype_policy("float64")
+keras.config.set_floatx("float64")
+from common import devices, training
+from common.flags import Settings
+
+name, folder = sys.argv[1:]
+method = importlib.import_module(f"{name}.architecture").METHOD
+if method.episode_length:
+    method = dataclasses.replace(method, episode_length=3)
+fits = []
+for distribute in ("none", "mirrored"):
+    log = pathlib.Path(folder) / distribute
+    log.mkdir()
+    settings = Settings(
+        method=name, dataset="digits", data_dir=log, backbone="cnn6", widths=(8, 8, 8, 8), iterations=7, batch_size=32,
+        base_lr=0.1, seed=0, gpu_no=None, jit="off", log_dir=log, log_every=1, eval_every=100, checkpoint_every=100,
+        resume=False, steps_per_execution=None, distribute=distribute, worker_timeout=10.0, deterministic=False,
+    )
+    strategy = devices.strategy_for(settings)
+    with strategy.scope():
+        run = training._Run(settings, method, writes=True)
+        run.finish()
+    with (log / "metrics.csv").open() as file:
+        fits.append([float(row["fit"]) for row in csv.DictReader(file) if row["fit"]])
+assert strategy.num_replicas_in_sync == 2
+for variable in [*run.model.variables, *run.optimizer.variables]:
+    first, second = variable.value.values
+    np.testing.assert_array_equal(first, second, variable.path)
+np.testing.assert_allclose(fits[0], fits[1], rtol=1e-9)
+print("deviation", np.abs(np.divide(*fits) - 1).max(), "of", len(fits[0]), "losses,", len(run.model.variables), "weights equal")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_two_replicas_give_the_losses_of_one_device(method, tmp_path):
+    """The same global batch, normalized as one: in float64, so that nothing but a mistake can show. All weights, OGD's
+    state and S-OPT's rows among them, are equal on both replicas."""
+    command = [sys.executable, "-c", TWO_REPLICAS, method, str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    print(re.search("deviation .*", result.stdout)[0])
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def worker(index: int, ports: list[int], log_dir: pathlib.Path, *flags: str) -> subprocess.Popen:
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    small = [
+        "--dataset=digits",
+        "--widths=8,8,8,8",
+        "--batch_size=32",
+        "--log_every=1",
+        "--eval_every=10",
+        "--checkpoint_every=5",
+    ]
+    command = [sys.executable, "train.py", *small, "--distribute=multi_worker", f"--log_dir={log_dir}", *flags]
+    environment = os.environ | {"TF_CONFIG": json.dumps(config)}
+    output = (log_dir.parent / f"worker_{index}.txt").open("w")
+    return subprocess.Popen(command, cwd=ROOT / "opt_gs", env=environment, stdout=output, stderr=subprocess.STDOUT)
+
+
+def both(ports, log_dir, *flags: str) -> list[subprocess.Popen]:
+    log_dir.parent.mkdir(exist_ok=True)
+    return [worker(i, ports, log_dir, *flags) for i in range(2)]
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_survive_a_restart(tmp_path):
+    """Both are killed in the middle and started again: the logs are those of workers that were not killed."""
+    logs = []
+    for kill in (False, True):
+        log = tmp_path / str(kill) / "log"
+        flags = ["--iterations=30", "--worker_timeout=60"]
+        running = both(free_ports(2), log, *flags)
+        if kill:
+            end = time.monotonic() + 120
+            while not (log / "checkpoints" / "checkpoint_00000010.npz").exists():
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            assert [process.poll() for process in running] == [None, None]
+            for process in running:
+                process.kill()
+            assert [process.wait() for process in running] == [-signal.SIGKILL] * 2
+            running = both(free_ports(2), log, *flags, "--resume")
+        output = [log.parent / f"worker_{i}.txt" for i in range(2)]
+        assert [process.wait(timeout=200) for process in running] == [0, 0], output[0].read_text() + output[1].read_text()
+        if kill:
+            done = [int(re.search(r"going on after (\d+) iterations", path.read_text())[1]) for path in output]
+            assert 0 < done[0] == done[1] < 30
+        assert not (log / "log_train_01.txt").exists()  # one of the two writes
+        logs.append([(log / f"log_{kind}_00.txt").read_text() for kind in ("train", "test")])
+    assert logs[0] == logs[1]
+    assert len(logs[0][0].splitlines()) == 29
+    fits = [float(fit) for fit in re.findall("fit=([^,]+)", logs[0][0])]
+    assert fits[-1] < fits[0]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_lost_ends_the_others_with_a_message(tmp_path):
+    log = tmp_path / "run" / "log"
+    running = both(free_ports(2), log, "--iterations=3000")
+    end = time.monotonic() + 120
+    while not (log / "checkpoints" / "checkpoint_00000005.npz").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    running[1].kill()
+    running[1].wait()
+    assert running[0].wait(timeout=120) == 2
+    last = (log.parent / "worker_0.txt").read_text().splitlines()[-1]
+    assert "a worker is gone" in last
+    assert "--resume" in last
+
+
+def test_a_worker_that_never_comes_ends_the_wait_with_a_message(tmp_path):
+    log = tmp_path / "run" / "log"
+    log.parent.mkdir()
+    ports, start = free_ports(2), time.monotonic()
+    assert worker(0, ports, log, "--worker_timeout=2").wait(timeout=100) == 2
+    assert time.monotonic() - start < 60  # TensorFlow's own wait is ten minutes
+    last = (log.parent / "worker_0.txt").read_text().splitlines()[-1]
+    assert last == f"opt_gs/train.py: --worker_timeout: no answer from 127.0.0.1:{ports[1]} within 2 s"
+    assert not log.exists()
+
+
+def test_workers_find_each_other_in_any_order():
+    workers = [("127.0.0.1", port) for port in free_ports(3)]
+    threads = [threading.Thread(target=devices.await_workers, args=(workers, i, 20), daemon=True) for i in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.3)
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_missing_worker_is_named():
+    workers = [("127.0.0.1", port) for port in free_ports(2)]
+    with pytest.raises(UserError, match=f"no answer from 127.0.0.1:{workers[1][1]} within 0.5 s"):
+        devices.await_workers(workers, 0, 0.5)
+    with socket.create_server(workers[0]), pytest.raises(UserError, match="worker 0 cannot listen"):
+        devices.await_workers(workers, 0, 0.5)
+
+
+TASK = {"type": "worker", "index": 0}
+BAD_CONFIGS = [
+    "",
+    "[]",
+    "{",
+    json.dumps({"cluster": {"worker": ["localhost:1"]}}),
+    json.dumps({"cluster": {"worker": ["localhost:1"]}, "task": TASK | {"index": 1}}),
+    json.dumps({"cluster": {"worker": ["localhost:1"]}, "task": TASK | {"index": "first"}}),
+    json.dumps({"cluster": {"worker": ["localhost"]}, "task": TASK}),
+    json.dumps({"cluster": {"worker": ["localhost:one"]}, "task": TASK}),
+    json.dumps({"cluster": {"worker": ["localhost:1"], "ps": ["localhost:2"]}, "task": TASK}),
+    json.dumps({"cluster": {"worker": "localhost:1"}, "task": TASK}),
+    json.dumps({"cluster": {"worker": ["localhost:99999"]}, "task": TASK}),
+]
+
+
+@pytest.mark.parametrize("config", BAD_CONFIGS)
+def test_a_bad_cluster_is_refused_with_an_example(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UserError, match="TF_CONFIG, such as"):
+        devices._cluster()
+
+
+def test_no_cluster_is_refused_with_an_example(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(UserError, match="TF_CONFIG, such as"):
+        devices._cluster()
