@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
+from common.orthogonal import matmul
+
 
 @keras.saving.register_keras_serializable(package="opt")
 def smoothed_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.01, offset: float = 1e-4) -> tf.Tensor:
@@ -59,7 +61,7 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
 
     def __call__(self, rotation: tf.Tensor) -> tf.Tensor:
         rotation = tf.convert_to_tensor(rotation)
-        gap = tf.matmul(rotation, rotation, transpose_b=True) - tf.eye(rotation.shape[-1], dtype=rotation.dtype)
+        gap = matmul(rotation, rotation, transpose_b=True) - tf.eye(rotation.shape[-1], dtype=rotation.dtype)
         square = tf.reduce_sum(tf.square(gap))
         away = square > 0
         # the inner where keeps sqrt's infinite derivative at 0 out of the gradient

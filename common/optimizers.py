@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from common.orthogonal import matmul
+
 # iterations 30,000, 50,000 and 65,000 of 75,000
 DROPS = (30 / 75, 50 / 75, 65 / 75)
 
@@ -129,17 +131,17 @@ class OGD(Momentum):
         rate = tf.cast(rate(self.iterations), variable.dtype) if callable(rate) else tf.constant(rate, variable.dtype)
         x = tf.convert_to_tensor(variable)
         m = self.rotation_momentum * tf.convert_to_tensor(self.momentums[index]) - tf.cast(gradient, variable.dtype)
-        mxt = tf.matmul(m, x, transpose_b=True)
-        a = mxt - tf.matmul(x, tf.matmul(x, mxt, transpose_a=True)) / 2
+        mxt = matmul(m, x, transpose_b=True)
+        a = mxt - matmul(x, matmul(x, mxt, transpose_a=True)) / 2
         w = a - tf.transpose(a)
-        m = tf.matmul(w, x)
+        m = matmul(w, x)
         rate = tf.minimum(rate, 1 / (tf.norm(w) + 1e-8))
         y = x + rate * m
         for _ in range(2):
-            y = x + rate / 2 * tf.matmul(w, x + y)
+            y = x + rate / 2 * matmul(w, x + y)
         if self.reorthogonalize_every:
             due = (self.iterations + 1) % self.reorthogonalize_every == 0
-            y = tf.cond(due, lambda: y - tf.matmul(y, tf.matmul(y, y, transpose_a=True) - _identity_like(y)) / 2, lambda: y)
+            y = tf.cond(due, lambda: y - matmul(y, matmul(y, y, transpose_a=True) - _identity_like(y)) / 2, lambda: y)
         self.assign(self.momentums[index], m)
         self.assign(variable, y)
 

@@ -8,8 +8,9 @@ All are pure functions of tensors: batched, differentiable once, and traceable w
 float32 and float64; float16 and bfloat16 are computed in float32 and rounded at the end, since at their
 precision no matrix is orthogonal to any use. Orthogonality, max |Q^T Q - I|, is within 10 n eps.
 
-TensorFlow multiplies float32 in TF32 on recent GPUs, with 10 bits of mantissa: whoever trains there should call
-``tf.config.experimental.enable_tensor_float_32_execution(False)``, as common.training does.
+TensorFlow multiplies float32 in TF32 on recent GPUs, with 10 bits of mantissa, in which no map is orthogonal to more than
+three digits. Under XLA the products in here are kept out of that (`matmul`); without it, whoever trains on a GPU should
+call ``tf.config.experimental.enable_tensor_float_32_execution(False)``, as common.training does.
 """
 
 import functools
@@ -17,6 +18,8 @@ import math
 from collections.abc import Callable
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.compiler.xla import xla_data_pb2 as protocol
 
 Map = Callable[[tf.Tensor], tf.Tensor]
 
@@ -33,7 +36,7 @@ def product(orthogonalize: Map, w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
         ``[..., n, c]``, of that dtype.
     """
     own = getattr(orthogonalize, "product", None)
-    return own(w, neurons) if own is not None else tf.matmul(orthogonalize(w), neurons)
+    return own(w, neurons) if own is not None else matmul(orthogonalize(w), neurons)
 
 
 def _widened(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -53,6 +56,33 @@ def _widened(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     return widened
 
 
+def _is_compiled() -> bool:
+    """Returns whether what is being traced will be compiled by XLA, which has loops in place of LAPACK."""
+    return tf.__internal__.get_enclosing_xla_context() is not None
+
+
+def matmul(a: tf.Tensor, b: tf.Tensor, transpose_a: bool = False, transpose_b: bool = False) -> tf.Tensor:
+    """Returns the product of ``a [..., m, k]`` and ``b [..., k, n]``, as `tf.matmul`; under XLA never in TF32."""
+    if not _is_compiled():
+        return tf.matmul(a, b, transpose_a, transpose_b)
+    return _exact_product(_transpose(a) if transpose_a else a, _transpose(b) if transpose_b else b)
+
+
+@tf.custom_gradient
+def _exact_product(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    rank = a.shape.rank
+    batch = range(rank - 2)
+    dimensions = protocol.DotDimensionNumbers(
+        lhs_contracting_dimensions=[rank - 1],
+        rhs_contracting_dimensions=[rank - 2],
+        lhs_batch_dimensions=batch,
+        rhs_batch_dimensions=batch,
+    )
+    highest = protocol.PrecisionConfig(operand_precision=[protocol.PrecisionConfig.HIGHEST] * 2)
+    product = xla.dot_general(a, b, dimensions, highest)
+    return product, lambda g: (_exact_product(g, _transpose(b)), _exact_product(_transpose(a), g))
+
+
 def _transpose(x: tf.Tensor) -> tf.Tensor:
     return tf.linalg.matrix_transpose(x)
 
@@ -70,11 +100,6 @@ def _largest(x: tf.Tensor) -> tf.Tensor:
 # Gram-Schmidt and Householder: one factorization w = L Q serves both, L lower triangular with a positive diagonal
 
 
-def _is_compiled() -> bool:
-    """Returns whether what is being traced will be compiled by XLA, which has loops in place of LAPACK."""
-    return tf.__internal__.get_enclosing_xla_context() is not None
-
-
 def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns ``Q @ neurons`` of ``w = L Q``, or Q itself without ``neurons``."""
 
@@ -84,9 +109,9 @@ def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
         k = _times(q, *neurons)
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            dq = tf.matmul(g, *neurons, transpose_b=True) if neurons else g
-            dw = _pulled_back(q, lower, dq, tf.matmul(g, k, transpose_b=True))
-            return (dw, tf.matmul(q, g, transpose_a=True)) if neurons else (dw,)
+            dq = matmul(g, *neurons, transpose_b=True) if neurons else g
+            dw = _pulled_back(q, lower, dq, matmul(g, k, transpose_b=True))
+            return (dw, matmul(q, g, transpose_a=True)) if neurons else (dw,)
 
         return k, gradient
 
@@ -108,9 +133,9 @@ def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
         q, lower = q * signs[..., tf.newaxis], lower * signs[..., tf.newaxis, :]
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            turned_g = tf.matmul(q, g)
-            dq = tf.matmul(*neurons, g, transpose_b=True) if neurons else _transpose(g)
-            between = tf.matmul(*neurons, turned_g, transpose_b=True) if neurons else _transpose(turned_g)
+            turned_g = matmul(q, g)
+            dq = matmul(*neurons, g, transpose_b=True) if neurons else _transpose(g)
+            between = matmul(*neurons, turned_g, transpose_b=True) if neurons else _transpose(turned_g)
             dw = _transpose(_pulled_back(q, lower, dq, between))
             return (dw, turned_g) if neurons else (dw,)
 
@@ -120,7 +145,7 @@ def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
 
 
 def _times(q: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
-    return tf.matmul(q, *neurons) if neurons else q
+    return matmul(q, *neurons) if neurons else q
 
 
 def _pulled_back(q: tf.Tensor, lower: tf.Tensor, dq: tf.Tensor, between: tf.Tensor) -> tf.Tensor:
@@ -131,12 +156,12 @@ def _pulled_back(q: tf.Tensor, lower: tf.Tensor, dq: tf.Tensor, between: tf.Tens
     Where w is singular to working precision the diagonal of L is held at eps * max |L|, which keeps dw finite.
     """
     half = _halved_lower(between)
-    numerator = dq - tf.matmul(half + _transpose(half), q)
+    numerator = dq - matmul(half + _transpose(half), q)
     pivots = tf.linalg.diag_part(lower)
     least = tf.maximum(tf.abs(pivots), _epsilon(q.dtype) * _largest(lower)[..., 0])
     lower = tf.linalg.set_diag(lower, tf.where(pivots < 0, -least, least))
     if _is_compiled():
-        return tf.matmul(_lower_inverse(lower), numerator, transpose_a=True)
+        return matmul(_lower_inverse(lower), numerator, transpose_a=True)
     return tf.linalg.triangular_solve(lower, numerator, adjoint=True)
 
 
@@ -171,23 +196,23 @@ def _by_panels(w: tf.Tensor, width: int = 96) -> tuple[tf.Tensor, tf.Tensor, tf.
     for start in range(0, n, width):
         p = w[..., start : start + width, :]
         count = p.shape[-2]
-        off = tf.matmul(p, q, transpose_b=True)
-        wide = tf.cast(p - tf.matmul(off, q), tf.float64)
-        gram = tf.matmul(wide, wide, transpose_b=True)
+        off = matmul(p, q, transpose_b=True)
+        wide = tf.cast(p - matmul(off, q), tf.float64)
+        gram = matmul(wide, wide, transpose_b=True)
         # lifted, for TensorFlow's Cholesky ends the program at a singular matrix
         diagonal = tf.linalg.diag_part(gram)
         lift = n * _epsilon(tf.float64) * tf.reduce_sum(diagonal, axis=-1, keepdims=True) + 1e-300
         factor = tf.linalg.cholesky(tf.linalg.set_diag(gram, diagonal + lift))
         inverse = tf.linalg.triangular_solve(factor, tf.eye(count, batch_shape=batch, dtype=tf.float64))
-        p, factor = tf.cast(tf.matmul(inverse, wide), w.dtype), tf.cast(factor, w.dtype)
+        p, factor = tf.cast(matmul(inverse, wide), w.dtype), tf.cast(factor, w.dtype)
 
         both = tf.concat([q, p], axis=-2)
-        s, e = tf.split(tf.matmul(p, both, transpose_b=True), [start, count], axis=-1)
+        s, e = tf.split(matmul(p, both, transpose_b=True), [start, count], axis=-1)
         e -= tf.eye(count, dtype=w.dtype)
         losses.append(tf.norm(tf.concat([s, e], axis=-1), axis=[-2, -1]))
         d = _halved_lower(e)
-        q = tf.concat([q, p - tf.matmul(tf.concat([s, d], axis=-1), both)], axis=-2)
-        row = [off + tf.matmul(factor, s), factor + tf.matmul(factor, d)]
+        q = tf.concat([q, p - matmul(tf.concat([s, d], axis=-1), both)], axis=-2)
+        row = [off + matmul(factor, s), factor + matmul(factor, d)]
         rows.append(tf.concat([*row, tf.zeros_like(w[..., :count, start + count :])], axis=-1))
     return q, tf.concat(rows, axis=-2), tf.reduce_max(tf.stack(losses), axis=0)
 
@@ -231,13 +256,13 @@ def _by_reflections(w: tf.Tensor, block: int = 8) -> tuple[tf.Tensor, tf.Tensor,
             head = tf.reduce_sum(x * unit, axis=[-2, -1], keepdims=True)
             v = tf.where(length > 0, x + tf.where(head < 0, -length, length) * unit, unit)
             v /= tf.norm(v, axis=[-2, -1], keepdims=True)
-            panel -= 2 * v * tf.matmul(v, panel, transpose_a=True)
+            panel -= 2 * v * matmul(v, panel, transpose_a=True)
             vectors.append(v)
         v = tf.concat(vectors, axis=-1)
-        lower = tf.linalg.band_part(tf.matmul(v, v, transpose_a=True), -1, 0)  # |v| = 1: a diagonal of ones
+        lower = tf.linalg.band_part(matmul(v, v, transpose_a=True), -1, 0)  # |v| = 1: a diagonal of ones
         t = _lower_inverse(lower - tf.eye(block, dtype=w.dtype) / 2)  # T^T
-        a -= tf.matmul(v, tf.matmul(t, tf.matmul(v, a, transpose_a=True)))
-        q -= tf.matmul(tf.matmul(tf.matmul(q, v), t, transpose_b=True), v, transpose_b=True)
+        a -= matmul(v, matmul(t, matmul(v, a, transpose_a=True)))
+        q -= matmul(matmul(matmul(q, v), t, transpose_b=True), v, transpose_b=True)
         return i + 1, a, q
 
     start = [0, a, tf.eye(size, batch_shape=batch, dtype=w.dtype)]
@@ -257,7 +282,7 @@ def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
     while size < lower.shape[-1]:
         block = tf.range(lower.shape[-1]) // size
         between = (block[:, tf.newaxis] == block + 1) & (block % 2 == 0)
-        inverse -= tf.matmul(inverse, tf.matmul(lower * tf.cast(between, lower.dtype), inverse))
+        inverse -= matmul(inverse, matmul(lower * tf.cast(between, lower.dtype), inverse))
         size *= 2
     return inverse
 
@@ -344,17 +369,17 @@ def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     @tf.custom_gradient
     def polar(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         s, u, v = tf.linalg.svd(w)
-        right = tf.matmul(v, *neurons, transpose_a=True) if neurons else _transpose(v)  # V^T F
+        right = matmul(v, *neurons, transpose_a=True) if neurons else _transpose(v)  # V^T F
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            left = tf.matmul(u, g, transpose_a=True)
-            turned = tf.matmul(left, right, transpose_b=True)  # U^T dQ V, with dQ = G F^T
+            left = matmul(u, g, transpose_a=True)
+            turned = matmul(left, right, transpose_b=True)  # U^T dQ V, with dQ = G F^T
             sums = s[..., :, tf.newaxis] + s[..., tf.newaxis, :]
             sums = tf.maximum(sums, _epsilon(s.dtype) * _largest(sums))
-            dw = tf.matmul(u, tf.matmul((turned - _transpose(turned)) / sums, v, transpose_b=True))
-            return (dw, tf.matmul(v, left)) if neurons else (dw,)
+            dw = matmul(u, matmul((turned - _transpose(turned)) / sums, v, transpose_b=True))
+            return (dw, matmul(v, left)) if neurons else (dw,)
 
-        return tf.matmul(u, right), gradient
+        return matmul(u, right), gradient
 
     return polar(w, *neurons)
 
@@ -379,7 +404,7 @@ def _scales(dtype: tf.DType) -> list[float]:
 def _spectral_bound(w: tf.Tensor) -> tf.Tensor:
     """Returns a bound on the largest singular value, ``[..., 1, 1]``: the fourth root of |w^T w|_F^2."""
     largest = _largest(w)
-    gram = tf.matmul(w / largest, w / largest, transpose_a=True)
+    gram = matmul(w / largest, w / largest, transpose_a=True)
     bound = largest * tf.sqrt(tf.norm(gram, axis=[-2, -1], keepdims=True))
     return tf.where(bound > 0, bound, tf.ones_like(bound))
 
@@ -391,13 +416,13 @@ def _polar_by_products(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
 
     def trip(i: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         a = scales[i]
-        return i + 1, a / 2 * (3 * x - a**2 * tf.matmul(x, tf.matmul(x, x, transpose_a=True)))
+        return i + 1, a / 2 * (3 * x - a**2 * matmul(x, matmul(x, x, transpose_a=True)))
 
     _, q = tf.while_loop(lambda *_: True, trip, [0, w / _spectral_bound(w)], maximum_iterations=len(steps))
 
     def gradient(dq: tf.Tensor) -> tf.Tensor:
-        k = tf.matmul(q, dq, transpose_a=True)
-        return tf.matmul(q, _lyapunov(tf.matmul(q, w, transpose_a=True), k - _transpose(k)))
+        k = matmul(q, dq, transpose_a=True)
+        return matmul(q, _lyapunov(matmul(q, w, transpose_a=True), k - _transpose(k)))
 
     return q, gradient
 
@@ -415,9 +440,9 @@ def _lyapunov(p: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
 
     def trip(i: tf.Tensor, p: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         a = scales[i]
-        square, mixed = tf.matmul(p, p), tf.matmul(p, k)
-        cube_corner = tf.matmul(p, mixed + _transpose(mixed)) + tf.matmul(k, square)
-        return i + 1, a / 2 * (3 * p - a**2 * tf.matmul(p, square)), a / 2 * (3 * k - a**2 * cube_corner)
+        square, mixed = matmul(p, p), matmul(p, k)
+        cube_corner = matmul(p, mixed + _transpose(mixed)) + matmul(k, square)
+        return i + 1, a / 2 * (3 * p - a**2 * matmul(p, square)), a / 2 * (3 * k - a**2 * cube_corner)
 
     _, _, twice = tf.while_loop(lambda *_: True, trip, [0, p, k / bound], maximum_iterations=len(steps))
     return twice / 2
@@ -442,7 +467,7 @@ def cayley(w: tf.Tensor) -> tf.Tensor:
     identity = tf.eye(w.shape[-1], batch_shape=tf.shape(w)[:-2], dtype=w.dtype)
     q = _cayley(w, identity)
     # LU leaves an error of eps |S|, which one Newton-Schulz step squares
-    return q + tf.matmul(q, identity - tf.matmul(q, q, transpose_a=True)) / 2
+    return q + matmul(q, identity - matmul(q, q, transpose_a=True)) / 2
 
 
 def _cayley(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
@@ -487,7 +512,7 @@ def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         z = tf.linalg.triangular_solve(lu, g, lower=False, adjoint=True)
         z = tf.linalg.triangular_solve(lower, z, adjoint=True)
         z = tf.gather(z, tf.argsort(permutation), axis=-2, batch_dims=rank)
-        return _skew_gradient(2 * tf.matmul(z, y, transpose_b=True)), 2 * z - g
+        return _skew_gradient(2 * matmul(z, y, transpose_b=True)), 2 * z - g
 
     return 2 * y - f, gradient
 
@@ -500,11 +525,11 @@ def _cayley_by_products(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable
     (I + Q) / 2.
     """
     u = _polar_by_products(tf.eye(w.shape[-1], dtype=w.dtype) + _skew(w))
-    k = tf.matmul(u, tf.matmul(u, f))
+    k = matmul(u, matmul(u, f))
 
     def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        back = tf.matmul(u, tf.matmul(u, g, transpose_a=True), transpose_a=True)
-        return _skew_gradient(tf.matmul(g + back, f + k, transpose_b=True) / 2), back
+        back = matmul(u, matmul(u, g, transpose_a=True), transpose_a=True)
+        return _skew_gradient(matmul(g + back, f + k, transpose_b=True) / 2), back
 
     return k, gradient
 

@@ -165,7 +165,8 @@ class _Run:
     def __init__(self, settings: Settings, method: Method, writes: bool):
         self.settings, self.method, self.writes = settings, method, writes
         jit = devices.uses_xla(settings)
-        tf.config.experimental.enable_tensor_float_32_execution(False)  # its 10 bits of mantissa spoil the maps
+        # its 10 bits of mantissa spoil the maps; under XLA those are kept out of it one by one, and convolutions may have it
+        tf.config.experimental.enable_tensor_float_32_execution(jit)
         self.data = data = datasets.load(settings.dataset, settings.data_dir)
         print(data, flush=True)
         count = len(data.train_labels)

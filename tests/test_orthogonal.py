@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -227,6 +228,59 @@ def test_any_callable_can_stand_in_a_maps_place():
     w, f = np.eye(4), np.ones((4, 2))
     np.testing.assert_array_equal(orthogonal.product(lambda w: -w, w, f), -f)
     np.testing.assert_array_equal(orthogonal.product(orthogonal.identity, 3 * w, f), 3 * f)
+
+
+# Under XLA
+
+
+def compiled(function, w, f, stage: str) -> str:
+    """Returns the HLO of function(w, f) and its gradients."""
+
+    @tf.function(jit_compile=True)
+    def run(w, f):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            value = function(w, f)
+        return value, tape.gradient(value, w)
+
+    return run.experimental_get_compiler_ir(w, f)(stage=stage)
+
+
+def trips(hlo: str) -> int:
+    """Returns the number of trips of all loops together; each must have a number that is known."""
+    loops = re.findall(r" while\(.*", hlo)
+    counts = [re.search(r'known_trip_count":\{"n":"(\d+)"', loop) for loop in loops]
+    assert all(counts)
+    return sum(int(count[1]) for count in counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [144, 576])
+@each_map
+def test_no_factorization_loop_under_xla(name, n):
+    """At most n / 2 trips forward and backward, where a factorization column by column takes n and more."""
+    w, f = tf.zeros((n, n)), tf.zeros((n, 64))
+    hlo = compiled(lambda w, f: orthogonal.product(MAPS[name], w, f), w, f, "optimized_hlo")
+    print(name, n, trips(hlo))
+    assert trips(hlo) <= n / 2
+
+
+@pytest.mark.slow
+def test_tensorflows_own_qr_has_a_factorization_loop():
+    """What the test above would say of it."""
+    w, f = tf.zeros((576, 576)), tf.zeros((576, 64))
+    assert trips(compiled(lambda w, f: tf.linalg.qr(w)[0] @ f, w, f, "optimized_hlo")) > 1400
+
+
+@each_map
+def test_no_product_of_a_map_is_left_to_tf32(name):
+    """TensorFlow asks for full precision where TF32 is off, and XLA may do as it likes where it is on."""
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    w, f = tf.zeros((16, 16)), tf.zeros((16, 3))
+    for function, exact in ((lambda w, f: orthogonal.product(MAPS[name], w, f), True), (tf.matmul, False)):
+        dots = [line for line in compiled(function, w, f, "hlo").splitlines() if " dot(" in line]
+        assert dots
+        assert all(("operand_precision={highest,highest}" in line) == exact for line in dots)
 
 
 # Odd input
