@@ -5,7 +5,7 @@
     python compare.py --preset=resnet20 --budget=0.02
 
 Each method and seed runs in a process of its own, in OUT/runs/METHOD_seedN with all that train.py leaves. Called again,
-it skips what is finished and starts anew what was cut off or failed. OUT gets results.csv (a row a run), table.md,
+it skips what is finished and goes on with what was cut off or failed. OUT gets results.csv (a row a run), table.md,
 curves.png, energy.png and report.html, a page in one file with all of them.
 """
 
@@ -29,6 +29,8 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+from common.flags import WIDTHS
+
 ROOT = pathlib.Path(__file__).resolve().parent
 # the paper's order and names
 TITLES = {
@@ -41,7 +43,6 @@ TITLES = {
     "opt_or": "OPT (OR)",
     "sopt_gs": "S-OPT (GS)",
 }
-WIDTHS = {"cnn6": "64,64,64,64", "cnn9": "64,64,64,64", "resnet20": "16,32,64", "resnet32": "16,32,64"}
 SCHEDULES = {"sopt_gs": 300_000}  # the original's length of a run where it is not 75,000
 # Okabe and Ito's colours, told apart by the colour-blind, and lines that are told apart without colour
 STYLES = dict(
@@ -112,10 +113,10 @@ def parse() -> argparse.Namespace:
     if args.iterations and args.budget != 1:
         parser.error("--budget is a fraction of the original's schedule; give it or --iterations")
     args.backbone = args.preset or args.backbone or "cnn6"
-    args.widths = args.widths or WIDTHS[args.backbone]
+    like = ",".join(map(str, WIDTHS[args.backbone]))
+    args.widths = args.widths or like
     if args.widths != "own":
-        like = WIDTHS[args.backbone]
-        count = len(words(like))
+        count = len(WIDTHS[args.backbone])
         if len(words(args.widths)) != count or not all(_is_number(word, 1, 65_536) for word in words(args.widths)):
             parser.error(f"--widths must be {count} positive whole numbers, such as {like}")
         args.widths = ",".join(str(int(word)) for word in words(args.widths))
@@ -215,6 +216,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "train.py", *(f"--{k}={v}" for k, v in self.flags.items()), f"--log_dir={self.folder}"]
         command += [f"--gpu_no={gpu}"] if gpu is not None else []
+        command += ["--resume"] if any(self.folder.glob("checkpoints/*.npz")) else []
         options = {"cwd": ROOT / self.method, "preexec_fn": _die_with_parent}
         with (self.folder / "output.txt").open("w") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)

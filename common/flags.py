@@ -18,8 +18,8 @@ FLAGS.set_default(
 
 flags.DEFINE_enum("dataset", "cifar100", ["cifar100", "cifar10", "digits"], "what to train on; digits needs no download")
 flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set lies, or is downloaded to")
-# the backbones, and how many widths each takes
-WIDTHS = {"cnn6": 4, "cnn9": 4, "resnet20": 3, "resnet32": 3}
+# the backbones, and their neurons a layer
+WIDTHS = {"cnn6": (64, 64, 64, 64), "cnn9": (64, 64, 64, 64), "resnet20": (16, 32, 64), "resnet32": (16, 32, 64)}
 flags.DEFINE_enum("backbone", "cnn6", list(WIDTHS), "the network")
 flags.DEFINE_list(
     "widths", None, "neurons a layer: of the three stages, and of a cnn's fc6 (default: 64,64,64,64; 16,32,64 of a resnet)"
@@ -116,7 +116,7 @@ def _path(name: str) -> pathlib.Path:
 
 def _settings(folder: pathlib.Path) -> Settings:
     values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Settings) if field.name in FLAGS}
-    count, ours = WIDTHS[FLAGS.backbone], FLAGS["widths"].using_default_value
+    count, ours = len(WIDTHS[FLAGS.backbone]), FLAGS["widths"].using_default_value
     if FLAGS.widths and len(FLAGS.widths) != count and not ours:
         raise UserError(f"--widths: {FLAGS.backbone} takes {count} numbers, not {','.join(FLAGS.widths)}")
     if FLAGS.backbone.startswith("resnet") and not ours and list(_integers(FLAGS.widths)) != sorted(_integers(FLAGS.widths)):

@@ -6,8 +6,10 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -228,10 +230,16 @@ def test_the_input_benchmark_runs(capsys):
 @pytest.mark.slow
 @pytest.mark.skipif("OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100")
 def test_learns_real_cifar100(tmp_path):
-    """Sixty steps at the original's widths bring the loss well below that of guessing, log 100 = 4.6."""
-    flags = [f"--data_dir={os.environ['OPT_CIFAR100_DIR']}", "--iterations=61", "--log_every=20", f"--log_dir={tmp_path}"]
-    result = start("opt_gs", *flags, timeout=600)
-    assert result.returncode == 0, result.stderr
-    fits = [float(v) for v in re.findall("fit=([^,]+)", (tmp_path / "log_train_00.txt").read_text())]
-    assert len(fits) == 3
-    assert fits[-1] < 4.3
+    """The original's widths and schedule, whose first rate holds for 30,000 iterations: its log has a loss of 3.98 at
+    iteration 100, where guessing has log 100 = 4.6. The mean of 21 batches scatters by 0.03."""
+    words = [f"--data_dir={os.environ['OPT_CIFAR100_DIR']}", "--log_every=1", f"--log_dir={tmp_path / 'log'}"]
+    log, end = tmp_path / "log" / "log_train_00.txt", time.monotonic() + 900
+    with (tmp_path / "output.txt").open("w") as output:
+        command = [sys.executable, "train.py", *words]
+        process = subprocess.Popen(command, cwd=ROOT / "opt_gs", stdout=output, stderr=subprocess.STDOUT)
+        while process.poll() is None and time.monotonic() < end and not (log.exists() and "iter_120:" in log.read_text()):
+            time.sleep(0.5)
+        process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM, (tmp_path / "output.txt").read_text()
+    fits = {int(i): float(fit) for i, fit in re.findall(r"iter_(\d+): fit=([^,]+)", log.read_text())}
+    assert np.mean([fits[i] for i in range(100, 121)]) < 4.2
