@@ -1,14 +1,15 @@
 """Checkpoints: all that a run needs to go on bit for bit, one file each, whole or not there at all.
 
-A checkpoint is NumPy's ``.npz``: every weight of the model, every variable of the optimizer and, as JSON, what else a
-run has to know. The order of the pictures, their augmentation and S-OPT's rows are functions of seed and iteration, so
-that no state of a random generator is needed.
+A checkpoint is a ``.npz`` of NumPy's: every weight of the model, every variable of the optimizer and, in its member
+``facts.json``, what else a run has to know. Each member has a checksum. The order of the pictures, their augmentation
+and S-OPT's rows are functions of seed and iteration, so that no state of a random generator is needed.
 """
 
 import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import pathlib
 import re
@@ -22,6 +23,7 @@ from common.errors import UserError
 
 KEPT = 2  # of the checkpoints at even distances; the best is kept besides
 _NAME = re.compile(r"(checkpoint|best)_(\d{8})\.npz")
+_LOGS = {"number", "train", "test", "metrics"}  # as Report.sizes names them
 
 
 @contextlib.contextmanager
@@ -66,7 +68,8 @@ class Progress:
 
     def __post_init__(self):
         counts = [self.iteration, *self.logs.values()]
-        if not all(isinstance(n, int) and n >= 0 for n in counts) or not isinstance(self.seconds + self.best_accuracy, float):
+        figures = [self.seconds, self.best_accuracy + 1, 0.0 if self.test_accuracy is None else self.test_accuracy]
+        if not all(type(n) is int and n >= 0 for n in counts) or not all(type(x) is float and 0 <= x < math.inf for x in figures):
             raise ValueError("it does not say how far the run had come")
 
 
@@ -81,6 +84,7 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object]):
         self.folder, self.variables = folder, list(variables)
+        self.good: pathlib.Path | None = None  # what was saved or restored last
         self.settings = json.loads(json.dumps(settings, default=str))  # as they are read back
 
     def newest(self) -> pathlib.Path | None:
@@ -98,7 +102,7 @@ class Checkpoints:
         Raises:
             UserError: if it cannot be written, or a weight is not finite; those that are there stay.
         """
-        arrays = {f"{i:04d}": variable.numpy() for i, variable in enumerate(self.variables)}
+        arrays = {f"{i:04d}": np.asarray(variable.numpy(), order="C") for i, variable in enumerate(self.variables)}
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise UserError(f"after iteration {progress.iteration - 1} a weight is not finite{self.last_words()}")
         facts = json.dumps({"settings": self.settings, "progress": dataclasses.asdict(progress)})
@@ -107,7 +111,11 @@ class Checkpoints:
         try:
             self.folder.mkdir(exist_ok=True)
             with written.open("wb") as file:
-                np.savez(file, facts=np.array(facts), **arrays)
+                with zipfile.ZipFile(file, "w") as archive:
+                    archive.writestr("facts.json", facts)
+                    for name, array in arrays.items():
+                        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                            np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
             written.replace(path)
@@ -118,14 +126,18 @@ class Checkpoints:
             with contextlib.suppress(OSError):
                 written.unlink()
             raise UserError(f"{path} cannot be written: {error.strerror or error}{self.last_words()}") from error
-        for old in self._found(kind)[KEPT if kind == "checkpoint" else 1 :]:
-            old.unlink()
+        self.good = path
+        # those of later iterations are damaged, else the run would have gone on from them
+        earlier = [old for old in self._found(kind) if old.name <= path.name]
+        for old in earlier[KEPT if kind == "checkpoint" else 1 :]:
+            with contextlib.suppress(OSError):
+                old.unlink()
         return path
 
     def last_words(self) -> str:
         """Returns what to add to the message that ends a run."""
-        newest = self.newest()
-        return f"; the last good checkpoint is {newest}, and --resume goes on from it" if newest else "; there is no checkpoint"
+        good = self.good
+        return f"; the last good checkpoint is {good}, and --resume goes on from it" if good else "; there is no checkpoint"
 
     def restore(self) -> Progress:
         """Sets the variables from the newest sound checkpoint and returns how far it had come. Names the damaged ones on stderr.
@@ -141,6 +153,7 @@ class Checkpoints:
                 continue
             for variable, array in zip(self.variables, arrays, strict=True):
                 variable.assign(array)
+            self.good = path
             return Progress(**facts["progress"])
         what = "no sound checkpoint" if self.newest() else "no checkpoint"
         raise UserError(f"--resume: there is {what} in {self.folder}")
@@ -163,26 +176,33 @@ class _Unsound(Exception):  # noqa: N818 (what it says of the file)
 def _read(path: pathlib.Path, expected: Sequence[tuple], check) -> tuple[dict, list[np.ndarray]]:
     """Returns the facts and the arrays of a checkpoint, which may be anything; ``check`` is given its settings first."""
     try:
+        if not path.is_file():
+            raise _Unsound("it is no file")  # a pipe would be waited for, a device read for ever
         with zipfile.ZipFile(path) as archive:
             # stored, not compressed: what a member claims to hold is there, so that no small file unpacks to a large one
             members = archive.infolist()
-            if (
-                any(m.compress_type != zipfile.ZIP_STORED for m in members)
-                or sum(m.file_size for m in members) > path.stat().st_size
-            ):
+            claimed = sum(member.file_size for member in members)
+            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or claimed > path.stat().st_size:
                 raise _Unsound("its members are not stored")
-        with np.load(path, allow_pickle=False) as file:
-            facts = json.loads(str(file["facts"]))
+            facts = json.loads(archive.read("facts.json"))
             check(path, facts["settings"])
-            Progress(**facts["progress"])
-            arrays = [file[f"{i:04d}"] for i in range(len(expected))]
+            progress = dataclasses.asdict(Progress(**facts["progress"]))
+            if progress.keys() != facts["progress"].keys() or progress["logs"].keys() != _LOGS:
+                raise _Unsound("it does not say how far the run had come")
+            arrays = [_array(archive, f"{i:04d}.npy", *like) for i, like in enumerate(expected)]
     except (UserError, _Unsound):
         raise
     except Exception as error:  # a damaged file makes the readers of zip, npy and JSON raise whatever they like
         raise _Unsound(" ".join(str(error).split())[:100] or type(error).__name__) from error
-    for array, (shape, dtype) in zip(arrays, expected, strict=True):
-        if array.shape != tuple(shape) or array.dtype.name != dtype:
-            raise _Unsound(
-                f"a weight of shape {list(array.shape)} and {array.dtype.name} where {list(shape)} and {dtype} belongs"
-            )
     return facts, arrays
+
+
+def _array(archive: zipfile.ZipFile, name: str, shape: Sequence[int], dtype: str) -> np.ndarray:
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        found = np.lib.format.read_array_header_1_0(member) if version == (1, 0) else None
+        # before memory is taken for an array of whatever size
+        if found != (tuple(shape), False, np.dtype(dtype)):
+            raise _Unsound(f"{name} is not {dtype}{list(shape)}")
+        content = member.read()  # to the end, where the checksum is compared
+    return np.frombuffer(content, dtype).reshape(shape)

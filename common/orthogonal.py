@@ -229,7 +229,7 @@ def _with_positive_diagonal(q: tf.Tensor, r: tf.Tensor) -> tuple[tf.Tensor, tf.T
     return sign * _transpose(q), tf.linalg.band_part(_transpose(sign * r), -1, 0), tf.reduce_prod(sign, axis=[-2, -1])
 
 
-def _by_reflections(w: tf.Tensor, block: int = 8) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _by_reflections(w: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns Q and L of ``w = L Q``, and the sign of det Q, by Householder's reflections: for XLA.
 
     XLA's own QR makes over two trips of its loops a column; this makes one for ``block`` of them. Their reflections
@@ -256,7 +256,7 @@ def _by_reflections(w: tf.Tensor, block: int = 8) -> tuple[tf.Tensor, tf.Tensor,
             head = tf.reduce_sum(x * unit, axis=[-2, -1], keepdims=True)
             v = tf.where(length > 0, x + tf.where(head < 0, -length, length) * unit, unit)
             v /= tf.norm(v, axis=[-2, -1], keepdims=True)
-            panel -= 2 * v * matmul(v, panel, transpose_a=True)
+            panel -= 2 * v * tf.reduce_sum(v * panel, axis=-2, keepdims=True)
             vectors.append(v)
         v = tf.concat(vectors, axis=-1)
         lower = tf.linalg.band_part(matmul(v, v, transpose_a=True), -1, 0)  # |v| = 1: a diagonal of ones

@@ -1,5 +1,6 @@
 """What a run leaves behind: the original's log lines, metrics.csv, curves.png, run.json, TensorBoard scalars."""
 
+import contextlib
 import csv
 import importlib.metadata
 import importlib.util
@@ -9,7 +10,7 @@ import pathlib
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from tqdm import tqdm
@@ -65,7 +66,17 @@ class Report:
             self.rows.writeheader()
         self.scalars = None
         if importlib.util.find_spec("tensorboard"):
-            self.scalars = tf.summary.create_file_writer(str(folder / "tensorboard" / f"{self.number:02d}"))
+            with self._tensorboard() as path:
+                self.scalars = tf.summary.create_file_writer(path)
+
+    @contextlib.contextmanager
+    def _tensorboard(self) -> Iterator[str]:
+        """Gives the folder of the scalars; TensorFlow's errors about it become ours."""
+        path = self.folder / "tensorboard" / f"{self.number:02d}"
+        try:
+            yield str(path)
+        except tf.errors.OpError as error:
+            raise UserError(f"{path} cannot be written: {error.message.splitlines()[0].rpartition('; ')[2]}") from error
 
     def _keep_earlier(self) -> int:
         """Moves the results of the run before under its number, and returns the next one."""
@@ -95,6 +106,8 @@ class Report:
             path.with_suffix(".tmp").write_text(json.dumps(self.facts, indent=2, default=str) + "\n")
             path.with_suffix(".tmp").replace(path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                path.with_suffix(".tmp").unlink()
             raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
     def note(self, **row) -> None:
@@ -119,10 +132,10 @@ class Report:
             file.flush()
         self.history.append(row)
         if self.scalars is not None:
-            with self.scalars.as_default():
+            with self._tensorboard(), self.scalars.as_default():
                 for name in set(row) - {"iteration", "seconds"}:
                     tf.summary.scalar(name, row[name], step=row["iteration"])
-            self.scalars.flush()
+                self.scalars.flush()
 
     def draw(self) -> pathlib.Path:
         """Draws loss and accuracy against iterations and returns the picture's path."""

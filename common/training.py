@@ -238,18 +238,16 @@ class _Run:
             self.model.save(settings.log_dir / "model.keras")
             self.folded.save(settings.log_dir / "folded.keras")
             (settings.log_dir / "classes.txt").write_text("\n".join(data.class_names) + "\n")
-        memory, test_accuracy = _peak_memory(), self.progress.test_accuracy
-        step_ms = 1e3 * (time.perf_counter() - self.began - aside - first_step) / max(1, done - first - 1)
-        self.report.describe(
-            test_accuracy=test_accuracy,
-            seconds=seconds,
-            first_step_s=round(first_step, 3),
-            step_ms=round(step_ms, 3),
-            memory_gib=memory,
-        )
-        self.report.close()
+        memory, test_accuracy = peak_memory(), self.progress.test_accuracy
+        self.report.describe(test_accuracy=test_accuracy, memory_gib=memory, seconds=seconds)
         print(f"test accuracy: {100 * test_accuracy:.2f} %")
-        print(f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step; then {step_ms:.1f} ms a step")
+        if done > first:
+            step_ms = 1e3 * (time.perf_counter() - self.began - aside - first_step) / max(1, done - first - 1)
+            self.report.describe(first_step_s=round(first_step, 3), step_ms=round(step_ms, 3))
+            print(
+                f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step; then {step_ms:.1f} ms a step"
+            )
+        self.report.close()
         print(f"peak memory: {memory:.2f} GiB")
         print(f"results: {settings.log_dir.absolute()}")
         print(f"learning curves: {settings.log_dir.absolute() / 'curves.png'}")
@@ -363,8 +361,8 @@ class _Interruption:
             signal.signal(number, handler)
 
 
-def _peak_memory() -> float:
-    """Returns the most memory used so far in GiB: the GPU's where there is one, else the process's."""
+def peak_memory() -> float:
+    """Returns the most memory used so far in GiB: the GPU's where there is one, else the process's own."""
     if tf.config.get_visible_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
