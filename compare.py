@@ -251,7 +251,7 @@ class Run:
         return row | {
             "best_error": min(errors),
             "last_error": errors[-1],
-            "step_ms": facts["step_ms"],
+            "step_ms": facts["step_ms"] or math.nan,  # none where a resumed run had no step left to make
             "memory_gib": facts["memory_gib"],
             "energy": next((v for _, v in reversed(self.series(relative_energy(self.rows())))), None),
             "drift": max(drifts) if drifts else None,

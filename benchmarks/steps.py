@@ -6,7 +6,8 @@
 
 Prints a table and writes it to steps.csv: the median step, its ratio to the plain step at the same widths, the time to
 the end of the first step (tracing and compilation included), the peak memory and the pictures a second. Plain
-training is timed before and after each method, since machines change their pace. The pictures are random.
+training is timed before and after each method, since machines change their pace. The pictures are random. Ratios and
+memory are drawn in steps.png, beside the CSV.
 """
 
 import argparse
@@ -14,23 +15,51 @@ import csv
 import importlib
 import json
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
 import time
 
+from compare import STYLES, TITLES
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BATCH = 128
 
 
-def measure(name: str, widths: list[int], jit: bool, steps: int) -> dict[str, float]:
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments, and exits with 2."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def positive(text: str) -> int:
+    """Returns a positive whole number."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def numbers(text: str) -> list[int]:
+    """Returns positive whole numbers of a list with commas."""
+    return [positive(word) for word in text.split(",")]
+
+
+def csv_path(text: str) -> pathlib.Path:
+    """Returns the path of a CSV that can be written; its picture has the suffix .png."""
+    path = pathlib.Path(text).expanduser()
+    if path.suffix != ".csv" or path.is_dir() or not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is no file name ending in .csv, in a folder that is there")
+    return path
+
+
+def measure(name: str, widths: list[int], jit: bool, steps: int, batch: int = BATCH) -> dict[str, float]:
     """Times one method in this process; milliseconds, seconds and GiB."""
     import keras
     import numpy as np
     import tensorflow as tf
 
-    from common.training import make_train_step
+    from common.training import make_train_step, peak_memory
 
     start = time.perf_counter()
     keras.utils.set_random_seed(0)
@@ -38,57 +67,98 @@ def measure(name: str, widths: list[int], jit: bool, steps: int) -> dict[str, fl
     model = method.build_model(widths=widths)
     step = make_train_step(method, model, method.make_optimizer(0.1, lambda rate, factor=0.1: rate), jit)
     random = np.random.default_rng(0)
-    images = tf.constant(random.integers(0, 256, (BATCH, 32, 32, 3)).astype("float32"))
-    labels = tf.constant(random.integers(0, 100, BATCH), tf.int32)
+    images = tf.constant(random.integers(0, 256, (batch, 32, 32, 3)).astype("float32"))
+    labels = tf.constant(random.integers(0, 100, batch), tf.int32)
     if method.start_episode:
         method.start_episode(model, 0, 0)
 
-    def once() -> float:
+    # a GPU is given steps ahead, as a run gives it many a call; a CPU has made one when the call returns
+    calls = 20 if tf.config.list_physical_devices("GPU") else 1
+
+    def once(calls: int = 1) -> float:
         begin = time.perf_counter()
-        float(step(images, labels)["fit"])
-        return time.perf_counter() - begin
+        for _ in range(calls):
+            figures = step(images, labels)
+        float(figures["fit"])
+        return (time.perf_counter() - begin) / calls
 
     once()
     first = time.perf_counter() - start
-    times = [once() for _ in range(steps)]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"step_ms": 1e3 * statistics.median(times), "first_step_s": first, "memory_gib": memory}
+    times = [once(calls) for _ in range(steps)]
+    return {"step_ms": 1e3 * statistics.median(times), "first_step_s": first, "memory_gib": peak_memory()}
 
 
-def in_a_process(name: str, widths: list[int], args: argparse.Namespace) -> dict[str, float]:
-    words = [f"--measure={name}", f"--widths={','.join(map(str, widths))}", f"--jit={args.jit}", f"--steps={args.steps}"]
-    command = [sys.executable, "-m", "benchmarks.steps", *words]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if result.returncode:
-        sys.exit(f"{name} failed:\n{result.stderr}")
+def in_a_process(
+    name: str, widths: list[int], jit: str, steps: int, batch: int = BATCH, limit_s: float | None = None
+) -> dict[str, float]:
+    """Returns what `measure` does, in a process of its own.
+
+    Raises:
+        subprocess.TimeoutExpired: if it takes more than ``limit_s`` seconds.
+        subprocess.CalledProcessError: if it fails; ``stderr`` says how.
+    """
+    words = [f"--measure={name}", f"--widths={','.join(map(str, widths))}", f"--jit={jit}", f"--steps={steps}"]
+    command = [sys.executable, "-m", "benchmarks.steps", *words, f"--batch={batch}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s, check=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
+    """Draws a bar a method: its ratio to the plain step, and its memory."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.4 + 0.42 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    same = len({row["widths"] for row in rows}) == 1
+    labels = [TITLES.get(row["method"], row["method"]) + ("" if same else f", {row['widths']}") for row in rows]
+    colors = [STYLES.get(row["method"], {}).get("color", "grey") for row in rows]
+    for axes, key, text, label in zip(
+        panels,
+        ["ratio", "memory_gib"],
+        ["{:.2f}", "{:.1f}"],
+        ["step / plain step at the same widths", "peak memory (GiB)"],
+        strict=True,
+    ):
+        values = [row[key] for row in rows]
+        axes.bar_label(axes.barh(range(len(rows)), values, color=colors), [text.format(v) for v in values], padding=3)
+        axes.set(xlabel=label, xlim=(0, 1.15 * max(values)))
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].axvline(1, color="black", lw=1, ls=":")
+    panels[0].set_yticks(range(len(rows)), labels)
+    panels[0].invert_yaxis()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="benchmarks.steps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", type=lambda s: s.split(","), help="a list; all by default")
     parser.add_argument("--jit", choices=["on", "off"], default="off")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps (default: 20)")
+    parser.add_argument("--steps", type=positive, default=20, help="timed steps (default: 20)")
     parser.add_argument("--quick", action="store_true", help="5 steps")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("steps.csv"))
+    parser.add_argument("--out", type=csv_path, default=pathlib.Path("steps.csv"), help="the CSV; the picture goes beside it")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--widths", type=lambda s: [int(w) for w in s.split(",")], help="64,64,64,64 by default; opt_cp's own for it"
-    )
+    parser.add_argument("--batch", type=positive, default=BATCH, help=argparse.SUPPRESS)
+    parser.add_argument("--widths", type=numbers, help="64,64,64,64 by default; opt_cp's own for it")
     args = parser.parse_args()
+    if args.widths and len(args.widths) != 4:
+        parser.error("--widths must be four numbers")
     args.steps = 5 if args.quick else args.steps
     if args.measure:
-        print(json.dumps(measure(args.measure, args.widths, args.jit == "on", args.steps)))
+        print(json.dumps(measure(args.measure, args.widths, args.jit == "on", args.steps, args.batch)))
         return
     known = sorted(path.parent.name for path in ROOT.glob("*/architecture.py"))
     methods = args.methods or known
     if unknown := set(methods) - set(known):
-        parser.error(f"unknown methods: {', '.join(sorted(unknown))}")
+        parser.error(f"--methods: unknown {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     rows = []
     print(f"{'method':10} {'widths':>14} {'step ms':>9} {'ratio':>6} {'first step s':>13} {'memory GiB':>11} {'pictures/s':>11}")
     for name in methods:
         widths = args.widths or ([32, 64, 128, 128] if name == "opt_cp" else [64] * 4)
-        before, row, after = (in_a_process(m, widths, args) for m in ("baseline", name, "baseline"))
+        try:
+            before, row, after = (in_a_process(m, widths, args.jit, args.steps) for m in ("baseline", name, "baseline"))
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"{name} failed:\n{error.stderr}")
         row["ratio"] = row["step_ms"] / statistics.mean([before["step_ms"], after["step_ms"]])
         row |= {"method": name, "widths": "/".join(map(str, widths)), "pictures_per_s": 1e3 * BATCH / row["step_ms"]}
         rows.append(row)
@@ -101,7 +171,10 @@ def main() -> None:
         writer = csv.DictWriter(file, ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "pictures_per_s"])
         writer.writeheader()
         writer.writerows(rows)
+    picture = args.out.with_suffix(".png")
+    draw(picture, rows, f"A step of CNN-6, batch {BATCH}" + (f", widths {rows[0]['widths']}" if args.widths else ""))
     print(f"written: {args.out.absolute()}")
+    print(f"written: {picture.absolute()}")
 
 
 if __name__ == "__main__":

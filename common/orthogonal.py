@@ -17,6 +17,7 @@ import functools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.compiler.xla import xla_data_pb2 as protocol
@@ -97,161 +98,117 @@ def _largest(x: tf.Tensor) -> tf.Tensor:
     return tf.where(largest > 0, largest, tf.ones_like(largest))
 
 
-# Gram-Schmidt and Householder: one factorization w = L Q serves both, L lower triangular with a positive diagonal
+# Gram-Schmidt and Householder: one factorization a = Q R serves both
 
 
 def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
-    """Returns ``Q @ neurons`` of ``w = L Q``, or Q itself without ``neurons``."""
+    """Returns ``D Q^T @ neurons`` of ``w^T = Q R``, or D Q^T itself without ``neurons``; D are the signs of R's diagonal."""
 
     @tf.custom_gradient
     def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        q, lower, _ = _factors(w)
-        k = _times(q, *neurons)
+        q, r, _ = _factors(_transpose(w))
+        signs = _signs(r)
+        unsigned = matmul(q, *neurons, transpose_a=True) if neurons else _transpose(q)
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            g *= signs
             dq = matmul(g, *neurons, transpose_b=True) if neurons else g
-            dw = _pulled_back(q, lower, dq, matmul(g, k, transpose_b=True))
-            return (dw, matmul(q, g, transpose_a=True)) if neurons else (dw,)
+            dw = _pulled_back(q, r, dq, matmul(g, unsigned, transpose_b=True))
+            return (dw, matmul(q, g)) if neurons else (dw,)
 
-        return k, gradient
+        return signs * unsigned, gradient
 
     return turned(w, *neurons)
 
 
 def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
-    """Returns ``Q^T @ neurons`` of ``w^T = L Q`` with det Q = (-1)^(n-1), or Q^T itself without ``neurons``.
+    """Returns ``Q D @ neurons`` of ``w = Q R``, or Q D itself without ``neurons``.
 
-    The determinant is had by turning Q's last row, and L's last column, about.
+    D are the signs of R's diagonal, but for the last, which makes the determinant (-1)^(n-1).
     """
 
     @tf.custom_gradient
     def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        q, lower, determinant = _factors(_transpose(w))
-        n = w.shape[-1]
-        last = determinant()[..., tf.newaxis] * (-1) ** (n - 1)
-        signs = tf.concat([tf.ones_like(w[..., 0, : n - 1]), last], axis=-1)
-        q, lower = q * signs[..., tf.newaxis], lower * signs[..., tf.newaxis, :]
+        q, r, determinant = _factors(w)
+        signs = _signs(r)[..., :-1, :]
+        last = determinant()[..., tf.newaxis, tf.newaxis] * tf.reduce_prod(signs, axis=-2, keepdims=True)
+        signs = tf.concat([signs, last * (-1) ** (w.shape[-1] - 1)], axis=-2)
+        signed = [signs * f for f in neurons]
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            turned_g = matmul(q, g)
-            dq = matmul(*neurons, g, transpose_b=True) if neurons else _transpose(g)
-            between = matmul(*neurons, turned_g, transpose_b=True) if neurons else _transpose(turned_g)
-            dw = _transpose(_pulled_back(q, lower, dq, between))
-            return (dw, turned_g) if neurons else (dw,)
+            turned_g = matmul(q, g, transpose_a=True)
+            dq = matmul(*signed, g, transpose_b=True) if neurons else signs * _transpose(g)
+            dqq = matmul(*signed, turned_g, transpose_b=True) if neurons else signs * _transpose(turned_g)
+            dw = _transpose(_pulled_back(q, r, dq, dqq))
+            return (dw, signs * turned_g) if neurons else (dw,)
 
-        return _times(_transpose(q), *neurons), gradient
+        return matmul(q, *signed) if neurons else q * _transpose(signs), gradient
 
     return turned(w, *neurons)
 
 
-def _times(q: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
-    return matmul(q, *neurons) if neurons else q
+def _signs(r: tf.Tensor) -> tf.Tensor:
+    """Returns the signs of the diagonal, ``[..., n, 1]``, of a zero 1."""
+    diagonal = tf.linalg.diag_part(r)[..., tf.newaxis]
+    return tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))
 
 
-def _pulled_back(q: tf.Tensor, lower: tf.Tensor, dq: tf.Tensor, between: tf.Tensor) -> tf.Tensor:
-    """Returns the gradient of w = L Q from that of Q, for ``between = dQ Q^T`` (arXiv 2009.10071, for a square Q alone)::
+def _pulled_back(q: tf.Tensor, r: tf.Tensor, dq: tf.Tensor, dqq: tf.Tensor) -> tf.Tensor:
+    """Returns the transpose of the gradient of a = Q R (Roberts and Roberts, arXiv 2009.10071, for a square Q alone)::
 
-        dw = L^-T (dQ - (T + T^T) Q),    T = the lower triangle of dQ Q^T, its diagonal halved
+        da^T = R^-1 (dQ^T - M Q^T),    M symmetric, with the lower triangle of dQ^T Q
 
-    Where w is singular to working precision the diagonal of L is held at eps * max |L|, which keeps dw finite.
+    Args:
+        q, r: the factors, each ``[..., n, n]``.
+        dq, dqq: dQ^T and dQ^T Q. Where dQ^T is a product of thin matrices, both are.
+
+    Where R is singular to working precision its diagonal is held at eps times its largest, which keeps this finite.
     """
-    half = _halved_lower(between)
-    numerator = dq - matmul(half + _transpose(half), q)
-    pivots = tf.linalg.diag_part(lower)
-    least = tf.maximum(tf.abs(pivots), _epsilon(q.dtype) * _largest(lower)[..., 0])
-    lower = tf.linalg.set_diag(lower, tf.where(pivots < 0, -least, least))
+    lower = np.tri(q.shape[-1], dtype=bool)
+    numerator = dq - matmul(tf.where(lower, dqq, _transpose(dqq)), q, transpose_b=True)
+    pivots = tf.linalg.diag_part(r)
+    least = tf.maximum(tf.abs(pivots), _epsilon(q.dtype) * _largest(pivots[..., tf.newaxis])[..., 0])
+    r = tf.linalg.set_diag(r, tf.where(pivots < 0, -least, least))
     if _is_compiled():
-        return matmul(_lower_inverse(lower), numerator, transpose_a=True)
-    return tf.linalg.triangular_solve(lower, numerator, adjoint=True)
+        return matmul(_lower_inverse(_transpose(r)), numerator, transpose_a=True)
+    return tf.linalg.triangular_solve(r, numerator, lower=False)
 
 
-def _halved_lower(x: tf.Tensor) -> tf.Tensor:
-    return tf.linalg.set_diag(tf.linalg.band_part(x, -1, 0), tf.linalg.diag_part(x) / 2)
+def _factors(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
+    """Returns Q and R of ``a = Q R``, and what returns the sign of det Q, ``[...]``.
 
-
-def _factors(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
-    """Returns Q and L of ``w = L Q``, and what returns the sign of det Q, ``[...]``."""
-    if _is_compiled():
-        q, lower, determinant = _by_reflections(w)
-        return q, lower, lambda: determinant
-    q, lower, loss = _by_panels(w)
-    # what the panels leave is of the order of loss^2; the NaN of a failed panel is not below the bound either
-    sound = tf.reduce_all(loss < math.sqrt(w.shape[-1] * _epsilon(w.dtype)))
-    q, lower = tf.cond(sound, lambda: (q, lower), lambda: _by_lapack(w))
-    return q, lower, lambda: tf.linalg.slogdet(q).sign
-
-
-def _by_panels(w: tf.Tensor, width: int = 96) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns Q and L of ``w = L Q`` by matrix products, a panel of rows at a time, and the loss mended, ``[...]``.
-
-    A panel is taken off the rows above it and made orthonormal by the Cholesky factor of its Gram matrix, in float64
-    since that squares the condition number. A second pass mends what rounding left ("twice is enough", Giraud et al.,
-    2005): where q q^T = I, and p q^T = S and p p^T = I + E are small, p - S q - D p is orthonormal to second order, D
-    the lower triangle of E with its diagonal halved. The loss is the largest |[S, E]|_F of a panel.
-
-    Source: block Gram-Schmidt with Cholesky QR (Barlow and Smoktunowicz, 2013; Yamamoto et al., 2015).
+    By Householder's reflections, so that Q is orthogonal to rounding whatever ``a`` is. Block Gram-Schmidt with Cholesky
+    factors, by matrix products, takes as long on two cores and keeps both busy; this leaves one to another layer.
     """
-    n, batch = w.shape[-1], tf.shape(w)[:-2]
-    q, rows, losses = w[..., :0, :], [], []
-    for start in range(0, n, width):
-        p = w[..., start : start + width, :]
-        count = p.shape[-2]
-        off = matmul(p, q, transpose_b=True)
-        wide = tf.cast(p - matmul(off, q), tf.float64)
-        gram = matmul(wide, wide, transpose_b=True)
-        # lifted, for TensorFlow's Cholesky ends the program at a singular matrix
-        diagonal = tf.linalg.diag_part(gram)
-        lift = n * _epsilon(tf.float64) * tf.reduce_sum(diagonal, axis=-1, keepdims=True) + 1e-300
-        factor = tf.linalg.cholesky(tf.linalg.set_diag(gram, diagonal + lift))
-        inverse = tf.linalg.triangular_solve(factor, tf.eye(count, batch_shape=batch, dtype=tf.float64))
-        p, factor = tf.cast(matmul(inverse, wide), w.dtype), tf.cast(factor, w.dtype)
-
-        both = tf.concat([q, p], axis=-2)
-        s, e = tf.split(matmul(p, both, transpose_b=True), [start, count], axis=-1)
-        e -= tf.eye(count, dtype=w.dtype)
-        losses.append(tf.norm(tf.concat([s, e], axis=-1), axis=[-2, -1]))
-        d = _halved_lower(e)
-        q = tf.concat([q, p - matmul(tf.concat([s, d], axis=-1), both)], axis=-2)
-        row = [off + matmul(factor, s), factor + matmul(factor, d)]
-        rows.append(tf.concat([*row, tf.zeros_like(w[..., :count, start + count :])], axis=-1))
-    return q, tf.concat(rows, axis=-2), tf.reduce_max(tf.stack(losses), axis=0)
+    if _is_compiled():
+        return _by_reflections(a)
+    q, r = tf.linalg.qr(a)
+    return q, r, lambda: tf.linalg.slogdet(q).sign
 
 
-def _by_lapack(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns Q and L of ``w = L Q`` by Householder's reflections: orthogonal to rounding whatever ``w`` is."""
-    return _with_positive_diagonal(*tf.linalg.qr(_transpose(w)))[:2]
-
-
-def _with_positive_diagonal(q: tf.Tensor, r: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns Q and L of ``w = L Q`` from ``w^T = q r``, and the sign that Q's determinant gains."""
-    diagonal = tf.linalg.diag_part(r)
-    sign = tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))[..., tf.newaxis]
-    return sign * _transpose(q), tf.linalg.band_part(_transpose(sign * r), -1, 0), tf.reduce_prod(sign, axis=[-2, -1])
-
-
-def _by_reflections(w: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns Q and L of ``w = L Q``, and the sign of det Q, by Householder's reflections: for XLA.
+def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
+    """Returns what `_factors` does, for XLA.
 
     XLA's own QR makes over two trips of its loops a column; this makes one for ``block`` of them. Their reflections
     I - 2 v v^T are found one by one, and their product I - V T V^T, where T^-1 = I / 2 + the strict upper triangle of
-    V^T V, is applied to all of a = w^T at once (Schreiber and Van Loan, 1989).
+    V^T V, is applied to all of the matrix at once (Schreiber and Van Loan, 1989).
     """
-    n, batch = w.shape[-1], tf.shape(w)[:-2]
+    n, batch, dtype = matrix.shape[-1], tf.shape(matrix)[:-2], matrix.dtype
     block = min(block, n)
     trips = -(-n // block)
     size = trips * block
-    scale = _largest(w)
+    scale = _largest(matrix)
     # filled up to whole blocks with an identity
-    a = tf.pad(_transpose(w / scale), [[0, 0]] * (w.shape.rank - 2) + [[0, size - n]] * 2)
-    a += tf.linalg.diag(tf.concat([tf.zeros([n], w.dtype), tf.ones([size - n], w.dtype)], 0))
+    a = tf.pad(matrix / scale, [[0, 0]] * (matrix.shape.rank - 2) + [[0, size - n]] * 2)
+    a += tf.linalg.diag(tf.concat([tf.zeros([n], dtype), tf.ones([size - n], dtype)], 0))
 
     def trip(i: tf.Tensor, a: tf.Tensor, q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         panel = tf.gather(a, i * block + tf.range(block), axis=-1)
         vectors = []
         for j in range(block):
             k = i * block + j
-            unit = tf.one_hot([k], size, axis=0, dtype=w.dtype)
-            x = panel[..., j : j + 1] * tf.cast(tf.range(size)[:, tf.newaxis] >= k, w.dtype)
+            unit = tf.one_hot([k], size, axis=0, dtype=dtype)
+            x = panel[..., j : j + 1] * tf.cast(tf.range(size)[:, tf.newaxis] >= k, dtype)
             length = tf.norm(x, axis=[-2, -1], keepdims=True)
             head = tf.reduce_sum(x * unit, axis=[-2, -1], keepdims=True)
             v = tf.where(length > 0, x + tf.where(head < 0, -length, length) * unit, unit)
@@ -260,15 +217,16 @@ def _by_reflections(w: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Tensor,
             vectors.append(v)
         v = tf.concat(vectors, axis=-1)
         lower = tf.linalg.band_part(matmul(v, v, transpose_a=True), -1, 0)  # |v| = 1: a diagonal of ones
-        t = _lower_inverse(lower - tf.eye(block, dtype=w.dtype) / 2)  # T^T
+        t = _lower_inverse(lower - tf.eye(block, dtype=dtype) / 2)  # T^T
         a -= matmul(v, matmul(t, matmul(v, a, transpose_a=True)))
         q -= matmul(matmul(matmul(q, v), t, transpose_b=True), v, transpose_b=True)
         return i + 1, a, q
 
-    start = [0, a, tf.eye(size, batch_shape=batch, dtype=w.dtype)]
+    start = [0, a, tf.eye(size, batch_shape=batch, dtype=dtype)]
     _, a, q = tf.while_loop(lambda *_: True, trip, start, maximum_iterations=trips)
-    q, lower, sign = _with_positive_diagonal(q[..., :n, :n], a[..., :n, :n])
-    return q, scale * lower, sign * (-1) ** n
+    # block by block n reflections have been made, and one for each column that was filled up, of determinant -1
+    determinant = tf.fill(batch, tf.constant((-1.0) ** n, dtype))
+    return q[..., :n, :n], scale * a[..., :n, :n], lambda: determinant
 
 
 def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
@@ -291,8 +249,8 @@ def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
 def gram_schmidt(w: tf.Tensor) -> tf.Tensor:
     """Gram-Schmidt on the rows of ``w``, in order (OPT (GS)).
 
-    Row i less its projection on the rows before it, normalized: Q of ``w = L Q`` with L's diagonal positive. Where
-    row i depends on the rows before it, it becomes one of the unit vectors that are orthogonal to them.
+    Row i less its projection on the rows before it, normalized: Q^T of ``w^T = Q R`` with R's diagonal positive.
+    Where row i depends on the rows before it, it becomes one of the unit vectors that are orthogonal to them.
 
     Args:
         w: ``[..., n, n]``; n must be known when it is traced.
@@ -356,7 +314,8 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
 
 def _polar(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     if _is_compiled():
-        return _times(_polar_by_products(w), *neurons)
+        q = _polar_by_products(w)
+        return matmul(q, *neurons) if neurons else q
     return _polar_by_svd(w, *neurons)
 
 

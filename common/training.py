@@ -239,14 +239,13 @@ class _Run:
             self.folded.save(settings.log_dir / "folded.keras")
             (settings.log_dir / "classes.txt").write_text("\n".join(data.class_names) + "\n")
         memory, test_accuracy = peak_memory(), self.progress.test_accuracy
-        self.report.describe(test_accuracy=test_accuracy, memory_gib=memory, seconds=seconds)
+        steps = done - first
+        step_ms = 1e3 * (time.perf_counter() - self.began - aside - first_step) / (steps - 1) if steps > 1 else None
+        times = {"seconds": seconds, "first_step_s": round(first_step, 3), "step_ms": step_ms and round(step_ms, 3)}
+        self.report.describe(test_accuracy=test_accuracy, memory_gib=memory, **times)
         print(f"test accuracy: {100 * test_accuracy:.2f} %")
-        if done > first:
-            step_ms = 1e3 * (time.perf_counter() - self.began - aside - first_step) / max(1, done - first - 1)
-            self.report.describe(first_step_s=round(first_step, 3), step_ms=round(step_ms, 3))
-            print(
-                f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step; then {step_ms:.1f} ms a step"
-            )
+        pace = f"; then {step_ms:.1f} ms a step" if step_ms else ""
+        print(f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step{pace}")
         self.report.close()
         print(f"peak memory: {memory:.2f} GiB")
         print(f"results: {settings.log_dir.absolute()}")

@@ -1,0 +1,119 @@
+"""Time and memory of a training step against the network's width, method beside method.
+
+    python -m benchmarks.scale                 # widths 64, 128 and 256: some ten minutes on two cores
+    python -m benchmarks.scale --quick         # widths 16 and 32, two steps
+    python -m benchmarks.scale --methods=baseline,opt_gs --widths=64,128 --batch=128
+
+CNN-6 with all four stages of one width, each measurement in a process of its own (see benchmarks.steps). A batch is 32
+pictures, a quarter of the methods' own, to keep the widest affordable. That makes convolutions four times as cheap and
+maps not at all: the ratios to the plain step are harsher here than those of benchmarks.steps. At width 256 the rotations
+are 2304 x 2304, the largest 4096 x 4096. What takes longer than --limit_s, as opt_ls does there on two cores, gets a row
+that says so and is left out of the picture. Prints a table and writes it to scale.csv, with scale.png beside it.
+"""
+
+import argparse
+import csv
+import pathlib
+import subprocess
+
+from tqdm import tqdm
+
+from benchmarks.steps import ROOT, Parser, csv_path, in_a_process, numbers, positive
+from compare import STYLES, TITLES
+
+METHODS = ["baseline", "opt_gs", "opt_ls", "opt_cp", "sopt_gs"]
+COLUMNS = ["method", "width", "batch", "steps", "step_ms", "ratio", "first_step_s", "memory_gib", "note"]
+
+
+def measure(method: str, width: int, steps: int, args: argparse.Namespace) -> dict:
+    """Returns a row of scale.csv; one without figures and with a note where there are none."""
+    row = {"method": method, "width": width, "batch": args.batch, "steps": steps, "note": ""}
+    try:
+        return row | in_a_process(method, [width] * 4, args.jit, steps, args.batch, args.limit_s)
+    except subprocess.TimeoutExpired:
+        return row | {"note": f"over {args.limit_s} s"}
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines()
+        return row | {"note": f"failed ({error.returncode}): {lines[-1][:200] if lines else 'no output'}"}
+
+
+def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
+    """Draws step and memory against width, a line a method."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, ScalarFormatter
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    widths = sorted({row["width"] for row in rows})
+    labels = {"step_ms": "ms a step", "memory_gib": "peak memory (GiB)"}
+    ticks = {"step_ms": (1, 2, 5), "memory_gib": (1, 1.5, 2, 3, 4, 5, 7)}
+    for axes, key in zip(figure.subplots(1, 2), labels, strict=True):
+        for method in dict.fromkeys(row["method"] for row in rows):
+            points = [(row["width"], row[key]) for row in rows if row["method"] == method]
+            axes.plot(*zip(*points, strict=True), label=TITLES.get(method, method), lw=1.6, ms=6, **STYLES.get(method, {}))
+        values = [row[key] for row in rows]
+        axes.set(xscale="log", yscale="log", xlabel="width of every stage", ylabel=labels[key])
+        axes.set_ylim(min(values) / 1.5, max(values) * 1.5)
+        axes.set_xticks(widths, [str(width) for width in widths])
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_locator(LogLocator(subs=ticks[key]))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.set_yticks([], minor=True)
+        axes.grid(alpha=0.3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = Parser(prog="benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", type=lambda s: s.split(","), default=METHODS, help=f"(default: {','.join(METHODS)})")
+    parser.add_argument("--widths", type=numbers, help="(default: 64,128,256)")
+    parser.add_argument("--batch", type=positive, default=32, help="pictures a step (default: 32)")
+    parser.add_argument("--steps", type=positive, default=3, help="timed steps at the largest width; more below (default: 3)")
+    parser.add_argument("--jit", choices=["on", "off"], default="off")
+    parser.add_argument("--limit_s", type=positive, default=240, help="seconds a measurement may take (default: 240)")
+    parser.add_argument("--quick", action="store_true", help="widths 16 and 32, two steps")
+    parser.add_argument("--out", type=csv_path, default=pathlib.Path("scale.csv"), help="the CSV; the picture goes beside it")
+    args = parser.parse_args()
+    known = sorted(path.parent.name for path in ROOT.glob("*/architecture.py"))
+    if unknown := set(args.methods) - set(known):
+        parser.error(f"--methods: unknown {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    args.methods.sort(key=lambda name: name != "baseline")  # first: the others' ratios need it
+    widths = sorted(set(args.widths or ([16, 32] if args.quick else [64, 128, 256])))
+    rows = []
+    print(f"{'method':10} {'width':>6} {'step ms':>10} {'ratio':>6} {'first step s':>13} {'memory GiB':>11}", flush=True)
+    with (
+        args.out.open("w", newline="") as file,
+        tqdm(total=len(widths) * len(args.methods), unit="run", dynamic_ncols=True) as bar,
+    ):
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for width in widths:
+            plain = None
+            # narrow networks' steps are short: more of them
+            steps = 2 if args.quick else args.steps * (widths[-1] // width)
+            for method in args.methods:
+                bar.set_description(f"{method}, width {width}")
+                row = measure(method, width, steps, args)
+                plain = row.get("step_ms") if method == "baseline" else plain
+                if plain and "step_ms" in row:
+                    row["ratio"] = row["step_ms"] / plain
+                rows.append(row)
+                writer.writerow(row)
+                file.flush()
+                text = row["note"]
+                if "step_ms" in row:
+                    ratio = f"{row['ratio']:.2f}" if plain else ""
+                    text = f"{row['step_ms']:10.1f} {ratio:>6} {row['first_step_s']:13.1f} {row['memory_gib']:11.2f}"
+                tqdm.write(f"{method:10} {width:6} {text}")
+                bar.update()
+    print(f"written: {args.out.absolute()}")
+    if not any("step_ms" in row for row in rows):
+        parser.exit(1, "benchmarks.scale: no measurement succeeded: no picture\n")
+    picture = args.out.with_suffix(".png")
+    draw(picture, [row for row in rows if "step_ms" in row], f"A step of CNN-6, batch {args.batch}")
+    print(f"written: {picture.absolute()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The benchmarks as a user starts them, on small networks and matrices, and what they write."""
+
+import csv
+import math
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import scale, steps
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+EPSILON = 2.0**-23
+
+
+def start(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    """Runs ``python -m benchmarks.NAME`` in the repository's root and returns its output and exit code."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def written(path: pathlib.Path) -> list[dict[str, str]]:
+    """Returns the rows of a CSV whose picture lies beside it."""
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_positive(row: dict[str, str], *columns: str) -> None:
+    for column in columns:
+        assert math.isfinite(float(row[column])), row
+        assert float(row[column]) > 0, row
+
+
+def test_maps(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("above\n<!-- maps: begin -->\nyesterday\n<!-- maps: end -->\nbelow\n")
+    names = ["gram_schmidt formed", "lowdin product", "cayley product", "tf.linalg.qr"]
+    words = [f"--implementations={','.join(names)}", f"--out={tmp_path / 'maps.csv'}", f"--readme={readme}"]
+    result = start("maps", "--quick", "--sizes=27", *words)
+    assert result.returncode == 0, result.stderr
+    rows = written(tmp_path / "maps.csv")
+    assert "tensorflow 2." in result.stdout.splitlines()[0]
+    for batch in ("1", "5"):
+        own = {row["implementation"]: row for row in rows if row["batch"] == batch}
+        assert set(own) == {"tf.matmul", *names}
+        assert own["tf.matmul"]["multiple"] == "1.0"
+        for name in names:
+            row = own[name]
+            assert (row["n"], row["jit"]) == ("27", "off")
+            assert_positive(row, "ms", "multiple", "orthogonality", "deviation", "rounds")
+            assert float(row["orthogonality"]) < 10 * 27 * EPSILON
+            assert float(row["deviation"]) < 1e-4  # a map of another matrix, or of another sign, is off by 1
+            assert f" {name} " in result.stdout
+    text = readme.read_text()
+    assert text.startswith("above\n<!-- maps: begin -->\n| implementation | n = 27 | error, n = 27 |\n")
+    assert "| **cayley product** | " in text
+    assert text.endswith("<!-- maps: end -->\nbelow\n")
+    assert "yesterday" not in text
+
+
+@pytest.mark.slow
+def test_maps_beside_torch_and_with_jit(tmp_path):
+    """Every peer that is installed computes the map that its row names, and so do the maps under XLA."""
+    result = start("maps", "--sizes=27", "--rounds=1", f"--out={tmp_path / 'maps.csv'}")
+    assert result.returncode == 0, result.stderr
+    rows = written(tmp_path / "maps.csv")
+    assert {row["jit"] for row in rows} == {"on", "off"}
+    assert [row["implementation"] for row in rows if row["note"]] == ["tf.linalg.svd"] * 2
+    for row in rows:
+        if row["map"] != "one product" and not row["note"]:
+            assert float(row["orthogonality"]) < 10 * 27 * EPSILON, row
+            assert float(row["deviation"]) < 1e-4, row
+
+
+def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
+    times = {"baseline": 100.0, "opt_gs": 150.0, "opt_cp": 200.0}
+
+    def measured(name: str, widths: list[int], *_) -> dict[str, float]:
+        return {"step_ms": times[name], "first_step_s": 2.0, "memory_gib": 1.0}
+
+    monkeypatch.setattr(steps, "in_a_process", measured)
+    monkeypatch.setattr(sys, "argv", ["steps", "--methods=opt_gs,opt_cp", f"--out={tmp_path / 'steps.csv'}"])
+    steps.main()
+    rows = written(tmp_path / "steps.csv")
+    assert list(rows[0]) == ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "pictures_per_s"]
+    assert [(row["method"], row["widths"], float(row["ratio"])) for row in rows] == [
+        ("opt_gs", "64/64/64/64", 1.5),
+        ("opt_cp", "32/64/128/128", 2.0),
+    ]
+    assert "opt_cp" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_steps_of_a_small_network(tmp_path):
+    words = ["--quick", "--widths=8,8,8,8", "--methods=baseline,opt_gs", f"--out={tmp_path / 'steps.csv'}"]
+    result = start("steps", *words)
+    assert result.returncode == 0, result.stderr
+    rows = written(tmp_path / "steps.csv")
+    assert [(row["method"], row["widths"]) for row in rows] == [("baseline", "8/8/8/8"), ("opt_gs", "8/8/8/8")]
+    for row in rows:
+        assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib", "pictures_per_s")
+
+
+def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):
+    def measured(name: str, widths: list[int], jit: str, count: int, batch: int, limit_s: int) -> dict[str, float]:
+        assert (jit, batch) == ("off", 32)
+        if (name, widths[0]) == ("opt_ls", 128):
+            raise subprocess.TimeoutExpired("steps", limit_s)
+        if (name, widths[0]) == ("opt_gs", 128):
+            raise subprocess.CalledProcessError(-9, "steps", stderr="")
+        return {"step_ms": 100.0 if name == "baseline" else 130.0, "first_step_s": 2.0, "memory_gib": widths[0] / 50}
+
+    monkeypatch.setattr(scale, "in_a_process", measured)
+    words = ["--methods=opt_gs,opt_ls,baseline", "--widths=128,64", "--limit_s=7", f"--out={tmp_path / 'scale.csv'}"]
+    monkeypatch.setattr(sys, "argv", ["scale", *words])
+    scale.main()
+    rows = {(row["method"], row["width"]): row for row in written(tmp_path / "scale.csv")}
+    assert len(rows) == 6
+    assert rows["opt_gs", "64"]["ratio"] == "1.3"
+    assert (rows["baseline", "64"]["steps"], rows["baseline", "128"]["steps"]) == ("6", "3")
+    assert (rows["opt_ls", "128"]["note"], rows["opt_ls", "128"]["step_ms"]) == ("over 7 s", "")
+    assert rows["opt_gs", "128"]["note"] == "failed (-9): no output"
+    assert re.search(r"^opt_ls +128 over 7 s$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_scale_of_small_networks(tmp_path):
+    result = start("scale", "--quick", "--methods=baseline,opt_cp", f"--out={tmp_path / 'scale.csv'}")
+    assert result.returncode == 0, result.stderr
+    rows = written(tmp_path / "scale.csv")
+    assert [(row["method"], row["width"]) for row in rows] == [(m, w) for w in ("16", "32") for m in ("baseline", "opt_cp")]
+    for row in rows:
+        assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib")
+
+
+BAD = [
+    ["steps", "--methods=opt_xy"],
+    ["steps", "--widths=8,8,8"],
+    ["steps", "--widths=8,8,8,a"],
+    ["steps", "--steps=0"],
+    ["steps", "--jit=maybe"],
+    ["steps", "--out=no/such/folder/steps.csv"],
+    ["scale", "--methods=opt_xy"],
+    ["scale", "--widths=0"],
+    ["scale", "--batch=-1"],
+    ["scale", "--limit_s=soon"],
+    ["scale", "--out=scale.png"],
+    ["maps", "--sizes=27,0"],
+    ["maps", "--sizes="],
+    ["maps", "--rounds=0"],
+    ["maps", "--columns=1.5"],
+    ["maps", "--jit_up_to=-1"],
+    ["maps", "--implementations=eigh"],
+    ["maps", "--readme=LICENSE"],
+    ["maps", "--out=tests"],
+    ["maps", "--no_such_flag"],
+    ["maps", "stray"],
+]
+
+
+@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
+def test_bad_arguments(monkeypatch, capsys, tmp_path, arguments):
+    """One line on stderr, exit code 2, and nothing written."""
+    from benchmarks import maps
+
+    name, *words = arguments
+    module = {"steps": steps, "scale": scale, "maps": maps}[name]
+    monkeypatch.setattr(sys, "argv", [name, f"--out={tmp_path / 'out.csv'}", *words])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    assert stopped.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"benchmarks.{name}: ")
+    assert words[0].split("=")[0].lstrip("-") in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_arguments_as_a_user_gives_them():
+    result = start("scale", "--widths=wide")
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == ["benchmarks.scale: argument --widths: 'wide' is not a positive whole number"]
