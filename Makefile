@@ -10,8 +10,9 @@ quickstart: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
-test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -m ""
+# those too that take longer
+test-all: test
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

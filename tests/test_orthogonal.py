@@ -17,7 +17,7 @@ EPS = {"float32": float(np.finfo("float32").eps), "float64": float(np.finfo("flo
 each_map = pytest.mark.parametrize("name", MAPS)
 each_dtype = pytest.mark.parametrize("dtype", EPS)
 each_mode = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
-# XLA compiles each of these for a second or more
+# XLA compiles each of these for seconds
 each_mode_jit_slow = pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"])
 
 
@@ -75,7 +75,7 @@ def golden_sizes() -> list[tuple[str, str]]:
         return sorted({tuple(key.split("/")[:2]) for key in data})
 
 
-@each_mode
+@each_mode_jit_slow
 @each_dtype
 @pytest.mark.parametrize(("name", "n"), golden_sizes())
 def test_golden_values_and_gradients(name, n, dtype, jit):
@@ -136,7 +136,7 @@ def test_gram_schmidt_goes_down_the_rows():
     np.testing.assert_allclose(orthogonal.gram_schmidt(w), q, atol=1e-13)
 
 
-@each_mode
+@each_mode_jit_slow
 @pytest.mark.parametrize("n", [1, 2, 5, 6, 33, 64])
 def test_householder_is_the_product_of_its_reflections(n, jit):
     w = np.random.default_rng(n).normal(size=(n, n))
@@ -318,7 +318,7 @@ SINGULAR = {
 }
 
 
-@each_mode
+@each_mode_jit_slow
 @each_dtype
 @pytest.mark.parametrize("where", SINGULAR)
 @each_map
