@@ -33,16 +33,26 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     Raises:
         UserError: if ``folder`` cannot be written, or another process holds it.
     """
+    path, was_there = folder / "lock", folder.is_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a")
+        file = path.open("a")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_ino != path.stat().st_ino:  # taken away between the two lines above
+            raise BlockingIOError
     except BlockingIOError as error:
         raise UserError(f"another run is writing into --log_dir={folder}; give this one a folder of its own") from error
     except OSError as error:
         raise UserError(f"--log_dir={folder} cannot be written: {error.strerror}") from error
     with file:
-        yield
+        try:
+            yield
+        finally:
+            # a run that was refused leaves nothing
+            if [entry.name for entry in folder.iterdir()] == ["lock"]:
+                path.unlink()
+                if not was_there:
+                    folder.rmdir()
 
 
 @dataclasses.dataclass(frozen=True)
