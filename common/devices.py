@@ -108,10 +108,14 @@ def await_workers(workers: list[tuple[str, int]], index: int, timeout: float) ->
                 names = ", ".join(f"{h}:{p}" for h, p in sorted(missing))
                 raise UserError(f"--worker_timeout: no answer from {names} within {timeout:g} s")
             for worker in list(missing):
-                with contextlib.suppress(OSError), socket.create_connection(worker, timeout=1):
+                with contextlib.suppress(OSError), socket.create_connection(worker, timeout=1) as call:
+                    call.sendall(b"%d" % index)
                     missing.discard(worker)
             for _ in selector.select(timeout=0.2):
-                listener.accept()[0].close()
+                # who calls is there, and may have left for TensorFlow's own server before it can be called
+                with contextlib.suppress(OSError, ValueError, IndexError), listener.accept()[0] as call:
+                    call.settimeout(1)
+                    missing.discard(workers[int(call.recv(8))])
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Several devices and several processes train as one."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -8,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -159,13 +159,13 @@ def test_a_worker_that_never_comes_ends_the_wait_with_a_message(tmp_path):
 
 def test_workers_find_each_other_in_any_order():
     workers = [("127.0.0.1", port) for port in free_ports(3)]
-    threads = [threading.Thread(target=devices.await_workers, args=(workers, i, 20), daemon=True) for i in range(3)]
-    for thread in threads:
-        thread.start()
-        time.sleep(0.3)
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        waiting = []
+        for i in (2, 0, 1):
+            waiting.append(pool.submit(devices.await_workers, workers, i, 20))
+            time.sleep(0.3)
+        for future in waiting:
+            future.result(timeout=30)
 
 
 def test_a_missing_worker_is_named():
