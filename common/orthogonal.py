@@ -181,7 +181,9 @@ def _factors(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor
     factors, by matrix products, takes as long on two cores and keeps both busy; this leaves one to another layer.
     """
     if _is_compiled():
-        return _by_reflections(a)
+        # in float32 its errors add up to what shows in the losses
+        q, r, determinant = _by_reflections(tf.cast(a, tf.float64))
+        return tf.cast(q, a.dtype), tf.cast(r, a.dtype), lambda: tf.cast(determinant(), a.dtype)
     q, r = tf.linalg.qr(a)
     return q, r, lambda: tf.linalg.slogdet(q).sign
 
