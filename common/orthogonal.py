@@ -180,11 +180,16 @@ def _factors(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor
     By Householder's reflections, so that Q is orthogonal to rounding whatever ``a`` is. Block Gram-Schmidt with Cholesky
     factors, by matrix products, takes as long on two cores and keeps both busy; this leaves one to another layer.
     """
-    if _is_compiled():
-        # in float32 its errors add up to what shows in the losses
-        q, r, determinant = _by_reflections(tf.cast(a, tf.float64))
-        return tf.cast(q, a.dtype), tf.cast(r, a.dtype), lambda: tf.cast(determinant(), a.dtype)
-    q, r = tf.linalg.qr(a)
+    # narrow networks in float32 follow the same run in float64 until a ReLU or a pool meets a tie, which QR's rounding,
+    # some ten eps, decides more often than all else; for small matrices float64 costs next to nothing
+    wide = tf.cast(a, tf.float64) if a.shape[-1] <= 128 else a
+    q, r, determinant = (_by_reflections if _is_compiled() else _by_library)(wide)
+    return tf.cast(q, a.dtype), tf.cast(r, a.dtype), lambda: tf.cast(determinant(), a.dtype)
+
+
+def _by_library(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
+    """Returns what `_factors` does, without XLA."""
+    q, r = tf.linalg.qr(matrix, full_matrices=True)  # for a square matrix no other result, but Eigen's shorter way to Q
     return q, r, lambda: tf.linalg.slogdet(q).sign
 
 
@@ -336,7 +341,7 @@ def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
             left = matmul(u, g, transpose_a=True)
             turned = matmul(left, right, transpose_b=True)  # U^T dQ V, with dQ = G F^T
             sums = s[..., :, tf.newaxis] + s[..., tf.newaxis, :]
-            sums = tf.maximum(sums, _epsilon(s.dtype) * _largest(sums))
+            sums = tf.maximum(sums, _epsilon(s.dtype) * _largest(s[..., tf.newaxis]))
             dw = matmul(u, matmul((turned - _transpose(turned)) / sums, v, transpose_b=True))
             return (dw, matmul(v, left)) if neurons else (dw,)
 
@@ -441,8 +446,8 @@ def _cayley(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
         return tf.cast(_cayley_by_lu(tf.cast(w, tf.float64), tf.cast(neurons, tf.float64)), w.dtype)
 
     # LU leaves an error of eps |S|; where that could exceed a few n eps it is done in float64
-    n = w.shape[-1]
-    return tf.cond(tf.reduce_all(tf.norm(_skew(w), axis=[-2, -1]) < 2 * n), lambda: _cayley_by_lu(w, neurons), in_float64)
+    bound = math.sqrt(2) * tf.norm(tf.linalg.band_part(w, 0, -1), axis=[-2, -1])
+    return tf.cond(tf.reduce_all(bound < 2 * w.shape[-1]), lambda: _cayley_by_lu(w, neurons), in_float64)
 
 
 cayley.product = _widened(_cayley)
@@ -453,8 +458,10 @@ def _skew(w: tf.Tensor) -> tf.Tensor:
     return upper - _transpose(upper)
 
 
-def _skew_gradient(ds: tf.Tensor) -> tf.Tensor:
-    return tf.linalg.band_part(ds - _transpose(ds), 0, -1)
+def _skew_gradient(z: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Returns the gradient of w where that of S is ``Z Y^T``: the upper triangle of Z Y^T - Y Z^T, by one product."""
+    ds = matmul(tf.concat([z, -y], axis=-1), tf.concat([y, z], axis=-1), transpose_b=True)
+    return tf.linalg.band_part(ds, 0, -1)
 
 
 @tf.custom_gradient
@@ -473,7 +480,7 @@ def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         z = tf.linalg.triangular_solve(lu, g, lower=False, adjoint=True)
         z = tf.linalg.triangular_solve(lower, z, adjoint=True)
         z = tf.gather(z, tf.argsort(permutation), axis=-2, batch_dims=rank)
-        return _skew_gradient(2 * matmul(z, y, transpose_b=True)), 2 * z - g
+        return _skew_gradient(2 * z, y), 2 * z - g
 
     return 2 * y - f, gradient
 
@@ -490,7 +497,7 @@ def _cayley_by_products(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable
 
     def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         back = matmul(u, matmul(u, g, transpose_a=True), transpose_a=True)
-        return _skew_gradient(matmul(g + back, f + k, transpose_b=True) / 2), back
+        return _skew_gradient((g + back) / 2, f + k), back
 
     return k, gradient
 
