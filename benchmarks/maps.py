@@ -23,12 +23,9 @@ import contextlib
 import csv
 import dataclasses
 import functools
-import importlib.metadata
 import importlib.util
 import os
 import pathlib
-import platform
-import re
 import statistics
 import sys
 import time
@@ -39,7 +36,7 @@ import scipy.linalg
 import tensorflow as tf
 from tqdm import tqdm
 
-from benchmarks.steps import Parser, csv_path, numbers, positive
+from benchmarks.reporting import CORES, Parser, add_outputs, machine, numbers, positive, publish
 from common import orthogonal
 
 SIZES, QUICK_SIZES = [27, 144, 288, 576, 1024, 2048], [27, 144, 288]
@@ -47,8 +44,6 @@ BATCH, BATCH_UP_TO, QUICK_BATCH_UP_TO = 5, 576, 144
 JIT_SKIPPED = {"tf.linalg.svd": "skipped: XLA's SVD takes 2 s a call at n = 144, 25 s at n = 288"}
 UNIT = "tf.matmul"
 COLUMNS = ["map", "implementation", "n", "batch", "jit", "ms", "multiple", "orthogonality", "deviation", "rounds", "note"]
-MARKS = ("<!-- maps: begin -->", "<!-- maps: end -->")
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 Call = Callable[[], object]  # computes value and gradient, and returns the value
 
@@ -376,19 +371,26 @@ def draw(path: pathlib.Path, rows: list[dict], ours: set[str], title: str) -> No
     figure.savefig(path, dpi=130)
 
 
-def write_readme(path: pathlib.Path, rows: list[dict], ours: set[str], about: str) -> None:
-    """Puts a table of single matrices, without XLA, between the marks of the file ``path``; ours bold."""
+def markdown(rows: list[dict], ours: set[str], about: str) -> list[str]:
+    """Returns a table without XLA: single matrices, and the largest batch; ours bold."""
 
     def digits(value: float, count: int) -> str:
         return np.format_float_positional(value, count, unique=False, fractional=False).rstrip(".")
 
+    batches = [row for row in rows if row["batch"] > 1 and row["jit"] == "off"]
+    widest = max((row["n"] for row in batches), default=None)
+    batches = {row["implementation"]: row for row in batches if row["n"] == widest}
     rows = single(rows)
     sizes = sorted({row["n"] for row in rows})
-    lines = ["| implementation | " + " | ".join(f"n = {n}" for n in sizes) + f" | error, n = {sizes[-1]} |"]
-    lines.append("|---|" + "---|" * (len(sizes) + 1))
+    heads = [f"n = {n}" for n in sizes] + [f"{BATCH} of {widest}"] * bool(batches) + [f"error, n = {sizes[-1]}"]
+    lines = ["| implementation | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name in dict.fromkeys(row["implementation"] for row in rows):
         own = {row["n"]: row for row in rows if row["implementation"] == name}
-        cells = [f"{digits(own[n]['ms'], 3)} ({digits(own[n]['multiple'], 2)})" if n in own else "" for n in sizes]
+        timed = [own.get(n) for n in sizes] + [batches.get(name)] * bool(batches)
+        cells = [
+            "" if not row else f"{digits(row['ms'], 3)} ({digits(row['multiple'], 2)})" if "ms" in row else "fails"
+            for row in timed
+        ]
         error = own.get(sizes[-1], {}).get("orthogonality")
         title = f"**{name}**" if name in ours else name
         lines.append("| " + " | ".join([title, *cells, "" if error is None else f"{error:.0e}"]) + " |")
@@ -396,23 +398,7 @@ def write_readme(path: pathlib.Path, rows: list[dict], ours: set[str], about: st
         "Milliseconds, forward and backward; in brackets, multiples of one n x n product. The error is max \\|Q^T Q - I\\|, "
         "of a product K = map(w) @ f max \\|K^T K - f^T f\\| / max \\|f^T f\\|."
     )
-    before, rest = path.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    path.write_text("\n".join([before + MARKS[0], *lines, "", f"{about}. {note}", MARKS[1] + after]))
-
-
-def machine() -> str:
-    """Returns the processor and the versions that the figures depend on."""
-    info = pathlib.Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.is_file() else None
-    gpus = [
-        tf.config.experimental.get_device_details(g).get("device_name", g.name) for g in tf.config.list_physical_devices("GPU")
-    ]
-    names = [name for name in ("tensorflow", "torch", "geotorch") if importlib.util.find_spec(name)]
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
-    processor = found[1] if found else platform.processor() or platform.machine()
-    policy = [f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}"] if "OMP_WAIT_POLICY" in os.environ else []
-    return ", ".join([processor, f"{CORES} cores", *gpus, *versions, *policy])
+    return [*lines, "", f"{about}. {note}"]
 
 
 def main() -> None:
@@ -429,11 +415,8 @@ def main() -> None:
         help="the largest n with jit rows; 0 for none (default: 576)",
     )
     parser.add_argument("--quick", action="store_true", help="n = 27, 144, 288 in three rounds, batches up to 144, no jit")
-    parser.add_argument("--out", type=csv_path, default=pathlib.Path("maps.csv"), help="the CSV; the picture goes beside it")
-    parser.add_argument("--readme", type=pathlib.Path, help=f"a file with lines {' and '.join(MARKS)}: put a table between them")
+    add_outputs(parser, "maps")
     args = parser.parse_args()
-    if args.readme and not (args.readme.is_file() and all(args.readme.read_text().count(mark) == 1 for mark in MARKS)):
-        parser.error(f"--readme={args.readme} is no file with lines {' and '.join(MARKS)}")
     if args.quick:
         args.rounds, args.jit_up_to = min(args.rounds, 3), 0
     wanted = args.implementations.split(",") if args.implementations else [""]
@@ -468,8 +451,7 @@ def main() -> None:
     draw(picture, rows, ours, f"{title}, f of {args.columns} columns\n{about}")
     print(f"written: {args.out.absolute()}\nwritten: {picture.absolute()}")
     if args.readme:
-        write_readme(args.readme, rows, ours, about)
-        print(f"written: {args.readme.absolute()}")
+        publish(args.readme, "maps", markdown(rows, ours, about), picture, "Time of a map and its gradient against n")
 
 
 if __name__ == "__main__":

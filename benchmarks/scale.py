@@ -18,7 +18,8 @@ import subprocess
 
 from tqdm import tqdm
 
-from benchmarks.steps import ROOT, Parser, csv_path, in_a_process, numbers, positive
+from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
+from benchmarks.steps import ROOT, in_a_process
 from compare import STYLES, TITLES
 
 METHODS = ["baseline", "opt_gs", "opt_ls", "opt_cp", "sopt_gs"]
@@ -64,6 +65,20 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
     figure.savefig(path, dpi=150)
 
 
+def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
+    """Returns a table of ms, ratio and memory, a column a width, and what it was measured on."""
+    widths = sorted({row["width"] for row in rows})
+    lines = ["| method | " + " | ".join(f"width {width}" for width in widths) + " |", "|---|" + "---|" * len(widths)]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        cells = []
+        for row in (row for width in widths for row in rows if (row["method"], row["width"]) == (method, width)):
+            ratio = f" ({row['ratio']:.2f})" if "ratio" in row else ""
+            cells.append(f"{row['step_ms']:.0f} ms{ratio}, {row['memory_gib']:.1f} GiB" if "step_ms" in row else row["note"])
+        lines.append(f"| {TITLES.get(method, method)} | " + " | ".join(cells) + " |")
+    about = f"{machine()}; batch {args.batch}, --jit={args.jit}; in brackets, multiples of the plain step at that width."
+    return [*lines, "", about]
+
+
 def main() -> None:
     parser = Parser(prog="benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", type=lambda s: s.split(","), default=METHODS, help=f"(default: {','.join(METHODS)})")
@@ -73,7 +88,7 @@ def main() -> None:
     parser.add_argument("--jit", choices=["on", "off"], default="off")
     parser.add_argument("--limit_s", type=positive, default=240, help="seconds a measurement may take (default: 240)")
     parser.add_argument("--quick", action="store_true", help="widths 16 and 32, two steps")
-    parser.add_argument("--out", type=csv_path, default=pathlib.Path("scale.csv"), help="the CSV; the picture goes beside it")
+    add_outputs(parser, "scale")
     args = parser.parse_args()
     known = sorted(path.parent.name for path in ROOT.glob("*/architecture.py"))
     if unknown := set(args.methods) - set(known):
@@ -113,6 +128,8 @@ def main() -> None:
     picture = args.out.with_suffix(".png")
     draw(picture, [row for row in rows if "step_ms" in row], f"A step of CNN-6, batch {args.batch}")
     print(f"written: {picture.absolute()}")
+    if args.readme:
+        publish(args.readme, "scale", markdown(rows, args), picture, "Step and memory against width, on logarithmic axes")
 
 
 if __name__ == "__main__":

@@ -20,37 +20,12 @@ import subprocess
 import sys
 import time
 
+from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
 from compare import STYLES, TITLES
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BATCH = 128
-
-
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the arguments, and exits with 2."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def positive(text: str) -> int:
-    """Returns a positive whole number."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
-
-
-def numbers(text: str) -> list[int]:
-    """Returns positive whole numbers of a list with commas."""
-    return [positive(word) for word in text.split(",")]
-
-
-def csv_path(text: str) -> pathlib.Path:
-    """Returns the path of a CSV that can be written; its picture has the suffix .png."""
-    path = pathlib.Path(text).expanduser()
-    if path.suffix != ".csv" or path.is_dir() or not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is no file name ending in .csv, in a folder that is there")
-    return path
+COLUMNS = ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "memory_ratio", "pictures_per_s"]
 
 
 def measure(name: str, widths: list[int], jit: bool, steps: int, batch: int = BATCH) -> dict[str, float]:
@@ -130,13 +105,24 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
     figure.savefig(path, dpi=150)
 
 
+def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
+    """Returns the table, and what it was measured on."""
+    lines = ["| method | widths | ms a step | x plain step | s to the first step | peak GiB | x plain | pictures a second |"]
+    lines.append("|" + "---|" * 8)
+    for row in rows:
+        start = f"| {TITLES.get(row['method'], row['method'])} | {row['widths']} | {row['step_ms']:.0f} | {row['ratio']:.2f} "
+        memory = f"| {row['memory_gib']:.2f} | {row['memory_ratio']:.2f} "
+        lines.append(f"{start}| {row['first_step_s']:.1f} {memory}| {row['pictures_per_s']:.0f} |")
+    return [*lines, "", f"{machine()}; batch {BATCH}, --jit={args.jit}, median of {args.steps} steps."]
+
+
 def main() -> None:
     parser = Parser(prog="benchmarks.steps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", type=lambda s: s.split(","), help="a list; all by default")
     parser.add_argument("--jit", choices=["on", "off"], default="off")
     parser.add_argument("--steps", type=positive, default=20, help="timed steps (default: 20)")
     parser.add_argument("--quick", action="store_true", help="5 steps")
-    parser.add_argument("--out", type=csv_path, default=pathlib.Path("steps.csv"), help="the CSV; the picture goes beside it")
+    add_outputs(parser, "steps")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=positive, default=BATCH, help=argparse.SUPPRESS)
     parser.add_argument("--widths", type=numbers, help="64,64,64,64 by default; opt_cp's own for it")
@@ -160,6 +146,7 @@ def main() -> None:
         except subprocess.CalledProcessError as error:
             sys.exit(f"{name} failed:\n{error.stderr}")
         row["ratio"] = row["step_ms"] / statistics.mean([before["step_ms"], after["step_ms"]])
+        row["memory_ratio"] = row["memory_gib"] / statistics.mean([before["memory_gib"], after["memory_gib"]])
         row |= {"method": name, "widths": "/".join(map(str, widths)), "pictures_per_s": 1e3 * BATCH / row["step_ms"]}
         rows.append(row)
         print(
@@ -168,13 +155,15 @@ def main() -> None:
             flush=True,
         )
     with args.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "pictures_per_s"])
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
     picture = args.out.with_suffix(".png")
     draw(picture, rows, f"A step of CNN-6, batch {BATCH}" + (f", widths {rows[0]['widths']}" if args.widths else ""))
     print(f"written: {args.out.absolute()}")
     print(f"written: {picture.absolute()}")
+    if args.readme:
+        publish(args.readme, "steps", markdown(rows, args), picture, "Step and memory of each method beside the plain ones")
 
 
 if __name__ == "__main__":
