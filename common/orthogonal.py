@@ -98,9 +98,30 @@ def _largest(x: tf.Tensor) -> tf.Tensor:
     return tf.where(largest > 0, largest, tf.ones_like(largest))
 
 
+def _filled_up(turned: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Computes ``turned`` of blockdiag(I, w), where it is a block again, if the rows of ``w`` are whole KiB.
+
+    Such rows compete for the same lines of the cache, and Eigen's factorizations then take up to twice as long.
+    """
+
+    @functools.wraps(turned)
+    def filled_up(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+        n, more = w.shape[-1], 16
+        if n < 512 or n % 256 or _is_compiled():
+            return turned(w, *neurons)
+        batch = [[0, 0]] * (w.shape.rank - 2)
+        top = tf.eye(more, n + more, batch_shape=tf.shape(w)[:-2], dtype=w.dtype)
+        filled = tf.concat([top, tf.pad(w, [*batch, [0, 0], [more, 0]])], axis=-2)
+        result = turned(filled, *(tf.pad(f, [*batch, [more, 0], [0, 0]]) for f in neurons))
+        return result[..., more:, :] if neurons else result[..., more:, more:]
+
+    return filled_up
+
+
 # Gram-Schmidt and Householder: one factorization a = Q R serves both
 
 
+@_filled_up
 def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns ``D Q^T @ neurons`` of ``w^T = Q R``, or D Q^T itself without ``neurons``; D are the signs of R's diagonal."""
 
@@ -121,6 +142,7 @@ def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     return turned(w, *neurons)
 
 
+@_filled_up
 def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns ``Q D @ neurons`` of ``w = Q R``, or Q D itself without ``neurons``.
 
@@ -319,6 +341,7 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
     return _polar(w)
 
 
+@_filled_up
 def _polar(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     if _is_compiled():
         q = _polar_by_products(w)
@@ -436,6 +459,7 @@ def cayley(w: tf.Tensor) -> tf.Tensor:
     return q + matmul(q, identity - matmul(q, q, transpose_a=True)) / 2
 
 
+@_filled_up
 def _cayley(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
     if _is_compiled():
         return _cayley_by_products(w, neurons)

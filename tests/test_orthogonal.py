@@ -283,6 +283,19 @@ def test_no_product_of_a_map_is_left_to_tf32(name):
         assert all(("operand_precision={highest,highest}" in line) == exact for line in dots)
 
 
+@each_map
+def test_rows_of_whole_kibibytes(name):
+    """Which are filled up for speed: value and gradients as by the formulae for what is not."""
+    random = np.random.default_rng(0)
+    w, f, cotangent = (random.normal(size=(2, 512, c)) for c in (512, 3, 3))
+    actual = evaluate(MAPS[name].product, w, f, cotangent=cotangent, jit=False)
+    plainly = MAPS[name].product.__wrapped__.__wrapped__
+    expected = evaluate(plainly, w, f, cotangent=cotangent, jit=False)
+    tolerance = 512 * EPS["float64"] * max(condition(name, matrix) for matrix in w)
+    for a, b in zip(actual, expected, strict=True):
+        assert deviation(a, b) <= tolerance
+
+
 # Odd input
 
 
