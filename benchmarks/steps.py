@@ -120,7 +120,7 @@ def main() -> None:
     parser = Parser(prog="benchmarks.steps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", type=lambda s: s.split(","), help="a list; all by default")
     parser.add_argument("--jit", choices=["on", "off"], default="off")
-    parser.add_argument("--steps", type=positive, default=20, help="timed steps (default: 20)")
+    parser.add_argument("--steps", type=positive, default=10, help="timed steps (default: 10)")
     parser.add_argument("--quick", action="store_true", help="5 steps")
     add_outputs(parser, "steps")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
