@@ -30,6 +30,13 @@ def written(path: pathlib.Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def readme_with_marks(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns a README that has an old table of the benchmark ``name``."""
+    path = folder / "README.md"
+    path.write_text(f"above\n<!-- {name}: begin -->\nyesterday\n<!-- {name}: end -->\nbelow\n")
+    return path
+
+
 def assert_positive(row: dict[str, str], *columns: str) -> None:
     for column in columns:
         assert math.isfinite(float(row[column])), row
@@ -37,8 +44,7 @@ def assert_positive(row: dict[str, str], *columns: str) -> None:
 
 
 def test_maps(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("above\n<!-- maps: begin -->\nyesterday\n<!-- maps: end -->\nbelow\n")
+    readme = readme_with_marks(tmp_path, "maps")
     names = ["gram_schmidt formed", "lowdin product", "cayley product", "tf.linalg.qr"]
     words = [f"--implementations={','.join(names)}", f"--out={tmp_path / 'maps.csv'}", f"--readme={readme}"]
     result = start("maps", "--quick", "--sizes=27", *words)
@@ -57,10 +63,11 @@ def test_maps(tmp_path):
             assert float(row["deviation"]) < 1e-4  # a map of another matrix, or of another sign, is off by 1
             assert f" {name} " in result.stdout
     text = readme.read_text()
-    assert text.startswith("above\n<!-- maps: begin -->\n| implementation | n = 27 | error, n = 27 |\n")
+    assert text.startswith("above\n<!-- maps: begin -->\n| implementation | n = 27 | 5 of 27 | error, n = 27 |\n")
     assert "| **cayley product** | " in text
     assert text.endswith("<!-- maps: end -->\nbelow\n")
     assert "yesterday" not in text
+    assert (tmp_path / "docs" / "maps.png").read_bytes() == (tmp_path / "maps.png").read_bytes()
 
 
 @pytest.mark.slow
@@ -81,18 +88,23 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
     times = {"baseline": 100.0, "opt_gs": 150.0, "opt_cp": 200.0}
 
     def measured(name: str, widths: list[int], *_) -> dict[str, float]:
-        return {"step_ms": times[name], "first_step_s": 2.0, "memory_gib": 1.0}
+        return {"step_ms": times[name], "first_step_s": 2.0, "memory_gib": 0.8 if name == "baseline" else 1.0}
 
     monkeypatch.setattr(steps, "in_a_process", measured)
-    monkeypatch.setattr(sys, "argv", ["steps", "--methods=opt_gs,opt_cp", f"--out={tmp_path / 'steps.csv'}"])
+    readme = readme_with_marks(tmp_path, "steps")
+    words = ["--methods=opt_gs,opt_cp", f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
+    monkeypatch.setattr(sys, "argv", ["steps", *words])
     steps.main()
     rows = written(tmp_path / "steps.csv")
-    assert list(rows[0]) == ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "pictures_per_s"]
+    columns = ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "memory_ratio", "pictures_per_s"]
+    assert list(rows[0]) == columns
     assert [(row["method"], row["widths"], float(row["ratio"])) for row in rows] == [
         ("opt_gs", "64/64/64/64", 1.5),
         ("opt_cp", "32/64/128/128", 2.0),
     ]
     assert "opt_cp" in capsys.readouterr().out
+    assert "\n| OPT (CP) | 32/64/128/128 | 200 | 2.00 | 2.0 | 1.00 | 1.25 | 640 |\n" in readme.read_text()
+    assert "](docs/steps.png)" in readme.read_text()
 
 
 @pytest.mark.slow
@@ -116,8 +128,9 @@ def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):
         return {"step_ms": 100.0 if name == "baseline" else 130.0, "first_step_s": 2.0, "memory_gib": widths[0] / 50}
 
     monkeypatch.setattr(scale, "in_a_process", measured)
-    words = ["--methods=opt_gs,opt_ls,baseline", "--widths=128,64", "--limit_s=7", f"--out={tmp_path / 'scale.csv'}"]
-    monkeypatch.setattr(sys, "argv", ["scale", *words])
+    readme = readme_with_marks(tmp_path, "scale")
+    words = ["--methods=opt_gs,opt_ls,baseline", "--widths=128,64", "--limit_s=7"]
+    monkeypatch.setattr(sys, "argv", ["scale", *words, f"--out={tmp_path / 'scale.csv'}", f"--readme={readme}"])
     scale.main()
     rows = {(row["method"], row["width"]): row for row in written(tmp_path / "scale.csv")}
     assert len(rows) == 6
@@ -125,6 +138,7 @@ def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):
     assert (rows["baseline", "64"]["steps"], rows["baseline", "128"]["steps"]) == ("6", "3")
     assert (rows["opt_ls", "128"]["note"], rows["opt_ls", "128"]["step_ms"]) == ("over 7 s", "")
     assert rows["opt_gs", "128"]["note"] == "failed (-9): no output"
+    assert "\n| OPT (LS) | 130 ms (1.30), 1.3 GiB | over 7 s |\n" in readme.read_text()
     assert re.search(r"^opt_ls +128 over 7 s$", capsys.readouterr().out, re.MULTILINE)
 
 
@@ -144,6 +158,7 @@ BAD = [
     ["steps", "--widths=8,8,8,a"],
     ["steps", "--steps=0"],
     ["steps", "--jit=maybe"],
+    ["steps", "--readme=LICENSE"],
     ["steps", "--out=no/such/folder/steps.csv"],
     ["scale", "--methods=opt_xy"],
     ["scale", "--widths=0"],
