@@ -453,10 +453,23 @@ def cayley(w: tf.Tensor) -> tf.Tensor:
         ``[..., n, n]`` of the same dtype, orthogonal, with no eigenvalue -1; finite for every finite ``w`` whose
         squares do not overflow, and so is its gradient.
     """
+    return _cayley_formed(w)
+
+
+@tf.custom_gradient
+def _cayley_formed(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Returns Q; with (I - S)^-1 = (I + Q) / 2, dS = (I + Q)^T G (I + Q)^T / 2."""
     identity = tf.eye(w.shape[-1], batch_shape=tf.shape(w)[:-2], dtype=w.dtype)
     q = _cayley(w, identity)
     # LU leaves an error of eps |S|, which one Newton-Schulz step squares
-    return q + matmul(q, identity - matmul(q, q, transpose_a=True)) / 2
+    q += matmul(q, identity - matmul(q, q, transpose_a=True)) / 2
+
+    def gradient(g: tf.Tensor) -> tf.Tensor:
+        half = g + matmul(g, q, transpose_b=True)
+        ds = half + matmul(q, half, transpose_a=True)
+        return tf.linalg.band_part(ds - _transpose(ds), 0, -1) / 2
+
+    return q, gradient
 
 
 @_filled_up
