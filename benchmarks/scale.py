@@ -7,7 +7,7 @@
 CNN-6 with all four stages of one width, each measurement in a process of its own (see benchmarks.steps). A batch is 32
 pictures, a quarter of the methods' own, to keep the widest affordable. That makes convolutions four times as cheap and
 maps not at all: the ratios to the plain step are harsher here than those of benchmarks.steps. At width 256 the rotations
-are 2304 x 2304, the largest 4096 x 4096. What takes longer than --limit_s, as opt_ls does there on two cores, gets a row
+are 2304 x 2304, the largest 4096 x 4096. What takes longer than --limit_s, as opt_ls may there on two cores, gets a row
 that says so and is left out of the picture. Prints a table and writes it to scale.csv, with scale.png beside it.
 """
 
