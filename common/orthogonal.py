@@ -99,18 +99,19 @@ def _largest(x: tf.Tensor) -> tf.Tensor:
 
 
 def _filled_up(turned: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Computes ``turned`` of blockdiag(I, w), where it is a block again, if the rows of ``w`` are whole KiB.
+    """Computes ``turned`` of blockdiag(c I, w), where it is a block again, if the rows of ``w`` are whole KiB.
 
-    Such rows compete for the same lines of the cache, and Eigen's factorizations then take up to twice as long.
+    Such rows compete for the same lines of the cache, and Eigen's factorizations then take up to twice as long. c is
+    of the size of ``w``, so that nothing in it is small beside c.
     """
 
     @functools.wraps(turned)
     def filled_up(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
-        n, more = w.shape[-1], 16
-        if n < 512 or n % 256 or _is_compiled():
+        n, more = w.shape[-1] if w.shape.rank else None, 16
+        if n is None or n < 512 or n % 256 or _is_compiled():
             return turned(w, *neurons)
         batch = [[0, 0]] * (w.shape.rank - 2)
-        top = tf.eye(more, n + more, batch_shape=tf.shape(w)[:-2], dtype=w.dtype)
+        top = tf.stop_gradient(_largest(w)) * tf.eye(more, n + more, dtype=w.dtype)
         filled = tf.concat([top, tf.pad(w, [*batch, [0, 0], [more, 0]])], axis=-2)
         result = turned(filled, *(tf.pad(f, [*batch, [more, 0], [0, 0]]) for f in neurons))
         return result[..., more:, :] if neurons else result[..., more:, more:]
@@ -200,10 +201,10 @@ def _factors(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor
     """Returns Q and R of ``a = Q R``, and what returns the sign of det Q, ``[...]``.
 
     By Householder's reflections, so that Q is orthogonal to rounding whatever ``a`` is. Block Gram-Schmidt with Cholesky
-    factors, by matrix products, takes as long on two cores and keeps both busy; this leaves one to another layer.
+    factors, by matrix products, is no faster on two cores and keeps both busy; this leaves one to another layer.
     """
-    # narrow networks in float32 follow the same run in float64 until a ReLU or a pool meets a tie, which QR's rounding,
-    # some ten eps, decides more often than all else; for small matrices float64 costs next to nothing
+    # a narrow network in float32 follows the same run in float64 until a tie of a ReLU or a pool is decided otherwise, and
+    # QR's rounding, some ten eps, is the largest that can; for small matrices float64 costs next to nothing
     wide = tf.cast(a, tf.float64) if a.shape[-1] <= 128 else a
     q, r, determinant = (_by_reflections if _is_compiled() else _by_library)(wide)
     return tf.cast(q, a.dtype), tf.cast(r, a.dtype), lambda: tf.cast(determinant(), a.dtype)

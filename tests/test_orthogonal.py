@@ -283,11 +283,13 @@ def test_no_product_of_a_map_is_left_to_tf32(name):
         assert all(("operand_precision={highest,highest}" in line) == exact for line in dots)
 
 
+@pytest.mark.parametrize("scale", [1, 1e-20])
 @each_map
-def test_rows_of_whole_kibibytes(name):
+def test_rows_of_whole_kibibytes(name, scale):
     """Which are filled up for speed: value and gradients as by the formulae for what is not."""
     random = np.random.default_rng(0)
     w, f, cotangent = (random.normal(size=(2, 512, c)) for c in (512, 3, 3))
+    w *= scale
     actual = evaluate(MAPS[name].product, w, f, cotangent=cotangent, jit=False)
     plainly = MAPS[name].product.__wrapped__.__wrapped__
     expected = evaluate(plainly, w, f, cotangent=cotangent, jit=False)
@@ -297,6 +299,11 @@ def test_rows_of_whole_kibibytes(name):
 
 
 # Odd input
+
+
+def test_lowdin_of_matrices_of_unknown_size():
+    run = tf.function(MAPS["lowdin"], input_signature=[tf.TensorSpec(None, tf.float32)])
+    assert_orthogonal(run(np.random.default_rng(0).normal(size=(2, 5, 5)).astype("float32")).numpy())
 
 
 @each_mode_jit_slow
