@@ -175,6 +175,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_two_at_once_then_killed_then_terminated(begin, whole, tmp_path):
     """Of two runs in one folder one is refused. The other, killed, resumed and told to end, ends as one left in peace.
 

@@ -21,6 +21,7 @@ from tests import archives
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 METHODS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+QUICK = {"baseline", "opt_gs", "opt_ogd", "sopt_gs"}  # an optimizer and a schedule of episodes of their own among them
 SMALL = ["--dataset=digits", "--widths=8,8,8,8", "--batch_size=32"]
 
 
@@ -42,10 +43,10 @@ def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> N
 
 
 def test_methods_are_found():
-    assert {"baseline", "opt_gs"} <= set(METHODS)
+    assert set(METHODS) > QUICK
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
 def test_trains_on_digits(tmp_path, method):
     """Thirty iterations leave the original's lines and files, and the numbers in them agree with one another."""
     log = tmp_path / "log"
@@ -209,7 +210,7 @@ def test_trains_on_a_cifar100_folder_given_by_data_dir(tmp_path):
     assert result.stdout.startswith(f"CIFAR-100 from {tmp_path / 'cifar-100-python'}: 64 training and 20 test pictures")
 
 
-@pytest.mark.parametrize("method", ["opt_gs", "opt_cp"])
+@pytest.mark.parametrize("method", ["opt_gs", pytest.param("opt_cp", marks=pytest.mark.slow)])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, method):
     flags = [*SMALL, "--base_lr=1e30", "--iterations=40", "--log_every=1", f"--log_dir={tmp_path}"]
     assert "iteration" in start(method, *flags).stderr.splitlines()[-1]
