@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from common import methods
 from common.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -25,7 +26,7 @@ flags.DEFINE_list(
     "widths", None, "neurons a layer: of the three stages, and of a cnn's fc6 (default: 64,64,64,64; 16,32,64 of a resnet)"
 )
 flags.DEFINE_integer(
-    "iterations", 75_000, "training steps; the rate's drops keep their fractions of them", lower_bound=1, upper_bound=2**31 - 1
+    "iterations", methods.ITERATIONS, "training steps; the rate's drops keep their fractions of them", lower_bound=1, upper_bound=2**31 - 1
 )
 flags.DEFINE_integer("batch_size", 128, "pictures a step", lower_bound=1)
 flags.DEFINE_float("base_lr", 0.1, "the first learning rate")
@@ -139,19 +140,18 @@ def _help(doc: str, own: list[str]) -> str:
     return "\n".join(lines) + "\n\nTry --helpfull for those of the libraries."
 
 
-def run(main: Callable[[Settings], None], script: str, **defaults) -> None:
+def run(main: Callable[[Settings], None], script: str) -> None:
     """Parses the command line, calls ``main(settings)`` and exits; what a train.py ends with.
 
     Exits with code 2 and one line on stderr where the user is mistaken, with 0 after ``--help``.
 
     Args:
         main: the method's training.
-        script: ``__file__`` of the train.py; its folder names the method.
-        **defaults: flags whose default the method changes.
+        script: ``__file__`` of the train.py; its folder names the method and states its facts.
     """
     program = sys.modules["__main__"]
     folder = pathlib.Path(script).resolve().parent
-    for name, value in defaults.items():
+    for name, value in methods.facts(folder.name).defaults.items():
         FLAGS.set_default(name, value)
 
     def parse(argv: list[str]) -> Settings:

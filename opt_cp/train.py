@@ -24,4 +24,4 @@ def main(settings: flags.Settings) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, __file__, widths="32,64,128,128")
+    flags.run(main, __file__)

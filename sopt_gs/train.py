@@ -43,4 +43,4 @@ def main(settings: flags.Settings) -> None:
 
 
 if __name__ == "__main__":
-    flags.run(main, __file__, iterations=300_000, eval_every=750)
+    flags.run(main, __file__)

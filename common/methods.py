@@ -1,0 +1,42 @@
+"""The methods that are there: every folder with a train.py, and the facts that it states in its __init__.py."""
+
+import dataclasses
+import importlib
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ITERATIONS = 75_000  # of most methods
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What is known of a method without importing TensorFlow.
+
+    Attributes:
+        name: its folder's name.
+        title: its name in tables and pictures.
+        row: its place in tables; those of the same row go by name.
+        defaults: flags that default to another value than elsewhere.
+    """
+
+    name: str
+    title: str
+    row: int
+    defaults: dict[str, object]
+
+    @property
+    def iterations(self) -> int:
+        """Returns the length of a whole run."""
+        return self.defaults.get("iterations", ITERATIONS)
+
+
+def facts(name: str) -> Facts:
+    """Returns the facts of the method in the folder ``name``."""
+    module = importlib.import_module(name)
+    return Facts(name, module.TITLE, module.ROW, dict(module.DEFAULTS))
+
+
+def known() -> dict[str, Facts]:
+    """Returns the facts of all methods by name, in the order of tables."""
+    found = [facts(path.parent.name) for path in ROOT.glob("*/train.py")]
+    return {method.name: method for method in sorted(found, key=lambda m: (m.row, m.name))}
