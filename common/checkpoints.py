@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from common import collapse
 from common.errors import UserError
 
 KEPT = 2  # of the checkpoints at even distances; the best is kept besides
@@ -65,6 +66,7 @@ class Progress:
         test_accuracy: of the last test, if there was one.
         best_accuracy: of all tests so far; -1 before the first.
         logs: number of the run's log files, and the size of each in bytes.
+        collapse: what collapse.Watch keeps; nothing where the checkpoint is of before it.
 
     Raises:
         ValueError: for what cannot be that.
@@ -75,12 +77,14 @@ class Progress:
     test_accuracy: float | None = None
     best_accuracy: float = -1.0
     logs: dict[str, int] = dataclasses.field(default_factory=dict)
+    collapse: dict[str, object] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         counts = [self.iteration, *self.logs.values()]
         figures = [self.seconds, self.best_accuracy + 1, 0.0 if self.test_accuracy is None else self.test_accuracy]
         if not all(type(n) is int and n >= 0 for n in counts) or not all(type(x) is float and 0 <= x < math.inf for x in figures):
             raise ValueError("it does not say how far the run had come")
+        collapse.Watch.check(self.collapse)
 
 
 class Checkpoints:
@@ -90,9 +94,13 @@ class Checkpoints:
         folder: where they lie; made with the first one.
         variables: Keras variables, the same in the same order at every start of the run.
         settings: by name, what must be alike for the run to go on from a checkpoint.
+        before: what a setting was in runs whose checkpoints do not name it.
     """
 
-    def __init__(self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object]):
+    def __init__(
+        self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object], before: dict[str, object] | None = None
+    ):
+        self.before = before or {}
         self.folder, self.variables = folder, list(variables)
         self.good: pathlib.Path | None = None  # what was saved or restored last
         self.settings = json.loads(json.dumps(settings, default=str))  # as they are read back
@@ -170,7 +178,7 @@ class Checkpoints:
 
     def _check(self, path: pathlib.Path, settings: dict) -> None:
         for name in self.settings | settings:
-            there, here = settings.get(name), self.settings.get(name)
+            there, here = settings.get(name, self.before.get(name)), self.settings.get(name)
             if there != here:
                 raise UserError(f"--resume: {path} is of {name} {_words(there)}, and this run of {name} {_words(here)}")
 
@@ -197,7 +205,7 @@ def _read(path: pathlib.Path, expected: Sequence[tuple], check) -> tuple[dict, l
             facts = json.loads(archive.read("facts.json"))
             check(path, facts["settings"])
             progress = dataclasses.asdict(Progress(**facts["progress"]))
-            if progress.keys() != facts["progress"].keys() or progress["logs"].keys() != _LOGS:
+            if not progress.keys() - {"collapse"} <= facts["progress"].keys() or progress["logs"].keys() != _LOGS:
                 raise _Unsound("it does not say how far the run had come")
             arrays = [_array(archive, f"{i:04d}.npy", *like) for i, like in enumerate(expected)]
     except (UserError, _Unsound):

@@ -26,10 +26,25 @@ flags.DEFINE_list(
     "widths", None, "neurons a layer: of the three stages, and of a cnn's fc6 (default: 64,64,64,64; 16,32,64 of a resnet)"
 )
 flags.DEFINE_integer(
-    "iterations", methods.ITERATIONS, "training steps; the rate's drops keep their fractions of them", lower_bound=1, upper_bound=2**31 - 1
+    "iterations",
+    methods.ITERATIONS,
+    "training steps; the rate's drops keep their fractions of them",
+    lower_bound=1,
+    upper_bound=2**31 - 1,
 )
 flags.DEFINE_integer("batch_size", 128, "pictures a step", lower_bound=1)
 flags.DEFINE_float("base_lr", 0.1, "the first learning rate")
+flags.DEFINE_integer(
+    "warmup_iterations",
+    0,
+    "iterations over which the rates, those of rotations too, grow linearly from rate/W to the first "
+    "rate. At rate 0.1 a plain network is thrown into saturation by its first steps and comes back "
+    "after some 2,000, as the log shows that the authors published with their MHE (wy1iu/MHE on "
+    "GitHub: a loss of 9.07 to 9.21 up to iteration 1,900). A run that is much shorter than 75,000 "
+    "iterations needs a warm-up, or its baseline is worthless",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+)
 flags.DEFINE_integer("seed", 0, "of the initial weights, the shuffles and the augmentation", lower_bound=0, upper_bound=2**32 - 1)
 flags.DEFINE_integer("gpu_no", None, "number of the GPU; by default the first, or the CPU where there is none", lower_bound=0)
 flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "compile with XLA; auto: on a GPU only, since on a CPU it is slower")
@@ -67,6 +82,30 @@ def _are_widths(words: list[str] | None) -> bool:
     return bool(widths) and all(1 <= w <= 65_536 for w in widths)
 
 
+def define_learn_neurons() -> None:
+    """Declares --learn_neurons, as a flag of the train.py that is running."""
+    flags.DEFINE_bool(
+        "learn_neurons",
+        False,
+        "train the neurons F too, which OPT keeps as they were drawn; their energy is then free",
+        module_name=sys.argv[0],
+    )
+
+
+def define_rotation_stddev() -> None:
+    """Declares --rotation_stddev, as a flag of the train.py that is running."""
+    flags.DEFINE_float(
+        "rotation_stddev",
+        1.0,
+        "standard deviation of the rotations R at the start. Gram-Schmidt, Householder's and "
+        "Loewdin's maps do not see R's scale, so that a step turns the neurons the more the smaller "
+        "R is. Weight decay shrinks R, at rate 0.1 by a factor of e in 2,000 iterations, for which a "
+        "short run has no time: 0.2 starts it where 3,200 iterations would have brought it",
+        module_name=sys.argv[0],
+    )
+    flags.register_validator("rotation_stddev", lambda v: math.isfinite(v) and v > 0, "must be a finite number over 0")
+
+
 flags.register_validator("widths", _are_widths, "must be positive whole numbers, such as 64,64,64,64")
 
 
@@ -82,6 +121,7 @@ class Settings:
     iterations: int
     batch_size: int
     base_lr: float
+    warmup_iterations: int
     seed: int
     gpu_no: int | None
     jit: str
@@ -98,8 +138,12 @@ class Settings:
 
     def of_the_result(self) -> dict[str, object]:
         """Returns those that the course of training depends on: a run goes on from a checkpoint where they are alike."""
-        names = ("method", "dataset", "backbone", "widths", "iterations", "batch_size", "base_lr", "seed")
+        names = ("method", "dataset", "backbone", "widths", "iterations", "batch_size", "base_lr", "warmup_iterations", "seed")
         return {name: getattr(self, name) for name in names} | self.own
+
+
+# what a run did before these settings were there: a checkpoint that does not name them is one of such a run
+BEFORE = {"warmup_iterations": 0, "rotation_stddev": 1.0, "learn_neurons": False, "orthogonalize": "gram_schmidt"}
 
 
 def _path(name: str) -> pathlib.Path:

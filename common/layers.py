@@ -26,7 +26,7 @@ class _OrthogonalLayer(keras.layers.Layer):
     """A layer whose kernel is ``map(rotation) @ fix`` (Liu et al., CVPR 2021).
 
     Weights:
-        fix: ``[n, units]``, the neurons as they were drawn, one a column. Not trained.
+        fix: ``[n, units]``, the neurons as they were drawn, one a column. Trained only with ``learn_neurons``.
         rotation: ``[n, n]``, trained.
         bias: ``[units]``, trained, where the layer has one.
 
@@ -45,6 +45,7 @@ class _OrthogonalLayer(keras.layers.Layer):
         bias_initializer="zeros",
         rotation_regularizer=None,
         bias_regularizer=None,
+        learn_neurons: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -57,10 +58,13 @@ class _OrthogonalLayer(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer or he_normal())
-        self.rotation_initializer = keras.initializers.get(rotation_initializer or keras.initializers.RandomNormal(stddev=1.0))
+        initializer = keras.initializers.get(rotation_initializer or keras.initializers.RandomNormal(stddev=1.0))
+        # a copy of its own: layers that share an initializer would all draw the same rotation
+        self.rotation_initializer = initializer.clone() if hasattr(initializer, "clone") else initializer
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.rotation_regularizer = keras.regularizers.get(rotation_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.learn_neurons = learn_neurons
 
     def _build_weights(self, area: int, channels: int) -> None:
         """Makes the weights of neurons of ``n = area * channels`` entries."""
@@ -70,7 +74,7 @@ class _OrthogonalLayer(keras.layers.Layer):
             shape=(area * channels, self.units),
             initializer=self.kernel_initializer,
             dtype=precision,
-            trainable=False,
+            trainable=self.learn_neurons,
             autocast=False,
         )
         self.rotation = self.add_weight(
@@ -128,6 +132,7 @@ class _OrthogonalLayer(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "rotation_regularizer": keras.regularizers.serialize(self.rotation_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
+            "learn_neurons": self.learn_neurons,
         }
 
     @classmethod
@@ -162,6 +167,7 @@ class OrthogonalConv2D(_OrthogonalLayer):
         orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
         kernel_initializer: of ``fix``, ``[n, filters]``. Defaults to He's: variance 2 / n.
         rotation_initializer: of ``rotation``, ``[n, n]``. Defaults to N(0, 1).
+        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy. Defaults to False.
         activation, use_bias, bias_initializer, rotation_regularizer, bias_regularizer: as in Keras.
 
     Raises:
@@ -253,6 +259,7 @@ class OrthogonalDense(_OrthogonalLayer):
         orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
         kernel_initializer: of ``fix``, ``[n, units]``. Defaults to He's: variance 2 / n.
         rotation_initializer: of ``rotation``, ``[n, n]``. Defaults to N(0, 1).
+        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy. Defaults to False.
         activation, use_bias, bias_initializer, rotation_regularizer, bias_regularizer: as in Keras.
     """
 

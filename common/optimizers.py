@@ -12,19 +12,57 @@ DROPS = (30 / 75, 50 / 75, 65 / 75)
 
 
 def step_decay(
-    rate: float, iterations: int, factor: float = 0.1, drops: Sequence[float] = DROPS
+    rate: float, iterations: int, factor: float = 0.1, drops: Sequence[float] = DROPS, warmup: int = 0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Returns the schedule ``rate * factor^k`` from the k-th drop on.
+    """Returns the schedule ``rate * factor^k`` from the k-th drop on, with a linear warm-up before.
 
     Args:
         rate: the first rate.
         iterations: length of the whole run.
         factor: what each drop multiplies the rate with. Defaults to 0.1.
         drops: where the rate drops, in fractions of the whole. Defaults to the original's.
+        warmup: number of iterations over which the rate grows linearly to what it is without. Defaults to 0.
     """
     # Keras's boundary is the last iteration of the rate before it
     boundaries = [round(fraction * iterations) - 1 for fraction in drops]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, [rate * factor**k for k in range(len(boundaries) + 1)])
+    rates = [rate * factor**k for k in range(len(boundaries) + 1)]
+    steps = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+    return LinearWarmup(steps, warmup) if warmup else steps
+
+
+@keras.saving.register_keras_serializable(package="opt")
+class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule whose rate grows linearly over the first iterations::
+
+        rate(i) = schedule(i) * min(1, (i + 1) / warmup)
+
+    Iteration 0 has 1 / warmup of the rate, and iteration warmup - 1 all of it.
+
+    Args:
+        schedule: a schedule, of the rate without warm-up.
+        warmup: number of iterations, 1 or more.
+
+    Reference: Goyal et al., Accurate, Large Minibatch SGD, 2017, section 2.2.
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, warmup: int):
+        if warmup < 1:
+            raise ValueError(f"`warmup` must be 1 or more, not {warmup}")
+        self.schedule, self.warmup = schedule, warmup
+
+    def __call__(self, step) -> tf.Tensor:
+        rate = keras.ops.convert_to_tensor(self.schedule(step))
+        share = (keras.ops.cast(step, rate.dtype) + 1) / self.warmup
+        return rate * keras.ops.minimum(share, 1)
+
+    def get_config(self) -> dict:
+        schedule = keras.optimizers.schedules.serialize(self.schedule)
+        return {"schedule": schedule, "warmup": self.warmup}
+
+    @classmethod
+    def from_config(cls, config: dict):
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"])
+        return cls(schedule, config["warmup"])
 
 
 @keras.saving.register_keras_serializable(package="opt")

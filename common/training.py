@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common import backbones, convert, datasets, devices, energy, layers, losses, optimizers
+from common import backbones, collapse, convert, datasets, devices, energy, layers, losses, optimizers
 from common.checkpoints import Checkpoints, Progress, locked
 from common.errors import UserError
-from common.flags import Settings
+from common.flags import BEFORE, Settings
 from common.reporting import Report, Silent, surroundings
 
 TEST_BATCH = 500
@@ -89,7 +89,8 @@ def _make_steps(
 ) -> Callable[[np.ndarray], tuple[dict[str, tf.Tensor], tf.Tensor]]:
     """Returns ``steps(picks [count, batch, 4])``, up to ``limit`` training steps in one call of the device.
 
-    It returns the figures of the last step, and the fit of each. The whole training set stays on the device, as bytes.
+    It returns the figures of the last step, and ``[count, 2]``, fit and acc of each. The
+    whole training set stays on the device, as bytes.
     """
     strategy = tf.distribute.get_strategy()
     images, labels = tf.constant(data.train_images), tf.constant(data.train_labels)
@@ -108,22 +109,25 @@ def _make_steps(
 
     @tf.function(jit_compile=jit)
     def steps(picks: tf.Tensor, count: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        figures = one(picks[0])
-        fits = tf.pad([figures["fit"]], [[0, limit - 1]])
+        def both(figures: dict[str, tf.Tensor]) -> tf.Tensor:
+            return tf.stack([figures["fit"], tf.cast(figures["acc"], figures["fit"].dtype)])
 
-        def another(i: tf.Tensor, _, fits: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+        figures = one(picks[0])
+        course = tf.pad([both(figures)], [[0, limit - 1], [0, 0]])
+
+        def another(i: tf.Tensor, _, course: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
             figures = one(picks[i])
-            return i + 1, figures, tf.tensor_scatter_nd_update(fits, [[i]], [figures["fit"]])
+            return i + 1, figures, tf.tensor_scatter_nd_update(course, [[i]], [both(figures)])
 
         if limit > 1:
-            _, figures, fits = tf.while_loop(lambda i, *_: i < count, another, [1, figures, fits])
-        return figures, fits
+            _, figures, course = tf.while_loop(lambda i, *_: i < count, another, [1, figures, course])
+        return figures, course
 
     def run(picks: np.ndarray) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         # always of one shape, so that one program serves
         filled = np.concatenate([picks, np.zeros((limit - len(picks), *picks.shape[1:]), picks.dtype)])
-        figures, fits = steps(tf.constant(filled), tf.constant(len(picks)))
-        return figures, fits[: len(picks)]
+        figures, course = steps(tf.constant(filled), tf.constant(len(picks)))
+        return figures, course[: len(picks)]
 
     return run
 
@@ -179,7 +183,9 @@ class _Run:
         for layer in self.model.layers:
             if isinstance(layer, layers.BatchNormalization):
                 layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-        decay = functools.partial(optimizers.step_decay, iterations=settings.iterations, drops=method.drops)
+        decay = functools.partial(
+            optimizers.step_decay, iterations=settings.iterations, drops=method.drops, warmup=settings.warmup_iterations
+        )
         self.optimizer = method.make_optimizer(settings.base_lr, decay)
         step = make_train_step(method, self.model, self.optimizer, jit)
         # a GPU, on which XLA is the default, should not wait for Python between two steps
@@ -192,9 +198,10 @@ class _Run:
 
         alike = settings.of_the_result() | {"pictures": f"of {data.title} with the sum {zlib.crc32(data.train_images):08x}"}
         variables = [*self.model.variables, *self.optimizer.variables]
-        self.checkpoints = Checkpoints(settings.log_dir / "checkpoints", variables, alike)
+        self.checkpoints = Checkpoints(settings.log_dir / "checkpoints", variables, alike, BEFORE)
         start_row = self._layers()
         self.progress = self.checkpoints.restore() if settings.resume else Progress()
+        self.watch = collapse.Watch(data.num_classes, **self.progress.collapse)
         self.report: Report | Silent = Silent()
         if self.writes:
             if self.checkpoints.newest() and not settings.resume:
@@ -242,7 +249,10 @@ class _Run:
         steps = done - first
         step_ms = 1e3 * (time.perf_counter() - self.began - aside - first_step) / (steps - 1) if steps > 1 else None
         times = {"seconds": seconds, "first_step_s": round(first_step, 3), "step_ms": step_ms and round(step_ms, 3)}
-        self.report.describe(test_accuracy=test_accuracy, memory_gib=memory, **times)
+        collapsed = self.watch.collapsed
+        if collapsed:
+            collapsed = collapsed | {"rate": optimizers.rate_at(self.optimizer, collapsed["iteration"])}
+        self.report.describe(test_accuracy=test_accuracy, memory_gib=memory, collapsed=collapsed, **times)
         print(f"test accuracy: {100 * test_accuracy:.2f} %")
         pace = f"; then {step_ms:.1f} ms a step" if step_ms else ""
         print(f"time: {seconds:.1f} s, of which {first_step:.1f} s to the end of the first step{pace}")
@@ -280,8 +290,9 @@ class _Run:
     def _advance(self, picks: np.ndarray, done: int) -> dict[str, float]:
         """Makes the training steps of ``picks [count, batch, 4]`` and returns the figures of the last."""
         try:
-            figures, fits = self.steps(picks)
-            fits = fits.numpy()
+            figures, course = self.steps(picks)
+            course = course.numpy()
+            fits = course[:, 0]
         except tf.errors.InvalidArgumentError as error:  # a solver that refuses NaN
             reason = f"training broke down at iteration {done}: {error.message.splitlines()[0]}"
             raise UserError(reason + self.checkpoints.last_words()) from error
@@ -290,7 +301,19 @@ class _Run:
             rate = optimizers.rate_at(self.optimizer, done + at)
             reason = f"the loss is {fits[at]} at iteration {done + at}, with a learning rate of {rate}"
             raise UserError(reason + self.checkpoints.last_words())
+        if self.watch.update(done, course.tolist()):
+            self._tell_of_collapse()
         return {name: float(value) for name, value in figures.items()}
+
+    def _tell_of_collapse(self) -> None:
+        iteration, state = self.watch.collapsed["iteration"], self.watch.collapsed["state"]
+        rate = optimizers.rate_at(self.optimizer, iteration)
+        loss = {"guessing": f"of guessing, log({self.data.num_classes})", "saturated": "of saturated scores, -log(1e-4)"}[state]
+        tqdm.write(
+            f"warning: the network has collapsed: at iteration {iteration} the loss has been that {loss}, for "
+            f"{collapse.PATIENCE} iterations, at a learning rate of {rate}; --warmup_iterations=400 may prevent it",
+            file=sys.stderr,
+        )
 
     def _report(self, done: int, figures: dict[str, float]) -> None:
         """Logs, tests and saves, as is due after ``done`` iterations."""
@@ -316,7 +339,9 @@ class _Run:
     def _save(self, done: int, kind: str = "checkpoint") -> None:
         if self.writes:
             logs = self.report.sizes()
-            self.progress = dataclasses.replace(self.progress, iteration=done, seconds=self._seconds(), logs=logs)
+            self.progress = dataclasses.replace(
+                self.progress, iteration=done, seconds=self._seconds(), logs=logs, collapse=self.watch.memory()
+            )
             self.checkpoints.save(self.progress, kind)
 
     def _leave(self, done: int, number: int) -> None:

@@ -11,9 +11,33 @@ from common.orthogonal import gram_schmidt
 from common.training import Method
 
 
-def build_model(backbone: Callable[..., keras.Model] = backbones.cnn6, **kwargs) -> keras.Model:
-    """Returns ``backbone`` with layers of this map; ``kwargs`` are its own (num_classes, widths)."""
-    return backbone(functools.partial(OrthogonalConv2D, orthogonalize=gram_schmidt, use_bias=False), **kwargs)
+def build_model(
+    backbone: Callable[..., keras.Model] = backbones.cnn6,
+    rotation_stddev: float = 1.0,
+    learn_neurons: bool = False,
+    **kwargs,
+) -> keras.Model:
+    """Returns ``backbone`` with layers of this map.
+
+    Args:
+        backbone: takes the layer factory.
+        rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to 1.
+        learn_neurons: whether the neurons are trained too. Defaults to False.
+        **kwargs: the backbone's own (num_classes, widths).
+    """
+    layer = functools.partial(
+        OrthogonalConv2D,
+        orthogonalize=gram_schmidt,
+        rotation_initializer=keras.initializers.RandomNormal(stddev=rotation_stddev),
+        learn_neurons=learn_neurons,
+        use_bias=False,
+    )
+    return backbone(layer, **kwargs)
 
 
-METHOD = Method(build_model)
+def method(**options) -> Method:
+    """Returns the method; ``options`` are those of `build_model`."""
+    return Method(functools.partial(build_model, **options))
+
+
+METHOD = method()

@@ -13,13 +13,16 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from common import flags
 
+flags.define_rotation_stddev()
+flags.define_learn_neurons()
+
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
     from common.training import train
-    from opt_gs.architecture import METHOD
+    from opt_gs.architecture import method
 
-    train(settings, METHOD)
+    train(settings, method(**settings.own))
 
 
 if __name__ == "__main__":

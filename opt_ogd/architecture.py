@@ -12,9 +12,21 @@ from common.orthogonal import identity
 from common.training import Method
 
 
-def build_model(backbone: Callable[..., keras.Model] = backbones.cnn6, **kwargs) -> keras.Model:
-    """Returns ``backbone`` with rotations that start at I; ``kwargs`` are its own (num_classes, widths)."""
-    layer = functools.partial(OrthogonalConv2D, orthogonalize=identity, rotation_initializer="identity", use_bias=False)
+def build_model(backbone: Callable[..., keras.Model] = backbones.cnn6, learn_neurons: bool = False, **kwargs) -> keras.Model:
+    """Returns ``backbone`` with rotations that start at I.
+
+    Args:
+        backbone: takes the layer factory.
+        learn_neurons: whether the neurons are trained too. Defaults to False.
+        **kwargs: the backbone's own (num_classes, widths).
+    """
+    layer = functools.partial(
+        OrthogonalConv2D,
+        orthogonalize=identity,
+        rotation_initializer="identity",
+        learn_neurons=learn_neurons,
+        use_bias=False,
+    )
     return backbone(layer, **kwargs)
 
 
@@ -23,4 +35,18 @@ def make_optimizer(base_lr: float, decay: Callable, rotation_lr: float = 0.02, r
     return OGD(decay(base_lr), decay(rotation_lr, factor=0.2), reorthogonalize_every=reorthogonalize_every)
 
 
-METHOD = Method(build_model, make_optimizer, decay_factor=0.1, undecayed=("rotation", "fix"))
+def method(learn_neurons: bool = False, **options) -> Method:
+    """Returns the method; ``options`` are those of `make_optimizer`.
+
+    Neurons that are learned are decayed as the other weights are; those that are not are left out
+    of the printed decay, as the original does.
+    """
+    return Method(
+        functools.partial(build_model, learn_neurons=learn_neurons),
+        functools.partial(make_optimizer, **options),
+        decay_factor=0.1,
+        undecayed=("rotation",) if learn_neurons else ("rotation", "fix"),
+    )
+
+
+METHOD = method()

@@ -13,16 +13,14 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-import dataclasses
-import functools
 import math
 
 from absl import flags as absl_flags
 
 from common import flags
 
-ROTATION_LR = absl_flags.DEFINE_float("rotation_lr", 0.02, "the first learning rate of the rotations")
-REORTHOGONALIZE_EVERY = absl_flags.DEFINE_integer(
+absl_flags.DEFINE_float("rotation_lr", 0.02, "the first learning rate of the rotations")
+absl_flags.DEFINE_integer(
     "reorthogonalize_every",
     0,
     "updates between two corrections of the rotations; 0: never, as the original",
@@ -30,17 +28,15 @@ REORTHOGONALIZE_EVERY = absl_flags.DEFINE_integer(
     upper_bound=2**31 - 1,
 )
 absl_flags.register_validator("rotation_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more")
+flags.define_learn_neurons()
 
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
     from common.training import train
-    from opt_ogd.architecture import METHOD, make_optimizer
+    from opt_ogd.architecture import method
 
-    optimizer = functools.partial(
-        make_optimizer, rotation_lr=ROTATION_LR.value, reorthogonalize_every=REORTHOGONALIZE_EVERY.value
-    )
-    train(settings, dataclasses.replace(METHOD, make_optimizer=optimizer))
+    train(settings, method(**settings.own))
 
 
 if __name__ == "__main__":

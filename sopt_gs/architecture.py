@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from common import backbones
+from common import backbones, orthogonal
 from common.layers import OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.orthogonal import Map, gram_schmidt
 from common.training import Method
@@ -16,6 +16,7 @@ def build_model(
     backbone: Callable[..., keras.Model] = backbones.cnn6,
     orthogonalize: Map = gram_schmidt,
     rotated_fraction: float = 0.25,
+    learn_neurons: bool = False,
     **kwargs,
 ) -> keras.Model:
     """Returns ``backbone`` with stochastic layers, the first one an ordinary OPT layer; all rotations start at I.
@@ -24,9 +25,15 @@ def build_model(
         backbone: takes the layer factories.
         orthogonalize: the map; any will do. Defaults to Gram-Schmidt.
         rotated_fraction: how much of a layer's input channels is rotated at a time. Defaults to a quarter.
+        learn_neurons: whether the neurons are trained too. Defaults to False.
         **kwargs: the backbone's own (num_classes, widths).
     """
-    common = {"orthogonalize": orthogonalize, "rotation_initializer": "identity", "use_bias": False}
+    common = {
+        "orthogonalize": orthogonalize,
+        "rotation_initializer": "identity",
+        "learn_neurons": learn_neurons,
+        "use_bias": False,
+    }
     layer = functools.partial(StochasticOrthogonalConv2D, rotated_fraction=rotated_fraction, **common)
     return backbone(layer, stem=functools.partial(OrthogonalConv2D, **common), **kwargs)
 
@@ -60,4 +67,26 @@ def start_episode(
             normalization.beta.assign(np.zeros(normalization.beta.shape))
 
 
-METHOD = Method(build_model, drops=(160 / 400, 260 / 400, 340 / 400), episode_length=750, start_episode=start_episode)
+def method(
+    orthogonalize: str = "gram_schmidt",
+    iterations_per_episode: int = 750,
+    reset_bn: bool = True,
+    **options,
+) -> Method:
+    """Returns the method.
+
+    Args:
+        orthogonalize: the name of a map in common.orthogonal. Defaults to Gram-Schmidt.
+        iterations_per_episode: Defaults to 750.
+        reset_bn: as in `start_episode`.
+        **options: of `build_model` (rotated_fraction, learn_neurons).
+    """
+    return Method(
+        functools.partial(build_model, orthogonalize=getattr(orthogonal, orthogonalize), **options),
+        drops=(160 / 400, 260 / 400, 340 / 400),
+        episode_length=iterations_per_episode,
+        start_episode=functools.partial(start_episode, reset_bn=reset_bn),
+    )
+
+
+METHOD = method()

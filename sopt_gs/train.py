@@ -13,33 +13,31 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-import dataclasses
-import functools
-
 from absl import flags as absl_flags
 
 from common import flags
 
-ITERATIONS_PER_EPISODE = absl_flags.DEFINE_integer("iterations_per_episode", 750, "iterations an episode", lower_bound=1)
-ROTATED_FRACTION = absl_flags.DEFINE_float(
+absl_flags.DEFINE_integer("iterations_per_episode", 750, "iterations an episode", lower_bound=1)
+absl_flags.DEFINE_float(
     "rotated_fraction", 0.25, "how much of a layer's input channels is rotated at a time, over 0 and at most 1"
 )
-RESET_BN = absl_flags.DEFINE_bool("reset_bn", True, "return gamma and beta to 1 and 0 at each episode, as the original does")
+absl_flags.DEFINE_bool("reset_bn", True, "return gamma and beta to 1 and 0 at each episode, as the original does")
 absl_flags.register_validator("rotated_fraction", lambda v: 0 < v <= 1, "must be over 0 and at most 1")
+absl_flags.DEFINE_enum(
+    "orthogonalize",
+    "gram_schmidt",
+    ["gram_schmidt", "householder", "lowdin", "cayley"],
+    "the map: S-OPT works with any, and the original has Gram-Schmidt",
+)
+flags.define_learn_neurons()
 
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
     from common.training import train
-    from sopt_gs.architecture import METHOD, build_model, start_episode
+    from sopt_gs.architecture import method
 
-    method = dataclasses.replace(
-        METHOD,
-        build_model=functools.partial(build_model, rotated_fraction=ROTATED_FRACTION.value),
-        episode_length=ITERATIONS_PER_EPISODE.value,
-        start_episode=functools.partial(start_episode, reset_bn=RESET_BN.value),
-    )
-    train(settings, method)
+    train(settings, method(**settings.own))
 
 
 if __name__ == "__main__":

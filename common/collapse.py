@@ -1,0 +1,98 @@
+"""Tells when a network has collapsed: its loss is that of guessing, or of saturated scores, and stays."""
+
+import math
+from collections.abc import Iterable
+
+PATIENCE = 300  # iterations
+TOLERANCE = 0.01  # of the loss
+OFFSET = 1e-4  # as in losses.smoothed_cross_entropy
+SMOOTHING = 0.01
+
+
+def state(fit: float, acc: float, num_classes: int) -> str | None:
+    """Returns which dead state a batch's loss is that of, "guessing" or "saturated", or None.
+
+    Guessing: all scores are equal, and the loss is -log(1 / classes + 1e-4), a little below
+    log(classes). Saturated: every image gets one class for certain. The loss is then -log(1e-4)
+    for a wrong one and nearly 0 for a right one, so the accuracy is part of the test: two right
+    ones of 128 take 9.21 to 9.07.
+
+    Args:
+        fit: the batch's mean loss.
+        acc: the fraction of the batch that is right.
+        num_classes: number of classes.
+    """
+    low, high = -math.log(1 / num_classes + OFFSET), math.log(num_classes)
+    if low - TOLERANCE <= fit <= high + TOLERANCE:
+        return "guessing"
+    # the smoothed target gives each other class its share of the loss too
+    share = SMOOTHING / num_classes
+    wrong, right = -math.log(OFFSET) * (1 - share), -math.log(OFFSET) * (SMOOTHING - share)
+    return "saturated" if abs(fit - (1 - acc) * wrong - acc * right) <= TOLERANCE else None
+
+
+class Watch:
+    """Follows a run's losses and notices a collapse.
+
+    Args:
+        num_classes: number of classes.
+        count: number of iterations that the run has been in ``current`` by now.
+        current: the state that it is in.
+        collapsed: what `collapsed` was when the run was interrupted.
+
+    Attributes:
+        collapsed: None, or of the first collapse ``{"iteration", "state", "until"}``: the iteration
+            that it was noticed at, and the last of the collapse, None as long as it goes on.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        count: int = 0,
+        current: str | None = None,
+        collapsed: dict | None = None,
+    ):
+        self.num_classes, self.count, self.current = num_classes, count, current
+        self.collapsed = collapsed
+
+    def update(self, iteration: int, course: Iterable[tuple[float, float]]) -> bool:
+        """Takes the losses and accuracies of consecutive iterations.
+
+        Args:
+            iteration: the first of them.
+            course: loss and accuracy of each.
+
+        Returns:
+            Whether the run has just been found to be collapsed, for the first time.
+        """
+        found = False
+        for i, (fit, acc) in enumerate(course, start=iteration):
+            now = state(fit, acc, self.num_classes)
+            if self.collapsed and self.collapsed["until"] is None and now is None:
+                self.collapsed = self.collapsed | {"until": i - 1}
+            self.count = self.count + 1 if now and now == self.current else int(now is not None)
+            self.current = now
+            if self.count == PATIENCE and self.collapsed is None:
+                self.collapsed = {"iteration": i, "state": now, "until": None}
+                found = True
+            elif self.count == PATIENCE:  # it has fallen back
+                self.collapsed = self.collapsed | {"until": None}
+        return found
+
+    @staticmethod
+    def check(memory: dict) -> None:
+        """Raises ValueError for what `memory` cannot have returned; an empty one is a run's start."""
+        states = (None, "guessing", "saturated")
+        kept = memory.get("collapsed")
+        sound = not memory or (
+            memory.keys() == {"count", "current", "collapsed"}
+            and type(memory["count"]) is int
+            and memory["current"] in states
+            and (kept is None or (kept.keys() == {"iteration", "state", "until"} and kept["state"] in states[1:]))
+        )
+        if not sound:
+            raise ValueError("it does not say whether the run had collapsed")
+
+    def memory(self) -> dict:
+        """Returns what a checkpoint keeps; `Watch(num_classes, **memory)` goes on from it."""
+        return {"count": self.count, "current": self.current, "collapsed": self.collapsed}

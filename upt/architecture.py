@@ -1,0 +1,44 @@
+"""UPT: every layer turns its neurons by a matrix that is learned like any other weight."""
+
+import functools
+from collections.abc import Callable
+
+import keras
+
+from common import backbones
+from common.layers import OrthogonalConv2D
+from common.orthogonal import identity
+from common.training import Method
+
+
+def build_model(
+    backbone: Callable[..., keras.Model] = backbones.cnn6,
+    rotation_start: str = "identity",
+    learn_neurons: bool = False,
+    **kwargs,
+) -> keras.Model:
+    """Returns ``backbone`` with kernels R @ F, R unconstrained.
+
+    Args:
+        backbone: takes the layer factory.
+        rotation_start: "identity", where the network is the plain one, or "normal", N(0, 1).
+        learn_neurons: whether the neurons F are trained too. Defaults to False.
+        **kwargs: the backbone's own (num_classes, widths).
+    """
+    starts = {"identity": keras.initializers.Identity, "normal": functools.partial(keras.initializers.RandomNormal, stddev=1.0)}
+    layer = functools.partial(
+        OrthogonalConv2D,
+        orthogonalize=identity,
+        rotation_initializer=starts[rotation_start](),
+        learn_neurons=learn_neurons,
+        use_bias=False,
+    )
+    return backbone(layer, **kwargs)
+
+
+def method(**options) -> Method:
+    """Returns the method; ``options`` are those of `build_model`."""
+    return Method(functools.partial(build_model, **options))
+
+
+METHOD = method()
