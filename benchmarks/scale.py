@@ -19,8 +19,7 @@ import subprocess
 from tqdm import tqdm
 
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
-from benchmarks.steps import ROOT, in_a_process
-from compare import STYLES, TITLES
+from benchmarks.steps import ROOT, STYLES, TITLES, in_a_process
 
 METHODS = ["baseline", "opt_gs", "opt_ls", "opt_cp", "sopt_gs"]
 COLUMNS = ["method", "width", "batch", "steps", "step_ms", "ratio", "first_step_s", "memory_gib", "note"]

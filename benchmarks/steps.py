@@ -21,9 +21,12 @@ import sys
 import time
 
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
-from compare import STYLES, TITLES
+from common.methods import known
+from comparison.styles import style
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+TITLES = {name: facts.title for name, facts in known().items()}
+STYLES = {name: style(index) for index, name in enumerate(TITLES)}
 BATCH = 128
 COLUMNS = ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "memory_ratio", "pictures_per_s"]
 

@@ -36,7 +36,7 @@ def errors(out: pathlib.Path) -> list[tuple[str, ...]]:
 
 def assert_written(out: pathlib.Path, titles: list[str]) -> None:
     lines = (out / "table.md").read_text().splitlines()
-    assert lines[0].startswith("| method | best error % | last error % | ms a step | x baseline | memory GiB |")
+    assert lines[0].startswith("| method | best error % | last error % | ms per step | x baseline | memory GiB |")
     assert [line.split("|")[1].strip() for line in lines[2 : 2 + len(titles)]] == titles
     for name in ("curves.png", "energy.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
