@@ -1,6 +1,7 @@
 """compare.py as a user starts it, interrupts it and starts it again."""
 
 import csv
+import json
 import os
 import pathlib
 import re
@@ -97,6 +98,50 @@ def test_killed_in_the_middle_and_called_again(tmp_path):
     table = (tmp_path / "cut" / "table.md").read_text()
     assert_written(tmp_path / "cut", ["Baseline", "OPT (GS)", "OPT (OGD)"])
     assert re.search(r"OPT \(GS\) \| \d+\.\d\d ± \d+\.\d\d \|", table)
+
+
+@pytest.mark.slow
+def test_a_signal_loses_no_iteration(tmp_path):
+    """Ctrl-C, which the terminal sends to a whole process group, and SIGTERM: the run's checkpoint has all that it did."""
+    words = ["--methods=baseline", "--iterations=500"]
+    folder = tmp_path / "out" / "runs" / "baseline_seed1"
+
+    def interrupted(number: int, send, iteration: int) -> int:
+        """Starts the comparison, sends the signal after an iteration, and returns how many the checkpoint has."""
+        options = {"cwd": ROOT, "env": {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}, "start_new_session": True}
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command(tmp_path / "out", *words), **options, **pipes)
+        deadline = time.monotonic() + 300
+        while not (done := iterations_logged(folder)) or done < iteration:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        send(process.pid, number)
+        _, errors = process.communicate(timeout=120)
+        assert "Traceback" not in errors
+        assert "the same command goes on" in errors
+        assert process.returncode == 128 + number
+        said = re.search(r"after (\d+) iterations; to go on", (folder / "output.txt").read_text())
+        assert said, "the run was killed before it had saved its state"
+        assert (folder / "checkpoints" / f"checkpoint_{int(said[1]):08}.npz").is_file()
+        assert int(said[1]) >= done
+        return int(said[1])
+
+    first = interrupted(signal.SIGINT, os.killpg, 60)
+    second = interrupted(signal.SIGTERM, os.kill, first + 40)
+    assert first < second < 500
+    last = run(tmp_path / "out", *words)
+    assert last.returncode == 0, last.stderr
+    assert json.loads((folder / "run.json").read_text())["resumed_after"] == second
+    assert iterations_logged(folder) == 500
+
+
+def iterations_logged(folder: pathlib.Path) -> int:
+    """Returns how many iterations the run's metrics.csv knows of, whose last line may be half written."""
+    path = folder / "metrics.csv"
+    lines = path.read_text().splitlines(keepends=True)[1:] if path.is_file() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    return 1 + max((int(line.split(",")[0]) for line in whole), default=-1)
 
 
 def test_one_run_that_fails_and_a_readme(tmp_path):
