@@ -22,6 +22,7 @@ import numpy as np
 from common import collapse
 from common.errors import UserError
 
+VERSION = 2  # of facts.json
 KEPT = 2  # of the checkpoints at even distances; the best is kept besides
 _NAME = re.compile(r"(checkpoint|best)_(\d{8})\.npz")
 _LOGS = {"number", "train", "test", "metrics"}  # as Report.sizes names them
@@ -66,7 +67,7 @@ class Progress:
         test_accuracy: of the last test, if there was one.
         best_accuracy: of all tests so far; -1 before the first.
         logs: number of the run's log files, and the size of each in bytes.
-        collapse: what collapse.Watch keeps; nothing where the checkpoint is of before it.
+        collapse: what collapse.Watch keeps.
 
     Raises:
         ValueError: for what cannot be that.
@@ -77,7 +78,7 @@ class Progress:
     test_accuracy: float | None = None
     best_accuracy: float = -1.0
     logs: dict[str, int] = dataclasses.field(default_factory=dict)
-    collapse: dict[str, object] = dataclasses.field(default_factory=dict)
+    collapse: dict[str, object] = dataclasses.field(default_factory=lambda: dict(collapse.START))
 
     def __post_init__(self):
         counts = [self.iteration, *self.logs.values()]
@@ -123,7 +124,7 @@ class Checkpoints:
         arrays = {f"{i:04d}": np.asarray(variable.numpy(), order="C") for i, variable in enumerate(self.variables)}
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise UserError(f"after iteration {progress.iteration - 1} a weight is not finite{self.last_words()}")
-        facts = json.dumps({"settings": self.settings, "progress": dataclasses.asdict(progress)})
+        facts = json.dumps({"version": VERSION, "settings": self.settings, "progress": dataclasses.asdict(progress)})
         path = self.folder / f"{kind}_{progress.iteration:08d}.npz"
         written = path.with_suffix(".tmp")
         try:
@@ -204,8 +205,12 @@ def _read(path: pathlib.Path, expected: Sequence[tuple], check) -> tuple[dict, l
                 raise _Unsound("its members are not stored")
             facts = json.loads(archive.read("facts.json"))
             check(path, facts["settings"])
+            if "version" not in facts:  # of before collapses were watched for
+                facts["progress"] = {"collapse": dict(collapse.START)} | facts["progress"]
             progress = dataclasses.asdict(Progress(**facts["progress"]))
-            if not progress.keys() - {"collapse"} <= facts["progress"].keys() or progress["logs"].keys() != _LOGS:
+            if facts.get("version", VERSION) != VERSION:
+                raise _Unsound(f"it is of version {facts['version']}")
+            if progress.keys() != facts["progress"].keys() or progress["logs"].keys() != _LOGS:
                 raise _Unsound("it does not say how far the run had come")
             arrays = [_array(archive, f"{i:04d}.npy", *like) for i, like in enumerate(expected)]
     except (UserError, _Unsound):

@@ -7,6 +7,7 @@ PATIENCE = 300  # iterations
 TOLERANCE = 0.01  # of the loss
 OFFSET = 1e-4  # as in losses.smoothed_cross_entropy
 SMOOTHING = 0.01
+START = {"count": 0, "current": None, "collapsed": None}  # what is remembered before a run
 
 
 def state(fit: float, acc: float, num_classes: int) -> str | None:
@@ -81,14 +82,16 @@ class Watch:
 
     @staticmethod
     def check(memory: dict) -> None:
-        """Raises ValueError for what `memory` cannot have returned; an empty one is a run's start."""
+        """Raises ValueError for what `memory` cannot have returned."""
         states = (None, "guessing", "saturated")
-        kept = memory.get("collapsed")
-        sound = not memory or (
-            memory.keys() == {"count", "current", "collapsed"}
+        kept = memory.get("collapsed") if isinstance(memory, dict) else None
+        sound = (
+            isinstance(memory, dict)
+            and memory.keys() == START.keys()
             and type(memory["count"]) is int
             and memory["current"] in states
-            and (kept is None or (kept.keys() == {"iteration", "state", "until"} and kept["state"] in states[1:]))
+            and (kept is None or isinstance(kept, dict))
+            and (not kept or (kept.keys() == {"iteration", "state", "until"} and kept["state"] in states))
         )
         if not sound:
             raise ValueError("it does not say whether the run had collapsed")

@@ -216,6 +216,16 @@ def test_resumed_between_two_episodes(begin, tmp_path):
 
 
 @pytest.mark.slow
+def test_learned_neurons_and_a_warm_up_survive(begin, tmp_path):
+    """What --learn_neurons adds to the state is in the checkpoint, and the warm-up goes on where it was."""
+    flags = ["--learn_neurons", "--warmup_iterations=25", "--orthogonalize=cayley"]
+    undisturbed = begin("sopt_gs", tmp_path / "whole", *flags)
+    survive(begin, tmp_path / "log", "sopt_gs", *flags, kills=1)
+    succeed(undisturbed)
+    assert outcome(tmp_path / "log") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.slow
 def test_interrupted(begin, whole, tmp_path):
     result = disturb(begin("opt_gs", tmp_path), signal.SIGINT, tmp_path, 4, random.Random(1))  # noqa: S311
     obey("opt_gs", signal.SIGINT, result.stderr)
@@ -533,6 +543,31 @@ def test_other_settings(tmp_path):
             small(tmp_path, **there | {name: given}).restore()
         assert str(raised.value) == f"--resume: {path} is of {name} {words[0]}, and this run of {name} {words[1]}"
     assert small(tmp_path, **there).restore() == reached(3)
+
+
+def test_a_checkpoint_of_before_collapses_were_watched_for(saved):
+    checkpoints, path = saved
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    facts = json.loads(members["facts.json"])
+    del facts["version"], facts["progress"]["collapse"]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (members | {"facts.json": json.dumps(facts)}).items():
+            archive.writestr(name, content)
+    assert checkpoints.restore() == reached(6)
+
+
+def test_a_checkpoint_of_before_a_setting_was_there(tmp_path):
+    """A setting that no earlier checkpoint names was what it is by default; any other value is refused."""
+    small(tmp_path).save(train(small(tmp_path), 3))
+    variables = small(tmp_path).variables
+    for value, sound in ((0, True), (400, False)):
+        now = Checkpoints(tmp_path, variables, SETTINGS | {"warmup_iterations": value}, {"warmup_iterations": 0})
+        if sound:
+            assert now.restore() == reached(3)
+        else:
+            with pytest.raises(UserError, match="is of warmup_iterations 0, and this run of warmup_iterations 400"):
+                now.restore()
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path):

@@ -21,6 +21,37 @@ def test_the_drops_keep_their_fractions(iterations):
         assert float(schedule(i)) == 0.5**passed
 
 
+@pytest.mark.parametrize("drops", [(), (0.05, 0.5)])
+def test_the_warm_up_is_linear(drops):
+    """From rate / W at iteration 0 to the whole rate at W - 1; drops within it count as well."""
+    plain = optimizers.step_decay(0.1, 1000, drops=drops)
+    warm = optimizers.step_decay(0.1, 1000, drops=drops, warmup=400)
+    for i in range(0, 1000, 7):
+        assert float(warm(i)) == pytest.approx(float(plain(i)) * min(1, (i + 1) / 400), rel=1e-6)
+    assert float(warm(0)) == pytest.approx(0.1 / 400, rel=1e-6)
+    assert float(warm(399)) == float(plain(399))
+
+
+def test_the_warm_up_reaches_rotations_and_survives_a_file():
+    """OGD's rotations take a tenth of their step where the rate is a tenth; the config comes back."""
+    moved = []
+    for warmup in (0, 10):
+        schedules = [optimizers.step_decay(rate, 100, warmup=warmup) for rate in (0.1, 1e-3)]
+        optimizer = optimizers.OGD(*schedules)
+        rotation = keras.Variable(np.eye(4), name="rotation", dtype="float64")
+        gradient = np.random.default_rng(0).normal(size=(4, 4))
+        optimizer.apply([tf.constant(gradient)], [rotation])
+        moved.append(rotation.numpy() - np.eye(4))
+        copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+        assert float(copy.rotation_learning_rate(3)) == float(schedules[1](3))
+        assert optimizers.rate_at(copy, 3) == optimizers.rate_at(optimizer, 3)
+    # of first order in the rate: a W is 1e-3 |g| here
+    np.testing.assert_allclose(10 * moved[1], moved[0], atol=1e-5)
+    assert np.abs(moved[0]).max() > 1e-4
+    with pytest.raises(ValueError, match="warmup"):
+        optimizers.LinearWarmup(schedules[0], 0)
+
+
 def test_momentum_keeps_the_rate_outside_the_average():
     """Against v -= rate * m, m = 0.9 m + g, through a drop of the rate; Keras's SGD gives something else."""
     gradients = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")

@@ -93,12 +93,57 @@ def test_trains_on_digits(tmp_path, method):
     for name in [name for name in rows[0] if name.startswith("energy/")]:
         energies = np.array([float(row[name]) for row in tested])
         assert (energies > 0).all()
-        if method not in ("baseline", "opt_or"):
+        if method not in ("baseline", "mhe", "upt", "opt_or"):
             assert np.abs(energies / energies[0] - 1).max() < (0.05 if method == "opt_ogd" else 1e-4)
     drifts = [float(value) for name, value in tested[-1].items() if name.startswith("drift/")]
-    assert len(drifts) == (0 if method == "baseline" else 7)
-    if method not in ("baseline", "opt_or", "opt_ogd"):
+    assert len(drifts) == (0 if method in ("baseline", "mhe") else 7)
+    if method not in ("baseline", "mhe", "upt", "opt_or", "opt_ogd"):
         assert max(drifts) < 10 * 128 * np.finfo("float32").eps
+
+
+LEARNING = ["upt", "opt_ogd", "opt_gs", "sopt_gs"]
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m != "sopt_gs" else m for m in LEARNING])
+def test_learned_neurons_warm_up_and_folding(tmp_path, method):
+    """The neurons move, so energies do; the folded model still computes what the trained one does.
+
+    The rate that metrics.csv holds grows linearly, through the episodes of S-OPT.
+    """
+    words = ["--iterations=24", "--log_every=1", "--eval_every=8", "--warmup_iterations=20", "--learn_neurons"]
+    words += ["--iterations_per_episode=8"] if method == "sopt_gs" else []
+    result = start(method, *SMALL, *words, f"--log_dir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    rates = {int(row["iteration"]): float(row["learning_rate"]) for row in rows if row["fit"]}
+    drops = [round(24 * f) for f in ((0.4, 0.65, 0.85) if method == "sopt_gs" else (0.4, 2 / 3, 13 / 15))]
+    for i, rate in rates.items():
+        expected = 0.1 * min(1, (i + 1) / 20) * 0.1 ** sum(i >= d for d in drops)
+        assert rate == pytest.approx(expected, rel=1e-5)
+    energies = [float(row["energy/conv2_0"]) for row in rows if row["energy/conv2_0"]]
+    assert abs(energies[-1] / energies[0] - 1) > 1e-5
+    model, folded = (keras.saving.load_model(tmp_path / f"{name}.keras") for name in ("model", "folded"))
+    assert {"fix", "rotation"} <= {v.name for v in model.trainable_variables}
+    images = datasets.load("digits", tmp_path).test_images[:64]
+    scores = model.predict(images, verbose=0)
+    np.testing.assert_allclose(folded.predict(images, verbose=0), scores, atol=1e-4 * np.abs(scores).max())
+
+
+def test_the_scale_of_the_rotations_changes_nothing_else(tmp_path):
+    """With one seed R is drawn as before, times the factor: maps that do not see it start the same network."""
+    fits, energies = [], []
+    for words in ([], ["--rotation_stddev=0.2"]):
+        log = tmp_path / str(len(fits))
+        assert start("opt_gs", *SMALL, "--iterations=6", "--log_every=1", f"--log_dir={log}", *words).returncode == 0
+        with (log / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        fits.append([float(row["fit"]) for row in rows if row["fit"]])
+        energies.append(float(rows[0]["energy/conv2_0"]))
+    # the energy at the start is that of the same neurons, whatever R is
+    assert energies[0] == pytest.approx(energies[1], rel=1e-5)
+    # iteration 0 is not logged; by iteration 1 the smaller R has turned 25 times as far
+    assert fits[0][0] != fits[1][0]
 
 
 def test_the_same_seed_gives_the_same_log_and_nothing_is_overwritten(tmp_path):
@@ -140,6 +185,10 @@ BAD_FLAGS = [
     ["--batch_size=0"],
     ["--batch_size=-3"],
     ["--batch_size=many"],
+    ["--warmup_iterations=-1"],
+    ["--warmup_iterations=1.5"],
+    ["--rotation_stddev=0"],
+    ["--rotation_stddev=nan"],
     ["--base_lr=-0.1"],
     ["--base_lr=nan"],
     ["--base_lr=inf"],

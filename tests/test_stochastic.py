@@ -135,6 +135,25 @@ def test_any_map_trains_and_survives_a_file(tmp_path, orthogonalize):
     np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
 
 
+@each_map
+def test_learned_neurons_are_merged_too(orthogonalize):
+    """Rows that no rotation turns learn as well, and an episode's end keeps all that was learned."""
+    layer = built_layer(orthogonalize, use_bias=False, learn_neurons=True)
+    turn(layer)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(layer(np.ones((2, 8, 8, 8), "float32")) ** 2)
+    gradients = dict(zip(["fix", "rotation"], tape.gradient(total, [layer.fix.value, layer.rotation.value]), strict=True))
+    assert sorted(v.name for v in layer.trainable_variables) == ["fix", "rotation"]
+    assert all(np.abs(g).max() > 0 for g in gradients.values())
+    still = np.setdiff1d(np.arange(72), layer.indices.numpy())
+    assert (np.abs(gradients["fix"].numpy()[still]).max(axis=1) > 0).all()
+    layer.fix.assign_sub(0.01 * gradients["fix"])
+    before = layer.neurons().numpy()
+    layer.merge()
+    layer.restart(np.arange(18))
+    np.testing.assert_allclose(layer.neurons(), before, atol=1e-5)
+
+
 def test_gradients_reach_the_small_rotation_alone():
     layer = built_layer(orthogonal.gram_schmidt, use_bias=False)
     with tf.GradientTape() as tape:
