@@ -61,14 +61,20 @@ def marks(name: str) -> tuple[str, str]:
 
 def publish(readme: pathlib.Path, name: str, lines: list[str], picture: pathlib.Path, caption: str) -> None:
     """Puts ``lines`` of Markdown and the picture between the marks, and a copy of the picture into docs/."""
-    begin, end = marks(name)
     kept = readme.absolute().parent / "docs" / f"{name}.png"
     kept.parent.mkdir(exist_ok=True)
     shutil.copyfile(picture, kept)
+    put(readme, name, [*lines, "", f"![{caption}](docs/{name}.png)"])
+    print(f"written: {kept}")
+
+
+def put(readme: pathlib.Path, name: str, lines: list[str]) -> None:
+    """Puts ``lines`` of Markdown between the marks."""
+    begin, end = marks(name)
     before, rest = readme.read_text().split(begin)
     after = rest.split(end)[1]
-    readme.write_text("\n".join([before + begin, *lines, "", f"![{caption}](docs/{name}.png)", end + after]))
-    print(f"written: {readme.absolute()}\nwritten: {kept}")
+    readme.write_text("\n".join([before + begin, *lines, end + after]))
+    print(f"written: {readme.absolute()}")
 
 
 def machine() -> str:
