@@ -1,0 +1,16 @@
+"""Keras layers whose kernel is a rotation of fixed random neurons, and the original's batch normalization."""
+
+from .base import he_normal
+from .convolution import OrthogonalConv2D
+from .dense import OrthogonalDense
+from .normalization import BatchNormalization
+from .stochastic import StochasticOrthogonalConv2D, StochasticOrthogonalDense
+
+__all__ = [
+    "BatchNormalization",
+    "OrthogonalConv2D",
+    "OrthogonalDense",
+    "StochasticOrthogonalConv2D",
+    "StochasticOrthogonalDense",
+    "he_normal",
+]

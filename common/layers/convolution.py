@@ -1,0 +1,114 @@
+"""OrthogonalConv2D: a convolution whose neurons are turned by a rotation."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from .base import OrthogonalLayer
+
+
+def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(v, int) and v > 0 for v in pair):
+        raise ValueError(f"`{name}` must be a positive integer or two of them, not {value!r}")
+    return pair
+
+
+@keras.saving.register_keras_serializable(package="opt")
+class OrthogonalConv2D(OrthogonalLayer):
+    """A 2D convolution with kernel ``reshape(map(rotation) @ fix, [*kernel_size, c_in // groups, filters])``.
+
+    A neuron is one filter, flattened: ``n = kernel_height * kernel_width * c_in // groups``. All groups'
+    filters lie in the same n-dimensional space and are turned by the one rotation. Used like
+    `keras.layers.Conv2D`, whose argument names it keeps.
+
+    Args:
+        filters: number of neurons.
+        kernel_size: an integer or two of them.
+        strides: an integer or two of them. Defaults to 1.
+        padding: "valid" or "same". Defaults to "valid".
+        dilation_rate: an integer or two of them. Defaults to 1; not together with strides over 1.
+        groups: number of groups of channels, a divisor of ``filters`` and of the input's channels. Defaults to 1.
+        orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
+        kernel_initializer: of ``fix``, ``[n, filters]``. Defaults to He's: variance 2 / n.
+        rotation_initializer: of ``rotation``, ``[n, n]``. Defaults to N(0, 1).
+        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy. Defaults to False.
+        activation, use_bias, bias_initializer, rotation_regularizer, bias_regularizer: as in Keras.
+
+    Raises:
+        ValueError: for arguments that fit no convolution.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        dilation_rate: int | Sequence[int] = 1,
+        groups: int = 1,
+        **kwargs,
+    ):
+        super().__init__(units=filters, **kwargs)
+        self.filters = filters
+        self.kernel_size = _pair(kernel_size, "kernel_size")
+        self.strides = _pair(strides, "strides")
+        self.dilation_rate = _pair(dilation_rate, "dilation_rate")
+        self.padding = padding.lower()
+        self.groups = groups
+        if self.padding not in ("valid", "same"):
+            raise ValueError(f'`padding` must be "valid" or "same", not {padding!r}')
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ValueError(f"strides {self.strides} and dilation_rate {self.dilation_rate} cannot both exceed 1")
+        if groups < 1 or filters % groups:
+            raise ValueError(f"{filters} filters cannot be split into {groups} groups")
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        channels = input_shape[-1]
+        if channels is None or channels % self.groups:
+            raise ValueError(f"{channels} input channels cannot be split into {self.groups} groups")
+        self.kernel_shape = (*self.kernel_size, channels // self.groups, self.filters)
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
+        self.build_weights(self.kernel_size[0] * self.kernel_size[1], channels // self.groups)
+
+    @property
+    def kernel(self) -> tf.Tensor:
+        """The convolution's kernel as it stands now, ``[*kernel_size, c_in // groups, filters]``."""
+        return tf.reshape(self.neurons(), self.kernel_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        kernel = tf.reshape(self.neurons_of_this_pass(), self.kernel_shape)
+        outputs = keras.ops.conv(
+            inputs,
+            tf.cast(kernel, self.compute_dtype),
+            strides=self.strides,
+            padding=self.padding,
+            data_format="channels_last",
+            dilation_rate=self.dilation_rate,
+        )
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        def length(size, kernel, stride, dilation):
+            if size is None:
+                return None
+            reach = 0 if self.padding == "same" else dilation * (kernel - 1)
+            return (size - reach - 1) // stride + 1
+
+        spatial = map(length, input_shape[1:3], self.kernel_size, self.strides, self.dilation_rate)
+        return (input_shape[0], *spatial, self.filters)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation_rate": self.dilation_rate,
+            "groups": self.groups,
+        }

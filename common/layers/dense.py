@@ -1,0 +1,49 @@
+"""OrthogonalDense: a densely connected layer whose neurons are turned by a rotation."""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from .base import OrthogonalLayer
+
+
+@keras.saving.register_keras_serializable(package="opt")
+class OrthogonalDense(OrthogonalLayer):
+    """A densely connected layer with kernel ``map(rotation) @ fix``, ``[n, units]``, n the size of the last axis.
+
+    Used like `keras.layers.Dense`, whose argument names it keeps.
+
+    Args:
+        units: number of neurons.
+        orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
+        kernel_initializer: of ``fix``, ``[n, units]``. Defaults to He's: variance 2 / n.
+        rotation_initializer: of ``rotation``, ``[n, n]``. Defaults to N(0, 1).
+        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy. Defaults to False.
+        activation, use_bias, bias_initializer, rotation_regularizer, bias_regularizer: as in Keras.
+    """
+
+    def __init__(self, units: int, **kwargs):
+        super().__init__(units=units, **kwargs)
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
+        self.build_weights(1, input_shape[-1])
+
+    @property
+    def kernel(self) -> tf.Tensor:
+        """The layer's kernel as it stands now, ``[n, units]``."""
+        return self.neurons()
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        outputs = keras.ops.matmul(inputs, tf.cast(self.neurons_of_this_pass(), self.compute_dtype))
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "units": self.units}

@@ -1,0 +1,99 @@
+"""What the maps share: products that stay out of TF32, precision, and the shape of what they take."""
+
+import functools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from ..private import exact_dot, is_compiled_by_xla
+
+Map = Callable[[tf.Tensor], tf.Tensor]
+
+
+def product(orthogonalize: Map, w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
+    """Returns ``orthogonalize(w) @ neurons``, by the map's own ``product`` where it has one.
+
+    Args:
+        orthogonalize: one of the maps of this module, or any callable ``[..., n, n] -> [..., n, n]``.
+        w: ``[..., n, n]``.
+        neurons: ``[..., n, c]``, of the dtype of ``w``.
+
+    Returns:
+        ``[..., n, c]``, of that dtype.
+    """
+    own = getattr(orthogonalize, "product", None)
+    return own(w, neurons) if own is not None else matmul(orthogonalize(w), neurons)
+
+
+def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Returns ``function`` with its arguments checked, and computed in float32 where they have 16 bits.
+
+    The result raises ValueError unless its first argument is a batch of square matrices of a
+    floating-point dtype.
+    """
+
+    @functools.wraps(function)
+    def checked(*tensors: tf.Tensor) -> tf.Tensor:
+        tensors = [tf.convert_to_tensor(t) for t in tensors]
+        dtype, shape = tensors[0].dtype, tensors[0].shape
+        if not dtype.is_floating:
+            raise ValueError(f"a map takes floating-point matrices, not {dtype.name}")
+        if shape.rank is not None and (shape.rank < 2 or not shape[-1:].is_compatible_with(shape[-2:-1])):
+            raise ValueError(f"a map takes square matrices, not {shape}")
+        wide = dtype if dtype in (tf.float32, tf.float64) else tf.float32
+        return tf.cast(function(*(tf.cast(t, wide) for t in tensors)), dtype)
+
+    return checked
+
+
+def matmul(a: tf.Tensor, b: tf.Tensor, transpose_a: bool = False, transpose_b: bool = False) -> tf.Tensor:
+    """Returns the product of ``a [..., m, k]`` and ``b [..., k, n]``, as `tf.matmul`; under XLA never in TF32."""
+    if not is_compiled_by_xla():
+        return tf.matmul(a, b, transpose_a, transpose_b)
+    return _exact_product(transpose(a) if transpose_a else a, transpose(b) if transpose_b else b)
+
+
+@tf.custom_gradient
+def _exact_product(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _exact_product(g, transpose(b)), _exact_product(transpose(a), g)
+
+    return exact_dot(a, b), gradient
+
+
+def transpose(x: tf.Tensor) -> tf.Tensor:
+    """Returns the transpose of each matrix."""
+    return tf.linalg.matrix_transpose(x)
+
+
+def epsilon(dtype: tf.DType) -> float:
+    """Returns the distance from 1 to the next number of float32 or float64."""
+    return {tf.float32: 2.0**-23, tf.float64: 2.0**-52}[dtype]
+
+
+def largest(x: tf.Tensor) -> tf.Tensor:
+    """Returns max |x| of each matrix, ``[..., 1, 1]``; 1 for a matrix of zeros, so that one can divide by it."""
+    most = tf.reduce_max(tf.abs(x), axis=[-2, -1], keepdims=True)
+    return tf.where(most > 0, most, tf.ones_like(most))
+
+
+def with_padded_rows(turned: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Returns ``turned`` such that matrices with rows of whole KiB are padded first.
+
+    Such rows compete for the same cache lines, and Eigen's factorizations then take up to twice as
+    long. A map takes blockdiag(c I, w) to blockdiag(I, map(w)), whose last block is returned. c is
+    of the size of ``w``, so that nothing in ``w`` is small beside c.
+    """
+
+    @functools.wraps(turned)
+    def padded(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+        n, more = w.shape[-1] if w.shape.rank else None, 16
+        if n is None or n < 512 or n % 256 or is_compiled_by_xla():
+            return turned(w, *neurons)
+        batch = [[0, 0]] * (w.shape.rank - 2)
+        top = tf.stop_gradient(largest(w)) * tf.eye(more, n + more, dtype=w.dtype)
+        whole = tf.concat([top, tf.pad(w, [*batch, [0, 0], [more, 0]])], axis=-2)
+        result = turned(whole, *(tf.pad(f, [*batch, [more, 0], [0, 0]]) for f in neurons))
+        return result[..., more:, :] if neurons else result[..., more:, more:]
+
+    return padded
