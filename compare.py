@@ -18,9 +18,9 @@ import sys
 
 from common.flags import WIDTHS
 from common.methods import ITERATIONS, known
-from comparison import page, table
+from comparison import output, table
 from comparison.rows import PRESETS, Row, parse
-from comparison.runs import ROOT, Run, SettingsError, StoppedError, execute
+from comparison.runs import ROOT, Run, SettingsError, StoppedError, execute, with_all_seeds
 
 WARMUP = 400  # iterations, of a shortened run
 
@@ -70,6 +70,9 @@ def arguments() -> argparse.ArgumentParser:
         "--widths", help="the same for every method; own: each method's (default: 64,64,64,64; 16,32,64 of a resnet)"
     )
     parser.add_argument("--seeds", type=words, default=["1"], help="1,2,3 gives error bars (default: 1)")
+    parser.add_argument(
+        "--all_seeds", action="store_true", help="the table takes in what OUT has of its rows with other seeds, finished"
+    )
     parser.add_argument("--iterations", type=positive, help="of every method (default: the original's 75,000; sopt_gs 300,000)")
     parser.add_argument(
         "--warmup_iterations",
@@ -80,6 +83,11 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch_size", type=positive, default=128)
     parser.add_argument("--dataset", choices=["cifar100", "cifar10", "digits"], default="cifar100")
+    parser.add_argument(
+        "--data_note",
+        default="",
+        help="put after the data set's name, such as re-split where the division is not the official one",
+    )
     parser.add_argument("--data_dir", type=pathlib.Path, default=ROOT / "data")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--gpus", type=words, default=[], help="numbers of GPUs to spread the runs over")
@@ -140,8 +148,10 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"--{name}={path} cannot be read: {error}")
     if args.steps and (problem := table.steps_problem(args)):
         parser.error(f"--steps={args.steps}: {problem}")
-    if args.readme and not all(mark in args.readme.read_text() for mark in page.MARKS):
-        parser.error(f"--readme={args.readme} has no lines {' and '.join(page.MARKS)}")
+    if args.readme and not all(mark in args.readme.read_text() for mark in output.MARKS):
+        parser.error(f"--readme={args.readme} has no lines {' and '.join(output.MARKS)}")
+    if not args.data_note.isprintable() or len(args.data_note) > 100:
+        parser.error("--data_note must be one line of at most 100 characters")
     args.shortened = (args.iterations or ITERATIONS) < ITERATIONS or args.budget < 1
     args.warmup_chosen = args.warmup_iterations is None
     if args.warmup_chosen:
@@ -180,6 +190,8 @@ def main() -> None:
         print(f"warm-up: the rate grows over the first {args.warmup_iterations} iterations, {note}", flush=True)
     try:
         execute(args.runs, args.jobs, args.gpus)
+        if args.all_seeds:
+            args.runs = with_all_seeds(args.runs)
     except SettingsError as error:
         sys.exit(f"compare.py: {error}")
     except StoppedError as error:
@@ -187,7 +199,7 @@ def main() -> None:
         sys.exit(128 + error.number)
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on from the last checkpoints")
-    page.write(args.runs, args)
+    output.write(args.runs, args)
     if all(run.failure for run in args.runs):
         sys.exit("compare.py: every run failed; see output.txt in the runs' folders")
 

@@ -1,80 +1,106 @@
-"""What is written into the comparison's folder: results.csv, table.md, the images and report.html."""
+"""The page: one file with the table, the images and links to the runs, which opens without a network."""
 
-import argparse
 import base64
-import csv
 import html
 import pathlib
+import urllib.parse
 
-from comparison import pictures, table
-from comparison.runs import Run, relative_energy, test_error, training_loss
+from comparison.table import LAST, Summary, mean_and_deviation
 
-MARKS = ("<!-- comparison: begin -->", "<!-- comparison: end -->")
-COLUMNS = ["method", "seed", "iterations", "status", "best_error", "last_error"]
-COLUMNS += ["step_ms", "memory_gib", "energy", "drift", "seconds"]
-
-
-def write(runs: list[Run], args: argparse.Namespace) -> None:
-    """Writes all results into ``--out``."""
-    with (args.out / "results.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(run.result() for run in runs)
-    title, about, notes = table.heading(runs, args), table.about(runs, args), table.notes(args)
-    cells = table.table(runs, args)
-    lines = ["| " + " | ".join(line) + " |" for line in cells]
-    lines.insert(1, "|" + "---|" * len(cells[0]))
-    (args.out / "table.md").write_text("\n".join([*lines, "", *(f"{a}  " for a in about), "", notes, ""]))
-    panels = [
-        ("Test error", "test error (%)", lambda _: test_error),
-        ("Training loss", "loss of a batch", lambda _: training_loss),
-    ]
-    pictures.draw(args.out / "curves.png", runs, panels, title)
-    energy = [("Hyperspherical energy of the neurons", "energy / energy at the start", relative_energy)]
-    pictures.draw(args.out / "energy.png", runs, energy, title)
-    (args.out / "report.html").write_text(page(cells, about, notes, args.out))
-    if args.readme:
-        write_readme(args, (args.out / "table.md").read_text())
-    print("\n".join(lines))
-    for name in ("results.csv", "table.md", "curves.png", "energy.png", "report.html"):
-        print(f"written: {(args.out / name).absolute()}")
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70em; margin: 1.5em auto; padding: 0 1em; color: #111 }
+h1 { font-size: 1.5em; line-height: 1.25 }
+h2 { font-size: 1.2em; margin-top: 2em }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
+caption { text-align: left; padding-bottom: .6em; color: #444; white-space: normal }
+th, td { padding: .3em .8em; border-bottom: 1px solid #ccc; text-align: right }
+th:first-child, td:first-child { text-align: left }
+.scroll { overflow-x: auto }
+.best { background: #e6f2e6 }
+.best b { color: #14521a }
+.collapsed { color: #8a2a00 }
+figure { margin: 2em 0 }
+img { width: 100%; height: auto }
+.about, figcaption { color: #444; font-size: .9em; overflow-wrap: anywhere }
+@media (max-width: 40em) { th, td { padding: .3em .5em } }
+"""
 
 
-def write_readme(args: argparse.Namespace, results: str) -> None:
-    """Puts the table and the images between the marks of ``--readme``; the images go into docs/ beside it."""
-    docs = args.readme.absolute().parent / "docs"
-    docs.mkdir(exist_ok=True)
-    for name in ("curves.png", "energy.png"):
-        (docs / name).write_bytes((args.out / name).read_bytes())
-    before, rest = args.readme.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    images = "![Test error and training loss](docs/curves.png)\n\n![Hyperspherical energy](docs/energy.png)"
-    args.readme.write_text(f"{before}{MARKS[0]}\n{results}\n{images}\n{MARKS[1]}{after}")
+def page(
+    cells: list[list[str]],
+    summaries: list[Summary],
+    best: Summary | None,
+    title: str,
+    about: list[str],
+    verdict: list[str],
+    notes: str,
+    figures: list[tuple[pathlib.Path, str, str]],
+) -> str:
+    """Returns the page.
 
-
-def page(cells: list[list[str]], about: list[str], notes: str, out: pathlib.Path) -> str:
-    def row(line: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line) + "</tr>"
-
-    def image(name: str, width: int) -> str:
-        data = base64.b64encode((out / name).read_bytes()).decode()
-        return f'<img alt="{name}" width="{width}%" src="data:image/png;base64,{data}">'
-
+    Args:
+        cells: the table's, the head first.
+        summaries: of the table's rows.
+        best: of them, the one to be marked.
+        title: the data set and the network, for the head.
+        about: lines on what was run.
+        verdict: sentences on what came out.
+        notes: what the columns mean.
+        figures: path, text in its place and caption of each image.
+    """
+    head = f"OPT, methods side by side: {title}"
+    rows = "\n".join(_row(line, s, s is best) for line, s in zip(cells[1:], summaries, strict=True))
+    lines = "<br>\n".join(map(html.escape, about))
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>OPT: methods side by side</title>
-<style>
-body {{ font: 16px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #111 }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .3em .8em; border-bottom: 1px solid #ccc; text-align: right }}
-th:first-child, td:first-child {{ text-align: left }}
-img {{ margin-top: 1.5em }}
-.about {{ color: #555 }}
-</style></head><body>
-<h1>Orthogonal Over-Parameterized Training: methods side by side</h1>
-<p class="about">{"<br>".join(map(html.escape, about))}</p>
-<table><thead>{row(cells[0], "th")}</thead><tbody>{"".join(row(line, "td") for line in cells[1:])}</tbody></table>
-<p>{html.escape(notes)}</p>
-{image("curves.png", 100)}
-{image("energy.png", 60)}
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(head)}</title>
+<style>{STYLE}</style></head><body>
+<h1>{html.escape(head)}</h1>
+<p>{html.escape(" ".join(verdict))}</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Results">
+<table><caption>{html.escape(about[0])}.<br>{html.escape(about[1])}.</caption>
+<thead><tr>{"".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells[0])}</tr></thead>
+<tbody>
+{rows}
+</tbody></table>
+</div>
+<p class="about">{html.escape(notes)}</p>
+{"".join(_figure(*figure) for figure in figures)}
+<h2>Runs</h2>
+<div class="scroll" tabindex="0" role="region" aria-label="Runs">
+<table><thead><tr><th scope="col">method</th><th scope="col">seed</th><th scope="col">last error %</th>
+<th scope="col">folder</th><th scope="col">settings</th></tr></thead>
+<tbody>
+{"".join(_run_rows(summary) for summary in summaries)}</tbody></table>
+</div>
+<p class="about">{lines}</p>
 </body></html>
 """
+
+
+def _row(line: list[str], summary: Summary, is_best: bool) -> str:
+    cells = [html.escape(cell) for cell in line]
+    if is_best:
+        cells[LAST] = f"<b>{cells[LAST]} (best)</b>"
+    name = "best" if is_best else "" if summary.standing else "collapsed" if summary.collapsed else "failed"
+    return f'<tr class="{name}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _run_rows(summary: Summary) -> str:
+    text = ""
+    for run in summary.runs:
+        link = "runs/" + urllib.parse.quote(run.name)
+        error = "failed" if run.failure else "collapsed" if run in summary.collapsed else ""
+        error = error or mean_and_deviation([run.result()["last_error"]])
+        settings = f'<a href="{link}/run.json">run.json</a>' if run.facts() else ""
+        cells = [html.escape(summary.row.title), run.seed, error]
+        cells += [f'<a href="{link}/">{html.escape(run.name)}</a>', settings]
+        text += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
+    return text
+
+
+def _figure(path: pathlib.Path, alt: str, caption: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}\n<figcaption>{html.escape(caption)}</figcaption></figure>\n"

@@ -3,9 +3,10 @@
 import contextlib
 import csv
 import ctypes
+import itertools
 import json
-import math
 import pathlib
+import re
 import signal
 import statistics
 import subprocess
@@ -36,7 +37,7 @@ class Run:
     """
 
     def __init__(self, row: Row, seed: str, out: pathlib.Path, flags: dict[str, str]):
-        self.row, self.seed = row, seed
+        self.row, self.seed, self.out, self.alike = row, seed, out, flags
         self.name = f"{row.folder}_seed{seed}"
         self.folder = out.absolute() / "runs" / self.name
         self.iterations = int(flags["iterations"])
@@ -83,13 +84,29 @@ class Run:
                 raise SettingsError(f"{self.folder} was run with --{name}={value}, not {asked}; take another --out")
         return True
 
+    def collapse(self) -> dict | None:
+        """Returns of a run that collapsed ``iteration``, when it was noticed, ``state``, ``rate`` and ``until``.
+
+        ``until`` is the collapse's last iteration, None where the run did not come back.
+        """
+        collapsed = self.facts().get("collapsed")
+        return {"until": None} | collapsed if collapsed else None
+
+    def is_collapsed(self) -> bool:
+        """Returns whether the run ended as it collapsed: it did not come back, or to no more than guessing."""
+        collapse = self.collapse()
+        if not collapse or collapse["until"] is None:
+            return bool(collapse)
+        classes = int(re.search(r"of (\d+) classes", self.facts()["data"])[1])
+        return 1 - self.result()["last_error"] / 100 < 2 / classes
+
     def start(self, gpu: str | None) -> None:
         """Starts the run, or goes on with it where it has a checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command()
         command += [f"--gpu_no={gpu}"] if gpu is not None else []
         command += ["--resume"] if any(self.folder.glob("checkpoints/*.npz")) else []
-        with (self.folder / "output.txt").open("w") as output:
+        with (self.folder / "output.txt").open("a") as output:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT / self.row.method,
@@ -124,20 +141,41 @@ class Run:
 
     def result(self) -> dict:
         """Returns the run's row of results.csv."""
-        row = {"method": self.row.name, "seed": self.seed, "iterations": self.iterations, "status": self.failure or "finished"}
+        status = self.failure or "finished"
+        row = {"method": self.row.name, "seed": self.seed, "iterations": self.iterations, "status": status}
         if self.failure:
             return row
+        collapse = self.collapse() or {}
         facts, errors = self.facts(), [v for _, v in self.series(test_error)]
         drifts = [float(v) for k, v in self.rows()[-1].items() if k.startswith("drift/") and v]
         return row | {
             "best_error": min(errors),
             "last_error": errors[-1],
-            "step_ms": facts["step_ms"] or math.nan,  # none where a resumed run had no step left to make
+            "collapsed": collapse.get("iteration"),
+            "collapsed_until": collapse.get("until"),
+            "step_ms": facts["step_ms"],  # none where a resumed run had no step left to make
             "memory_gib": facts["memory_gib"],
             "energy": next((v for _, v in reversed(self.series(relative_energy(self.rows())))), None),
             "drift": max(drifts) if drifts else None,
             "seconds": facts["seconds"],
         }
+
+
+def with_all_seeds(runs: list[Run]) -> list[Run]:
+    """Returns ``runs`` and, after those of each row, what is finished of it in the same folder with other seeds.
+
+    Raises:
+        SettingsError: if one of these was run with other settings.
+    """
+    found: list[Run] = []
+    for row, own in itertools.groupby(runs, key=lambda run: run.row):
+        own = list(own)
+        found += own
+        folders = own[0].folder.parent.glob(f"{row.folder}_seed*")
+        seeds = {path.name.rpartition("_seed")[2] for path in folders} - {run.seed for run in own}
+        others = [Run(row, seed, own[0].out, own[0].alike) for seed in seeds if seed.isdecimal()]
+        found += sorted((run for run in others if run.is_finished()), key=lambda run: int(run.seed))
+    return found
 
 
 def _die_with_parent() -> None:

@@ -1,34 +1,172 @@
-"""The table: a row each, means over seeds, and what stands beside it."""
+"""The table: each row's figures, means over its seeds, and which row is the best."""
 
 import argparse
 import csv
+import dataclasses
+import functools
 import math
-import re
 import statistics
 
-import numpy as np
-
+from comparison.rows import Row
 from comparison.runs import Run
 
+HEAD = ["method", "best error %", "last error %", "ms per step", "x baseline", "memory GiB"]
+HEAD += ["energy / start", "drift"]
+LAST = HEAD.index("last error %")  # what the best row is chosen by
 
-def rows_of(runs: list[Run]) -> dict[str, list[Run]]:
-    """Returns the runs of each row by its name."""
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What has come of a row.
+
+    Attributes:
+        row: the row.
+        runs: one for each seed.
+    """
+
+    row: Row
+    runs: tuple[Run, ...]
+
+    @property
+    def failed(self) -> list[Run]:
+        return [run for run in self.runs if run.failure]
+
+    @property
+    def ended(self) -> list[Run]:
+        return [run for run in self.runs if not run.failure]
+
+    @functools.cached_property
+    def collapsed(self) -> list[Run]:
+        """Returns the runs that were collapsed at their end; those that came back are results."""
+        return [run for run in self.ended if run.is_collapsed()]
+
+    @functools.cached_property
+    def standing(self) -> list[Run]:
+        """Returns the runs whose errors are results."""
+        return [run for run in self.ended if run not in self.collapsed]
+
+    @functools.cached_property
+    def last_errors(self) -> list[float]:
+        return [run.result()["last_error"] for run in self.standing]
+
+    @property
+    def title(self) -> str:
+        """Returns the row's title, with the number of seeds that its errors leave out."""
+        counts = {"failed": len(self.failed)}
+        counts |= {"collapsed": len(self.collapsed)} if self.standing else {}
+        words = [f"{count} of {len(self.runs)} {what}" for what, count in counts.items() if count]
+        return self.row.title + (f" ({', '.join(words)})" if words else "")
+
+
+def summarize(runs: list[Run]) -> list[Summary]:
+    """Returns a summary of each row, in the order of ``runs``."""
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         grouped.setdefault(run.row.name, []).append(run)
-    return grouped
+    return [Summary(own[0].row, tuple(own)) for own in grouped.values()]
+
+
+def best_of(summaries: list[Summary]) -> Summary | None:
+    """Returns the row with the smallest last error, of those none of whose runs failed or collapsed.
+
+    Returns None where fewer than two have a result: there is nothing to be better than.
+    """
+    able = [s for s in summaries if s.standing and not s.failed and not s.collapsed]
+    return min(able, key=lambda s: statistics.mean(s.last_errors)) if len(able) > 1 else None
+
+
+def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
+    """Returns the other rows that the scatter of seeds does not tell from the best.
+
+    Those are nearer to its mean than the standard deviation of a difference of two runs.
+    """
+
+    def is_near(other: Summary) -> bool:
+        scatter = math.hypot(statistics.stdev(best.last_errors), statistics.stdev(other.last_errors))
+        return statistics.mean(other.last_errors) - statistics.mean(best.last_errors) < scatter
+
+    several = [s for s in summaries if s is not best and len(s.last_errors) > 1]
+    return [s for s in several if is_near(s)] if len(best.last_errors) > 1 else []
 
 
 def mean_and_deviation(values: list[float], digits: int = 2) -> str:
     text = f"{statistics.mean(values):.{digits}f}"
-    return f"{text} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else text
+    return f"{text} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
-def read_paper(args: argparse.Namespace) -> dict[str, str]:
+def table(summaries: list[Summary], args: argparse.Namespace) -> list[list[str]]:
+    """Returns the table's cells, the head first."""
+    paper, timed = _read_paper(args), read_steps(args)
+    steps = {s.row.name: _mean_step(s, timed) for s in summaries}
+    plain = steps.get("baseline")
+    cells = [HEAD + (["paper %"] if args.paper else [])]
+    for summary in summaries:
+        own = [paper.get(summary.row.name, "")] if args.paper else []
+        costs = _costs(summary, steps[summary.row.name], plain)
+        cells.append([summary.title, *_errors(summary), *costs, *own])
+    return cells
+
+
+def _errors(summary: Summary) -> list[str]:
+    if summary.standing:
+        best = [run.result()["best_error"] for run in summary.standing]
+        return [mean_and_deviation(best), mean_and_deviation(summary.last_errors)]
+    if summary.collapsed:
+        # not the error of guessing, which would read as a result
+        iterations = [f"{run.collapse()['iteration']:,}" for run in summary.collapsed]
+        return [f"collapsed at {', '.join(iterations)}", ""]
+    return [summary.failed[0].failure, ""]
+
+
+def _costs(summary: Summary, step: float | None, plain: float | None) -> list[str]:
+    """Returns the cells beside the errors; ``step`` is the row's and ``plain`` the baseline's, in milliseconds."""
+    results = [run.result() for run in summary.ended]
+    if not results:
+        return [""] * 5
+    energies = [result["energy"] for result in results if result["energy"] is not None]
+    drifts = [result["drift"] for result in results if result["drift"] is not None]
+    return [
+        ("" if step is None else f"{step:.0f}" if step >= 10 else f"{step:.2f}"),
+        f"{step / plain:.2f}" if step and plain else "",
+        f"{max(result['memory_gib'] for result in results):.2f}",
+        mean_and_deviation(energies, 4) if energies else "",
+        f"{max(drifts):.0e}" if drifts else "",
+    ]
+
+
+def _mean_step(summary: Summary, timed: dict[str, float] | None) -> float | None:
+    """Returns the milliseconds of a step, None where nothing tells them."""
+    if timed is not None:
+        return timed.get(summary.row.name)
+    known = [step for run in summary.ended if (step := run.result()["step_ms"]) is not None]
+    return statistics.mean(known) if known else None
+
+
+def markdown(cells: list[list[str]], best: int | None) -> list[str]:
+    """Returns the table's lines; row number ``best`` of ``cells`` has its last error in bold."""
+    lines = []
+    for number, line in enumerate(cells):
+        words = [cell.replace("|", "\\|") for cell in line]
+        if number == best:
+            words[LAST] = f"**{words[LAST]}**"
+        lines.append("| " + " | ".join(words) + " |")
+    return [lines[0], "|" + "---|" * len(cells[0]), *lines[1:]]
+
+
+def _read_paper(args: argparse.Namespace) -> dict[str, str]:
     if not args.paper:
         return {}
     with args.paper.open() as file:
         return {line[0].strip(): line[1].strip() for line in csv.reader(file) if len(line) >= 2}
+
+
+def read_steps(args: argparse.Namespace) -> dict[str, float] | None:
+    """Returns milliseconds by row of ``--steps``, None without it."""
+    if not args.steps:
+        return None
+    names = [row.name for row in args.rows]
+    with args.steps.open() as file:
+        return {line["method"]: float(line["step_ms"]) for line in csv.DictReader(file) if line["method"] in names}
 
 
 def steps_problem(args: argparse.Namespace) -> str | None:
@@ -39,86 +177,16 @@ def steps_problem(args: argparse.Namespace) -> str | None:
     if args.backbone != "cnn6" or args.batch_size != 128:
         return "benchmarks.steps times cnn6 with batches of 128"
     names = [row.name for row in args.rows]
-    if any(not _is_float(line.get("step_ms")) for line in lines if line.get("method") in names):
+    if any(not _is_time(line.get("step_ms")) for line in lines if line.get("method") in names):
         return "a step_ms that is no number"
-    # benchmarks.steps does not time settings
-    plain = [row.method for row in args.rows if not row.flags]
-    others = [m for m in plain if widths.get(m) != args.widths.replace(",", "/")]
+    # rows with settings need no line: benchmarks.steps does not time them, and their cells stay empty
+    plain = [row.name for row in args.rows if not row.flags]
+    others = [name for name in plain if widths.get(name) != args.widths.replace(",", "/")]
     return f"no times at widths {args.widths} of {', '.join(others)}" if others else None
 
 
-def _is_float(text: str | None) -> bool:
+def _is_time(text: str | None) -> bool:
     try:
         return 0 < float(text or "") < math.inf
     except ValueError:
         return False
-
-
-def table(runs: list[Run], args: argparse.Namespace) -> list[list[str]]:
-    """Returns the table's cells, the head first."""
-    paper = read_paper(args)
-    head = ["method", "best error %", "last error %", "ms per step", "x baseline", "memory GiB", "energy / start", "drift"]
-    grouped = rows_of(runs)
-    results = {name: [r.result() for r in own if not r.failure] for name, own in grouped.items()}
-    if args.steps:
-        with args.steps.open() as file:
-            timed = {line["method"]: float(line["step_ms"]) for line in csv.DictReader(file) if line["method"] in results}
-        for row in (row for rows in results.values() for row in rows):
-            row["step_ms"] = timed.get(row["method"], math.nan)
-    plain = [row["step_ms"] for row in results.get("baseline", [])]
-    cells = [head + (["paper %"] if args.paper else [])]
-    for name, own in grouped.items():
-        rows = results[name]
-        failed = [run for run in own if run.failure]
-        title = own[0].row.title + (f" ({len(failed)} of {len(own)} failed)" if failed else "")
-        if rows:
-            step = statistics.mean(row["step_ms"] for row in rows)
-            drifts = [row["drift"] for row in rows if row["drift"] is not None]
-            line = [
-                mean_and_deviation([row["best_error"] for row in rows]),
-                mean_and_deviation([row["last_error"] for row in rows]),
-                f"{step:.0f}" if step >= 10 else f"{step:.2f}",
-                f"{step / statistics.mean(plain):.2f}" if plain else "",
-                f"{max(row['memory_gib'] for row in rows):.2f}",
-                mean_and_deviation([row["energy"] for row in rows], 4) if rows[0]["energy"] is not None else "",
-                f"{max(drifts):.0e}" if drifts else "",
-            ]
-        else:
-            line = [failed[0].failure] + [""] * 6
-        cells.append([title, *line] + ([paper.get(name, "")] if args.paper else []))
-    return cells
-
-
-def about(runs: list[Run], args: argparse.Namespace) -> list[str]:
-    """Returns lines that say on what, for how long and with what the runs were made."""
-    facts = [run.facts() for run in runs if not run.failure]
-
-    def distinct(value_of) -> str:
-        return "; ".join(dict.fromkeys(value_of(fact) for fact in facts))
-
-    return [
-        distinct(lambda fact: re.sub(r" from .*: ", ": ", fact["data"])) or f"{args.dataset}: no run finished",
-        heading(runs, args) + f", warm-up {args.warmup_iterations}, batch {args.batch_size}",
-        distinct(lambda fact: fact["device"]),
-        distinct(lambda fact: ", ".join(f"{k} {v}" for k, v in fact["versions"].items())),
-        "git commit " + distinct(lambda fact: str(fact["git_commit"])),
-    ]
-
-
-def heading(runs: list[Run], args: argparse.Namespace) -> str:
-    lengths = " and ".join(f"{n:,}" for n in sorted({run.iterations for run in runs}))
-    seeds = f"seed{'s' * (len(args.seeds) > 1)} {', '.join(args.seeds)}"
-    return f"{args.backbone}, widths {args.widths}, {lengths} iterations, {seeds}"
-
-
-def notes(args: argparse.Namespace) -> str:
-    return (
-        "Errors are test errors in per cent: the best of all tests and the last. Energy is the hyperspherical energy (s = 1) "
-        "at the end over that at the start, the mean over layers. Drift is max |Q Q^T - I| of the matrices that turn the "
-        "neurons, the largest of all layers. A step is "
-        + (
-            "timed apart from the runs, by benchmarks.steps."
-            if args.steps
-            else "the run's mean, tests and the first step left out."
-        )
-    )

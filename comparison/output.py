@@ -1,0 +1,52 @@
+"""What is written into the comparison's folder: results.csv, table.md, the images and report.html."""
+
+import argparse
+import csv
+
+from comparison import captions, images, page, table
+from comparison.runs import Run
+
+MARKS = ("<!-- comparison: begin -->", "<!-- comparison: end -->")
+COLUMNS = ["method", "seed", "iterations", "status", "best_error", "last_error", "collapsed"]
+COLUMNS += ["collapsed_until", "step_ms", "memory_gib", "energy", "drift", "seconds"]
+IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
+
+
+def write(runs: list[Run], args: argparse.Namespace) -> None:
+    """Writes all results into ``--out``, and into ``--readme`` where there is one."""
+    with (args.out / "results.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(run.result() for run in runs)
+    summaries = table.summarize(runs)
+    best = table.best_of(summaries)
+    cells = table.table(summaries, args)
+    lines = table.markdown(cells, summaries.index(best) + 1 if best else None)
+    about, verdict = captions.about(summaries, args), captions.verdict(summaries)
+    notes = captions.notes(summaries, args)
+    heading = captions.heading(summaries, args)
+    words = [*(f"{line}  " for line in about), "", *verdict, "", notes, ""]
+    (args.out / "table.md").write_text("\n".join([*lines, "", *words]))
+    for name, panels in IMAGES.items():
+        images.draw(args.out / name, summaries, panels, heading)
+    alts, under = captions.alts(summaries, args), captions.under_images(summaries)
+    figures = [(args.out / name, alts[name], under[name]) for name in IMAGES]
+    title = heading.replace("\n", ": ")
+    (args.out / "report.html").write_text(page.page(cells, summaries, best, title, about, verdict, notes, figures))
+    if args.readme:
+        _write_readme(args, (args.out / "table.md").read_text(), alts)
+    print("\n".join([*lines, "", *about[:2], *verdict]))
+    for name in ("results.csv", "table.md", *IMAGES, "report.html"):
+        print(f"written: {(args.out / name).absolute()}")
+
+
+def _write_readme(args: argparse.Namespace, results: str, alts: dict[str, str]) -> None:
+    """Puts the table and the images between the marks of ``--readme``; the images go into docs/ beside it."""
+    docs = args.readme.absolute().parent / "docs"
+    docs.mkdir(exist_ok=True)
+    for name in IMAGES:
+        (docs / name).write_bytes((args.out / name).read_bytes())
+    before, rest = args.readme.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    shown = "\n\n".join(f"![{alts[name]}](docs/{name})" for name in IMAGES)
+    args.readme.write_text(f"{before}{MARKS[0]}\n{results}\n{shown}\n{MARKS[1]}{after}")
