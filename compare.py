@@ -16,8 +16,8 @@ import os
 import pathlib
 import sys
 
-from common.flags import WIDTHS
-from common.methods import ITERATIONS, known
+from common.training.flags import WIDTHS
+from common.training.folders import ITERATIONS, known
 from comparison import output, table
 from comparison.rows import PRESETS, Row, parse
 from comparison.runs import ROOT, Run, SettingsError, StoppedError, execute, with_all_seeds

@@ -6,7 +6,7 @@ import keras
 
 from common import backbones
 from common.layers import he_normal
-from common.training import Method
+from common.training.method import Method
 
 
 def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:

@@ -11,13 +11,13 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from common import flags
+from common.training import flags
 
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
     from baseline.architecture import METHOD
-    from common.training import train
+    from common.training.loop import train
 
     train(settings, METHOD)
 

@@ -21,7 +21,7 @@ import sys
 import time
 
 from benchmarks.reporting import Parser, machine, marks, put
-from common import methods
+from common.training import folders
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 AROUND = 10  # iterations before and after
@@ -91,7 +91,7 @@ def rows(name: str, fits: dict[int, float]) -> list[list[str]]:
     lines = []
     for iteration, there in LINES[name].fits.items():
         mean = statistics.mean(fits[i] for i in range(iteration - AROUND, iteration + AROUND + 1))
-        title = methods.facts(LINES[name].method).title
+        title = folders.facts(LINES[name].method).title
         title += f" ({' '.join(LINES[name].flags)})" if LINES[name].flags else ""
         lines.append([title, str(iteration), f"{there:.2f}", f"{fits[iteration]:.2f}", f"{mean:.2f}"])
     return lines

@@ -21,7 +21,7 @@ import sys
 import time
 
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
-from common.methods import known
+from common.training.folders import known
 from comparison.styles import style
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -37,7 +37,8 @@ def measure(name: str, widths: list[int], jit: bool, steps: int, batch: int = BA
     import numpy as np
     import tensorflow as tf
 
-    from common.training import make_train_step, peak_memory
+    from common.training.loop import peak_memory
+    from common.training.steps import make_train_step
 
     start = time.perf_counter()
     keras.utils.set_random_seed(0)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from common.layers import BatchNormalization, he_normal
+from .layers import BatchNormalization, he_normal
 
 Factory = Callable[..., keras.layers.Layer]
 
@@ -21,6 +21,7 @@ def _cnn(
     stem: Factory | None = None,
     num_classes: int = 100,
     widths: Sequence[int] = (64, 64, 64, 64),
+    score_regularizer: keras.regularizers.Regularizer | None = None,
 ) -> keras.Model:
     """Returns three stages of ``convolutions`` layers and a 2x2 max pooling, then fc6 and the scores.
 
@@ -30,6 +31,7 @@ def _cnn(
         stem: the factory of the first convolution, conv1_0. Defaults to ``layer``.
         num_classes: number of logits. Defaults to 100.
         widths: number of neurons a layer of the three stages and of fc6. Defaults to 64 each.
+        score_regularizer: of the score layer's kernel. Defaults to none.
     """
     inputs = keras.Input((32, 32, 3), name="pictures")
     # (x - 127.5) / 128; both constants are exact in binary
@@ -43,8 +45,15 @@ def _cnn(
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
         x = keras.layers.MaxPooling2D(2, 2, padding="same", name=f"pool{stage}")(x)
     x = layer(widths[3], 4, padding="valid", name="fc6")(x)
-    x = keras.layers.Conv2D(num_classes, 1, use_bias=False, kernel_initializer=he_normal(), name="score")(x)
-    logits = keras.layers.Flatten(name="logits")(x)
+    score = keras.layers.Conv2D(
+        num_classes,
+        1,
+        use_bias=False,
+        kernel_initializer=he_normal(),
+        kernel_regularizer=score_regularizer,
+        name="score",
+    )
+    logits = keras.layers.Flatten(name="logits")(score(x))
     return keras.Model(inputs, logits, name=f"cnn{3 * convolutions}")
 
 
@@ -54,6 +63,7 @@ def _resnet(
     stem: Factory | None = None,
     num_classes: int = 100,
     widths: Sequence[int] = (16, 32, 64),
+    score_regularizer: keras.regularizers.Regularizer | None = None,
 ) -> keras.Model:
     """Returns the residual network of He et al. (CVPR 2016, section 4.2) of 6 blocks + 2 layers.
 
@@ -66,6 +76,7 @@ def _resnet(
         stem: the factory of the first convolution, conv1. Defaults to ``layer``.
         num_classes: number of logits. Defaults to 100.
         widths: number of neurons a layer of the three stages, none smaller than the one before. Defaults to 16, 32, 64.
+        score_regularizer: of the score layer's kernel. Defaults to none.
     """
     inputs = keras.Input((32, 32, 3), name="pictures")
     x = keras.layers.Rescaling(1 / 128, offset=-127.5 / 128, name="rescale")(inputs)
@@ -89,7 +100,8 @@ def _resnet(
                 shortcut = keras.layers.Permute((2, 3, 1), name=f"{name}_channels_last")(shortcut)
             x = keras.layers.ReLU(name=f"{name}_relu")(keras.layers.Add(name=f"{name}_add")([x, shortcut]))
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    logits = keras.layers.Dense(num_classes, kernel_initializer=he_normal(), name="score")(x)
+    score = keras.layers.Dense(num_classes, kernel_initializer=he_normal(), kernel_regularizer=score_regularizer, name="score")
+    logits = score(x)
     return keras.Model(inputs, logits, name=f"resnet{6 * blocks + 2}")
 
 

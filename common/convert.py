@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 import keras
 import tensorflow as tf
 
-from common import layers
-from common.orthogonal import Map, gram_schmidt, product
+from . import layers
+from .orthogonal import Map, gram_schmidt, product
+from .private import all_layers
 
 # a layer's replacement, and what sets the replacement's weights from the layer's
 Replacement = tuple[keras.layers.Layer, Callable[[keras.layers.Layer, keras.layers.Layer], None]]
@@ -83,7 +84,7 @@ def fold_model(model: keras.Model) -> keras.Model:
         ValueError: for an OPT layer inside a layer that is no model, such as a wrapper, where it cannot be replaced.
     """
     folded = _convert(model, _folded)
-    for layer in folded._flatten_layers(include_self=False):
+    for layer in all_layers(folded):
         if _folded(layer) is not None:
             raise ValueError(f"{layer.name} lies inside another layer and cannot be folded")
     return folded

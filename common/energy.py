@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
-from common.layers import OrthogonalConv2D, OrthogonalDense
+from .layers import OrthogonalConv2D, OrthogonalDense
+from .private import all_layers
 
 CHUNK = 1024  # neurons a block: 1024 x 1024 float64 distances are 8 MiB
 
@@ -91,6 +92,6 @@ class EnergyLogger(keras.callbacks.Callback):
     """
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        found = [layer for layer in self.model._flatten_layers(include_self=False) if is_orthogonal_layer(layer)]
+        found = [layer for layer in all_layers(self.model) if is_orthogonal_layer(layer)]
         if logs is not None:
             logs.update(layer_energies(found) | layer_drifts(found))

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
-from common.orthogonal import matmul
+from .orthogonal import matmul
 
 
 @keras.saving.register_keras_serializable(package="opt")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from common.orthogonal import matmul
+from .orthogonal import matmul
 
 # iterations 30,000, 50,000 and 65,000 of 75,000
 DROPS = (30 / 75, 50 / 75, 65 / 75)
@@ -208,6 +208,8 @@ def _identity_like(x: tf.Tensor) -> tf.Tensor:
 
 def rate_at(optimizer: keras.optimizers.Optimizer, iteration: int) -> float:
     """Returns the learning rate of an iteration, counted from 0."""
-    rate = optimizer._learning_rate
+    rate = optimizer.get_config()["learning_rate"]
+    if isinstance(rate, dict):
+        rate = keras.optimizers.schedules.deserialize(rate)
     # the seven digits that float32 has, so that 0.01 reads 0.01
     return float(f"{float(rate(iteration) if callable(rate) else rate):.7g}")

@@ -5,8 +5,8 @@ import re
 
 from absl import app
 
-from common.flags import FLAGS
-from common.methods import Facts, known
+from common.training.flags import FLAGS
+from common.training.folders import Facts, known
 
 # what a row may set of the flags that all methods share; the others are alike for all rows
 SHARED = ("base_lr",)

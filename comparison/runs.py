@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from tqdm import tqdm
 
-from common.flags import BEFORE
+from common.training.settings import BEFORE
 from comparison.rows import Row, is_same
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from common import flags
+from common.training import flags
 
 flags.define_rotation_stddev()
 flags.define_learn_neurons()
@@ -20,7 +20,7 @@ flags.define_learn_neurons()
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
-    from common.training import train
+    from common.training.loop import train
     from opt_hr.architecture import method
 
     train(settings, method(**settings.own))

@@ -8,7 +8,7 @@ import keras
 from common import backbones
 from common.layers import OrthogonalConv2D
 from common.orthogonal import lowdin
-from common.training import Method
+from common.training.method import Method
 
 
 def build_model(

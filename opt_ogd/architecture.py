@@ -9,7 +9,7 @@ from common import backbones
 from common.layers import OrthogonalConv2D
 from common.optimizers import OGD
 from common.orthogonal import identity
-from common.training import Method
+from common.training.method import Method
 
 
 def build_model(backbone: Callable[..., keras.Model] = backbones.cnn6, learn_neurons: bool = False, **kwargs) -> keras.Model:

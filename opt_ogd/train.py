@@ -17,7 +17,7 @@ import math
 
 from absl import flags as absl_flags
 
-from common import flags
+from common.training import flags
 
 absl_flags.DEFINE_float("rotation_lr", 0.02, "the first learning rate of the rotations")
 absl_flags.DEFINE_integer(
@@ -33,7 +33,7 @@ flags.define_learn_neurons()
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
-    from common.training import train
+    from common.training.loop import train
     from opt_ogd.architecture import method
 
     train(settings, method(**settings.own))

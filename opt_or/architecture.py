@@ -9,7 +9,7 @@ from common import backbones
 from common.layers import OrthogonalConv2D
 from common.losses import OrthogonalityPenalty
 from common.orthogonal import identity
-from common.training import Method
+from common.training.method import Method
 
 
 def build_model(

@@ -9,7 +9,7 @@ import numpy as np
 from common import backbones, orthogonal
 from common.layers import OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.orthogonal import Map, gram_schmidt
-from common.training import Method
+from common.training.method import Method
 
 
 def build_model(

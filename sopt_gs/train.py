@@ -15,7 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from absl import flags as absl_flags
 
-from common import flags
+from common.training import flags
 
 absl_flags.DEFINE_integer("iterations_per_episode", 750, "iterations an episode", lower_bound=1)
 absl_flags.DEFINE_float(
@@ -34,7 +34,7 @@ flags.define_learn_neurons()
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
-    from common.training import train
+    from common.training.loop import train
     from sopt_gs.architecture import method
 
     train(settings, method(**settings.own))

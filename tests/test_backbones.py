@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from common import backbones, flags
-from common.training import make_train_step
+from common import backbones
+from common.training import flags
+from common.training.steps import make_train_step
 
 METHODS = sorted(path.parent.name for path in pathlib.Path(__file__).parents[1].glob("*/architecture.py"))
 

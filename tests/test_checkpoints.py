@@ -26,9 +26,9 @@ import keras
 import numpy as np
 import pytest
 
-from common.checkpoints import Checkpoints, Progress, locked
 from common.errors import UserError
-from common.reporting import Report
+from common.training.checkpoints import Checkpoints, Progress, locked
+from common.training.reporting import Report
 from tests.test_hostile import peak
 from tests.test_scripts import METHODS, ROOT, SMALL
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import collapse, losses
+from common import losses
+from common.training import collapse
 from tests.test_scripts import SMALL, start
 
 

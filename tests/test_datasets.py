@@ -1,10 +1,13 @@
+import contextlib
 import gzip
 import hashlib
+import json
 import os
 import pathlib
 import pickle
 import re
 import socket
+import sys
 import time
 
 import numpy as np
@@ -36,7 +39,7 @@ def test_reads_the_official_folder(tmp_path, dumps):
     folder = archives.write_folder(tmp_path, records, dumps=dumps)
     data = datasets.load("cifar100", tmp_path)
     assert_holds(data, records)
-    assert str(data).startswith(f"CIFAR-100 from {folder}: 20 training and 10 test pictures")
+    assert str(data).startswith(f"CIFAR-100 from {folder}: 20 training and 10 test images")
 
 
 def test_reads_the_five_files_of_cifar10(tmp_path):
@@ -91,6 +94,36 @@ def tfds_copy(tmp_path):
     return data_dir, records
 
 
+@pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
+def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch, nested):
+    """TFDS would import the module that features.json names; a file beside it could be that module."""
+    data_dir, _ = tfds_copy
+    folder = next((data_dir / "cifar100").glob("*"))
+    ran = data_dir / "ran"
+    (data_dir / "hostile_module.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n")
+    monkeypatch.syspath_prepend(str(data_dir))
+    features = json.loads((folder / "features.json").read_text())
+    if nested:  # JSON in JSON, as TFDS's older features are kept, with the dot in disguise
+        features["featuresDict"]["features"]["more"] = {
+            "pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
+            "jsonFeature": {"json": '{"feature": {"type": "hostile_module\\u002eEvil", "content": {}}}'},
+        }
+    else:
+        features["pythonClassName"] = "hostile_module.Evil"
+    (folder / "features.json").write_text(json.dumps(features))
+    with pytest.raises(UserError, match=r"features\.json asks for .+, which no copy of CIFAR needs"):
+        datasets.load("cifar100", data_dir)
+    assert not ran.exists()
+    assert "hostile_module" not in sys.modules
+    # TFDS itself would have run it
+    if not nested:
+        import tensorflow_datasets as tfds
+
+        with contextlib.suppress(Exception):
+            tfds.builder_from_directory(folder)
+        assert ran.exists()
+
+
 def test_reads_a_tfds_copy(tfds_copy):
     data_dir, records = tfds_copy
     data = datasets.load("cifar100", data_dir)
@@ -133,7 +166,7 @@ def test_a_site_that_never_answers_is_given_up():
     """A server that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         start = time.monotonic()
-        assert not datasets._is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}/", seconds=0.5)
+        assert not datasets.tfds.is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}/", seconds=0.5)
         assert time.monotonic() - start < 5
 
 
@@ -143,7 +176,7 @@ def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("the line went dead\nand more")
 
-    monkeypatch.setattr(datasets, "_is_reachable", lambda *_, **__: True)
+    monkeypatch.setattr(datasets.tfds, "is_reachable", lambda *_, **__: True)
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(UserError, match=r"failed: the line went dead$"):
         datasets.load("cifar100", tmp_path)
@@ -178,7 +211,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path, payload):
     mark = tmp_path / "it ran"
     content = pickle.dumps({"data": payload(mark)}, protocol=4)
     with pytest.raises(ValueError, match="which no such file needs"):
-        datasets.unpickle(content)
+        datasets.unpickling.unpickle(content)
     records = archives.files()
     folder = archives.write_folder(tmp_path, records)
     (folder / "train").write_bytes(content)
@@ -290,7 +323,7 @@ def test_a_hostile_archive_is_refused(tmp_path, unpacked):
 )
 def test_a_pickle_that_would_exhaust_the_machine_is_refused(content):
     with pytest.raises(ValueError, match="no such file"):
-        datasets.unpickle(content)
+        datasets.unpickling.unpickle(content)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -319,7 +352,7 @@ def test_digits():
 
 def test_picks_are_a_function_of_seed_and_iteration():
     def some(start, stop, seed=3):
-        source = datasets.picks(seed, start, count=103, batch_size=10)
+        source = datasets.draws(seed, start, count=103, batch_size=10)
         return np.stack([next(source) for _ in range(start, stop)])
 
     whole = some(0, 35)
@@ -333,19 +366,19 @@ def test_picks_are_a_function_of_seed_and_iteration():
 
 def test_episodes_begin_with_a_shuffle_of_their_own():
     """As the original's stochastic scheme: a new shuffle at an episode's start, and where an epoch ends inside it."""
-    source = datasets.picks(0, 0, count=40, batch_size=10, episode_length=6)
+    source = datasets.draws(0, 0, count=40, batch_size=10, episode_length=6)
     whole = np.stack([next(source) for _ in range(18)])[:, :, 0]
     for episode in range(3):
         start = 6 * episode
         assert len(np.unique(whole[start : start + 4])) == 40
         assert len(np.unique(whole[start + 4 : start + 6])) == 20
     for resumed in (5, 6, 7, 10, 11):
-        source = datasets.picks(0, resumed, count=40, batch_size=10, episode_length=6)
+        source = datasets.draws(0, resumed, count=40, batch_size=10, episode_length=6)
         np.testing.assert_array_equal(np.stack([next(source) for _ in range(18 - resumed)])[:, :, 0], whole[resumed:])
 
 
 def test_picks_cover_every_offset_evenly():
-    source = datasets.picks(0, 0, count=45_000, batch_size=45_000)
+    source = datasets.draws(0, 0, count=45_000, batch_size=45_000)
     batch = next(source)
     for column, size in ((1, 9), (2, 9), (3, 2)):
         counts = np.bincount(batch[:, column], minlength=size)
@@ -353,7 +386,7 @@ def test_picks_cover_every_offset_evenly():
         # a binomial count lies within five standard deviations but once in a million
         assert len(counts) == size
         assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
-    assert not next(datasets.picks(0, 0, 100, 100, mirror=False))[:, 3].any()
+    assert not next(datasets.draws(0, 0, 100, 100, mirror=False))[:, 3].any()
 
 
 @pytest.mark.parametrize("jit", [False, True])

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from common import devices
 from common.errors import UserError
+from common.training import devices
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 METHODS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
@@ -27,8 +27,9 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 keras.config.set_dtype_policy("float64")
 keras.config.set_floatx("float64")
-from common import devices, training
-from common.flags import Settings
+from common.training import devices, loop
+from common.training.run_folder import RunFolder
+from common.training.settings import Settings
 
 name, folder = sys.argv[1:]
 method = importlib.import_module(f"{name}.architecture").METHOD
@@ -40,13 +41,13 @@ for distribute in ("none", "mirrored"):
     log.mkdir()
     settings = Settings(
         method=name, dataset="digits", data_dir=log, backbone="cnn6", widths=(8, 8, 8, 8), iterations=7, batch_size=32,
-        base_lr=0.1, seed=0, gpu_no=None, jit="off", log_dir=log, log_every=1, eval_every=100, checkpoint_every=100,
+        base_lr=0.1, warmup_iterations=0,
+        seed=0, gpu_no=None, jit="off", log_dir=log, log_every=1, eval_every=100, checkpoint_every=100,
         resume=False, steps_per_execution=None, distribute=distribute, worker_timeout=10.0, deterministic=False,
     )
     strategy = devices.strategy_for(settings)
     with strategy.scope():
-        run = training._Run(settings, method, writes=True)
-        run.finish()
+        run = loop.run(settings, method, RunFolder(settings))
     with (log / "metrics.csv").open() as file:
         fits.append([float(row["fit"]) for row in csv.DictReader(file) if row["fit"]])
 assert strategy.num_replicas_in_sync == 2

@@ -9,7 +9,7 @@ import baseline.architecture
 from common import backbones, energy, orthogonal
 from common.layers import OrthogonalConv2D
 from common.optimizers import Momentum
-from common.training import make_train_step
+from common.training.steps import make_train_step
 from opt_gs.architecture import METHOD as GRAM_SCHMIDT
 
 

@@ -28,7 +28,7 @@ METHODS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)}
 SMALL = 128 * 2**20  # bytes of memory that a small file may take, whatever size it claims
 # an archive is unpacked to at most two of the largest files, and the members are copied out of that
-LARGE = 4 * datasets._LARGEST_FILE + SMALL
+LARGE = 4 * datasets.cifar.LARGEST_FILE + SMALL
 
 
 def listing(root: pathlib.Path) -> dict[str, tuple]:
@@ -45,7 +45,7 @@ class Case:
     """Files to lay into a data folder, by their paths in it, and what is to become of them."""
 
     kind: str
-    cifar: datasets._Cifar
+    cifar: datasets.cifar.Cifar
     files: dict[str, bytes | Callable[[pathlib.Path], object]]
     must: str = "be either"
     memory: int = SMALL

@@ -53,7 +53,7 @@ def test_trains_on_digits(tmp_path, method):
     result = start(method, *SMALL, "--iterations=30", "--log_every=10", "--eval_every=20", f"--log_dir={log}")
     assert result.returncode == 0, result.stderr
     output = result.stdout.splitlines()
-    assert output[0] == "digits from scikit-learn: 1,437 training and 360 test pictures of 10 classes"
+    assert output[0] == "digits from scikit-learn: 1,437 training and 360 test images of 10 classes"
     number = r"-?\d+\.\d{4}"
     train_lines = (log / "log_train_00.txt").read_text().splitlines()
     test_lines = (log / "log_test_00.txt").read_text().splitlines()
@@ -256,7 +256,7 @@ def test_trains_on_a_cifar100_folder_given_by_data_dir(tmp_path):
     flags = ["--widths=4,4,4,4", "--batch_size=32", "--iterations=4", f"--data_dir={tmp_path}", f"--log_dir={tmp_path / 'log'}"]
     result = start("opt_gs", *flags)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"CIFAR-100 from {tmp_path / 'cifar-100-python'}: 64 training and 20 test pictures")
+    assert result.stdout.startswith(f"CIFAR-100 from {tmp_path / 'cifar-100-python'}: 64 training and 20 test images")
 
 
 @pytest.mark.parametrize("method", ["opt_gs", pytest.param("opt_cp", marks=pytest.mark.slow)])

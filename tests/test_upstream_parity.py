@@ -6,7 +6,9 @@ that training uses. A deviation is max |a - b| / max(1, max |b|).
 """
 
 import contextlib
+import functools
 import importlib
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -17,25 +19,31 @@ import pytest
 import tensorflow as tf
 
 from common import backbones, losses, optimizers
-from common.layers import BatchNormalization, StochasticOrthogonalConv2D
-from common.training import make_train_step
+from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
+from common.training.steps import make_train_step
 
-GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", pathlib.Path(__file__).parent / "golden"))
+OWN = pathlib.Path(__file__).parent / "golden"
+GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", OWN))
 METHODS = sorted(path.stem for pattern in ("opt_*.npz", "sopt_*.npz") for path in GOLDEN.glob(pattern))
 FOLDERS = [path.parent.name for path in pathlib.Path(__file__).parents[1].glob("*opt_*/architecture.py")]
 SCALARS = ("fit", "reg", "acc", "orth")
+LOSSES = ("fit", "reg", "orth")
 AVERAGES = ("moving_mean", "moving_variance")
 
 
-def load(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / f"{name}.npz") as data:
+def load(name: str, folder: pathlib.Path = GOLDEN) -> dict[str, np.ndarray]:
+    with np.load(folder / f"{name}.npz") as data:
         return dict(data)
 
 
-def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
+def deviation_by_entry(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
     actual, expected = np.asarray(actual, "float64"), np.asarray(expected, "float64")
     assert actual.shape == expected.shape
-    return np.abs(actual - expected).max() / max(1.0, np.abs(expected).max())
+    return np.abs(actual - expected) / max(1.0, np.abs(expected).max())
+
+
+def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
+    return deviation_by_entry(actual, expected).max()
 
 
 def folder_of(name: str) -> str:
@@ -60,7 +68,7 @@ class Replay:
 
     def __init__(self, name: str, data: Mapping[str, np.ndarray], jit: bool = False, rounded: bool = False):
         module = importlib.import_module(f"{folder_of(name)}.architecture")
-        self.method, self.data = module.METHOD, data
+        self.method = module.METHOD
         widths = [data[f"init/{layer}/fix"].shape[1] for layer in ("conv1_0", "conv2_0", "conv3_0", "fc6")]
         classes = data["init/score/filter"].shape[-1]
         arguments = {}
@@ -79,10 +87,18 @@ class Replay:
             for layer in self.normalizations():
                 layer.momentum = float(np.float32(layer.momentum))
         self.optimizer = optimizer
-        for variable, key in self.variables():
-            variable.assign(data[f"init/{key}"].reshape(variable.shape))
         assert {f"init/{key}" for _, key in self.variables()} == {key for key in data if key.startswith("init/")}
         self.step = make_train_step(self.method, self.model, optimizer, jit)
+        self.untouched = [(v, v.numpy()) for v in (*self.model.weights, *optimizer.variables)]
+        self.restart(data)
+
+    def restart(self, data: Mapping[str, np.ndarray]) -> None:
+        """Returns to where a run begins, with the initial values of ``data``."""
+        self.data = data
+        for variable, value in self.untouched:
+            variable.assign(value)
+        for variable, key in self.variables():
+            variable.assign(data[f"init/{key}"].reshape(variable.shape))
 
     def normalizations(self) -> list[BatchNormalization]:
         return [layer for layer in self.model.layers if isinstance(layer, BatchNormalization)]
@@ -119,8 +135,8 @@ class Replay:
         self.method.start_episode(self.model, seed=0, episode=episode, draw=lambda _, __, number, **___: rows[number])
         return result
 
-    def run(self) -> dict[str, float]:
-        """Returns the deviation of everything that the file holds."""
+    def train(self) -> tuple[dict[str, list[float]], dict[str, float]]:
+        """Returns the figures of every step, and the deviations of the first merge."""
         figures = {key: [] for key in SCALARS}
         starts = list(self.data.get("episode_starts", []))
         result = {}
@@ -131,7 +147,12 @@ class Replay:
             assert step["fit"].dtype == keras.config.floatx()
             for key in SCALARS:
                 figures[key].append(float(step["penalty" if key == "orth" else key]))
-        result |= {key: deviation(values, self.data[key]) for key, values in figures.items()}
+        return figures, result
+
+    def run(self) -> dict[str, float]:
+        """Returns the deviation of everything that the file holds."""
+        self.figures, result = self.train()
+        result |= {key: deviation(values, self.data[key]) for key, values in self.figures.items()}
         result |= self.deviations("final")
         logits = self.model(self.data["test_images"], training=False).numpy()
         result["test_logits"] = np.abs(logits - self.data["test_logits"]).max() / np.abs(self.data["test_logits"]).max()
@@ -168,16 +189,124 @@ def test_parity_in_float64(name, rounded, jit):
         assert value <= (1e-9 if rounded else bounds[kind]), kind
 
 
+# In float32
+
+# A step of training is no continuous function: where two values are equal to rounding, ReLU and pooling decide by it
+# whose gradient counts, and from the next step on the loss is another. What such ties can do to a file's losses, moved
+# starts show in float64. How far to move them:
+# - Storing rounds an entry by up to 2^-24 of it. Adding up n products rounds n partial sums too, by amounts of random
+#   sign, which together are about sqrt(n) as much (Higham and Mary, SIAM J. Sci. Comput. 41, 2019). Exact sums of
+#   entries that are off by sqrt(n) 2^-24 are off by as much. n is the length of the file's longest neuron.
+# - Every layer computes with its own rounding, so every initial value is moved, gamma for the normalization. Zeros
+#   stay: they are stored and multiplied without any.
+# One tie changes the losses by the same amount, whatever decides it. The run may meet two at once that the draws met
+# one at a time; hence the factor 2. Before the first update no tie has changed anything, and a tie changes only later
+# steps; so each step has its own bound, and those before the ties stay at 1e-4.
+DRAWS, TIES_AT_ONCE = 32, 2
+
+
+def moved(data: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """Returns ``data`` with initial values that are off by what float32's rounding amounts to."""
+    rng = np.random.default_rng(seed)
+    longest = max(value.shape[0] for key, value in data.items() if key.endswith("/fix"))
+    size = math.sqrt(longest) * 2.0**-24
+    starts = {key: value for key, value in data.items() if key.startswith("init/")}
+    return {**data, **{key: v * (1 + size * rng.uniform(-1, 1, v.shape)) for key, v in starts.items()}}
+
+
+class Spread:
+    """What float32's rounding can do to the losses of a file: float64 replays from moved starts.
+
+    Attributes:
+        losses: of the replay from the file's own start.
+        largest: ``[steps]`` each, the largest deviations from those, over the draws.
+    """
+
+    def __init__(self, name: str, data: Mapping[str, np.ndarray]):
+        with floatx("float64"):
+            self.replay = Replay(name, data, rounded=True)
+            self.data, self.losses = data, self.replay.train()[0]
+        draws = [self.deviations(self.moved_losses(seed)) for seed in range(DRAWS)]
+        self.largest = {key: np.max([draw[key] for draw in draws], axis=0) for key in LOSSES}
+        print(name, "spread", {key: value.max() for key, value in self.largest.items()})
+
+    def moved_losses(self, seed: int) -> dict[str, list[float]]:
+        with floatx("float64"):
+            self.replay.restart(moved(self.data, seed))
+            return self.replay.train()[0]
+
+    def deviations(self, figures: Mapping[str, list[float]]) -> dict[str, np.ndarray]:
+        return {key: deviation_by_entry(figures[key], self.losses[key]) for key in LOSSES}
+
+    def bound(self, key: str) -> np.ndarray:
+        """Returns what is allowed at each step."""
+        return np.maximum(1e-4, TIES_AT_ONCE * self.largest[key])
+
+
+@functools.cache
+def spread_of(name: str) -> Spread:
+    return Spread(name, load(name))
+
+
+def beyond(figures: Mapping[str, list[float]], spread: Spread, expected: Mapping) -> list[str]:
+    """Returns which losses are off from ``expected`` by more than is allowed."""
+    off = {key: deviation_by_entry(figures[key], expected[key]) for key in LOSSES}
+    return [key for key, values in off.items() if not np.all(values <= spread.bound(key))]
+
+
+def quick_for_one(names: list[str]) -> list:
+    """Returns parameters of which those of opt_hr are quick and the others slow."""
+    slow = pytest.mark.slow
+    return [pytest.param(n, marks=() if folder_of(n) == "opt_hr" else slow) for n in names]
+
+
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"])
 @pytest.mark.parametrize("name", METHODS)
 def test_parity_in_float32(name, jit):
-    """The losses to 1e-4 relative, in the precision that training has."""
+    """The losses in the precision that training has, to 1e-4 or what ties can do, where that is more."""
     data = load(name)
     replay = Replay(name, data, jit)
     result = replay.run()
     print(name, worst(result))
-    for key in ("fit", "reg", "orth"):
-        assert result[key] <= 1e-4, key
+    if not all(result[key] <= 1e-4 for key in LOSSES):  # only then is the spread needed
+        assert not beyond(replay.figures, spread_of(name), data)
+
+
+# not opt_ogd: R starts at I and is turned from the left by rotations; R^T then takes the same turns, to first order
+@pytest.mark.parametrize("name", quick_for_one([n for n in METHODS if folder_of(n) != "opt_ogd"]))
+def test_a_transposed_map_is_beyond_what_ties_can_do(name):
+    data = load(name)
+    replay = Replay(name, data)
+    for layer in replay.model.layers:
+        if isinstance(layer, OrthogonalConv2D):
+            right = layer.orthogonalize
+            layer.orthogonalize = lambda w, right=right: tf.linalg.matrix_transpose(right(w))
+    figures, _ = replay.train()
+    assert "fit" in beyond(figures, spread_of(name), data)
+
+
+# starts near those of the files, from which ties change the losses by more than 1e-4; of 60 of opt_or, none did
+UNSEEN = {"opt_cp": 52, "opt_gs": 25, "opt_hr": 35, "opt_ls": 24, "opt_ogd": 9, "sopt_gs": 15}
+
+
+@pytest.mark.parametrize("name", quick_for_one(list(UNSEEN)))
+def test_what_ties_do_on_an_unseen_file_is_allowed(name):
+    data, rng = load(name, OWN), np.random.default_rng([7, UNSEEN[name]])
+    for key, value in data.items():
+        if key.startswith("init/") and key.endswith(("/fix", "/rotation", "/filter")):
+            start = value * (1 + 0.01 * rng.standard_normal(value.shape))
+            data[key] = start.astype("float32").astype("float64")  # as the files' starts are
+    spread = Spread(name, data)
+    with_ties = []
+    for seed in range(DRAWS, DRAWS + 16):  # others than those that the bound comes from
+        figures = spread.moved_losses(seed)
+        assert not beyond(figures, spread, spread.losses)
+        with_ties.append(spread.deviations(figures)["fit"].max() > 1e-4)
+    assert any(with_ties)
+    # float32 itself: whether it meets a tie is a matter of the processor, that it is allowed is not
+    figures, _ = Replay(name, data).train()
+    print(name, "float32", spread.deviations(figures)["fit"].max())
+    assert not beyond(figures, spread, spread.losses)
 
 
 @pytest.mark.parametrize("name", METHODS)

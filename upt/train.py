@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from absl import flags as absl_flags
 
-from common import flags
+from common.training import flags
 
 absl_flags.DEFINE_enum("rotation_start", "identity", ["identity", "normal"], "where R starts: at I, or N(0, 1)")
 flags.define_learn_neurons()
@@ -24,7 +24,7 @@ flags.define_learn_neurons()
 
 def main(settings: flags.Settings) -> None:
     # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
-    from common.training import train
+    from common.training.loop import train
     from upt.architecture import method
 
     train(settings, method(**settings.own))

@@ -80,6 +80,15 @@ class Watch:
                 self.collapsed = self.collapsed | {"until": None}
         return found
 
+    def describe(self) -> str:
+        """Returns the collapse in words."""
+        state, iteration = self.collapsed["state"], self.collapsed["iteration"]
+        loss = {
+            "guessing": f"of guessing, log({self.num_classes})",
+            "saturated": "of saturated scores, -log(1e-4)",
+        }[state]
+        return f"the network has collapsed: at iteration {iteration} the loss has been that {loss}, for {PATIENCE} iterations"
+
     @staticmethod
     def check(memory: dict) -> None:
         """Raises ValueError for what `memory` cannot have returned."""

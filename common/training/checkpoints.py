@@ -19,12 +19,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from common import collapse
-from common.errors import UserError
+from ..errors import UserError
+from . import collapse
 
 VERSION = 2  # of facts.json
 KEPT = 2  # of the checkpoints at even distances; the best is kept besides
-_NAME = re.compile(r"(checkpoint|best)_(\d{8})\.npz")
+_NAME = re.compile(r"(checkpoint|best)_(\d{8,12})\.npz")
 _LOGS = {"number", "train", "test", "metrics"}  # as Report.sizes names them
 
 
@@ -123,7 +123,7 @@ class Checkpoints:
         """
         arrays = {f"{i:04d}": np.asarray(variable.numpy(), order="C") for i, variable in enumerate(self.variables)}
         if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise UserError(f"after iteration {progress.iteration - 1} a weight is not finite{self.last_words()}")
+            raise UserError(f"after iteration {progress.iteration - 1} a weight is not finite{self.how_to_go_on()}")
         facts = json.dumps({"version": VERSION, "settings": self.settings, "progress": dataclasses.asdict(progress)})
         path = self.folder / f"{kind}_{progress.iteration:08d}.npz"
         written = path.with_suffix(".tmp")
@@ -144,16 +144,16 @@ class Checkpoints:
         except OSError as error:
             with contextlib.suppress(OSError):
                 written.unlink()
-            raise UserError(f"{path} cannot be written: {error.strerror or error}{self.last_words()}") from error
+            raise UserError(f"{path} cannot be written: {error.strerror or error}{self.how_to_go_on()}") from error
         self.good = path
         # those of later iterations are damaged, else the run would have gone on from them
-        earlier = [old for old in self._found(kind) if old.name <= path.name]
+        earlier = [old for old in self._found(kind) if _iteration(old) <= progress.iteration]
         for old in earlier[KEPT if kind == "checkpoint" else 1 :]:
             with contextlib.suppress(OSError):
                 old.unlink()
         return path
 
-    def last_words(self) -> str:
+    def how_to_go_on(self) -> str:
         """Returns what to add to the message that ends a run."""
         good = self.good
         return f"; the last good checkpoint is {good}, and --resume goes on from it" if good else "; there is no checkpoint"
@@ -182,6 +182,10 @@ class Checkpoints:
             there, here = settings.get(name, self.before.get(name)), self.settings.get(name)
             if there != here:
                 raise UserError(f"--resume: {path} is of {name} {_words(there)}, and this run of {name} {_words(here)}")
+
+
+def _iteration(path: pathlib.Path) -> int:
+    return int(_NAME.fullmatch(path.name)[2])
 
 
 def _words(value: object) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from common import methods
-from common.errors import UserError
+from ..errors import UserError
+from . import folders
+from .settings import Settings
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = flags.FLAGS
 FLAGS.set_default(
     "verbosity", logging.WARNING
@@ -27,7 +28,7 @@ flags.DEFINE_list(
 )
 flags.DEFINE_integer(
     "iterations",
-    methods.ITERATIONS,
+    folders.ITERATIONS,
     "training steps; the rate's drops keep their fractions of them",
     lower_bound=1,
     upper_bound=2**31 - 1,
@@ -109,43 +110,6 @@ def define_rotation_stddev() -> None:
 flags.register_validator("widths", _are_widths, "must be positive whole numbers, such as 64,64,64,64")
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a run was asked to do: the shared flags, read once, and those of the method's ``own``."""
-
-    method: str
-    dataset: str
-    data_dir: pathlib.Path
-    backbone: str
-    widths: tuple[int, ...] | None
-    iterations: int
-    batch_size: int
-    base_lr: float
-    warmup_iterations: int
-    seed: int
-    gpu_no: int | None
-    jit: str
-    log_dir: pathlib.Path
-    log_every: int
-    eval_every: int
-    checkpoint_every: int
-    resume: bool
-    steps_per_execution: int | None
-    distribute: str
-    worker_timeout: float
-    deterministic: bool
-    own: dict[str, object] = dataclasses.field(default_factory=dict)
-
-    def of_the_result(self) -> dict[str, object]:
-        """Returns those that the course of training depends on: a run goes on from a checkpoint where they are alike."""
-        names = ("method", "dataset", "backbone", "widths", "iterations", "batch_size", "base_lr", "warmup_iterations", "seed")
-        return {name: getattr(self, name) for name in names} | self.own
-
-
-# what a run did before these settings were there: a checkpoint that does not name them is one of such a run
-BEFORE = {"warmup_iterations": 0, "rotation_stddev": 1.0, "learn_neurons": False, "orthogonalize": "gram_schmidt"}
-
-
 def _path(name: str) -> pathlib.Path:
     text = FLAGS[name].value
     try:
@@ -195,7 +159,7 @@ def run(main: Callable[[Settings], None], script: str) -> None:
     """
     program = sys.modules["__main__"]
     folder = pathlib.Path(script).resolve().parent
-    for name, value in methods.facts(folder.name).defaults.items():
+    for name, value in folders.facts(folder.name).defaults.items():
         FLAGS.set_default(name, value)
 
     def parse(argv: list[str]) -> Settings:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from common.errors import UserError
-from common.flags import Settings
+from ..errors import UserError
+from .settings import Settings
 
 
 def strategy_for(settings: Settings) -> tf.distribute.Strategy:
@@ -31,7 +31,7 @@ def strategy_for(settings: Settings) -> tf.distribute.Strategy:
         raise UserError(f"--gpu_no={number}: TensorFlow sees {len(gpus)} GPUs (numbered from 0)")
     if number is not None and settings.distribute == "mirrored":
         raise UserError("--distribute=mirrored takes all GPUs; --gpu_no names one")
-    if gpus and settings.distribute != "mirrored":
+    if gpus and (settings.distribute == "none" or number is not None):
         tf.config.set_visible_devices(gpus[number or 0], "GPU")
     if settings.distribute == "none":
         return tf.distribute.get_strategy()

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import pathlib
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 ITERATIONS = 75_000  # of most methods
 
 

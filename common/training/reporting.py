@@ -9,13 +9,16 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 
+import keras
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from common.errors import UserError
+from ..errors import UserError
 
 # the newest run's files
 KEPT = ("metrics.csv", "curves.png", "model.keras", "folded.keras", "classes.txt", "run.json", "checkpoints")
@@ -41,7 +44,7 @@ class Report:
     def __init__(self, folder: pathlib.Path, title: str, extra: Sequence[str] = (), sizes: dict[str, int] | None = None):
         self.folder, self.title, self.columns = folder.absolute(), title, (*COLUMNS, *extra)
         self.history: list[dict] = []
-        self.facts: dict = {}
+        self.facts: dict = _read_facts(folder / "run.json") if sizes else {}
         try:
             self.number = sizes["number"] if sizes else self._keep_earlier()
             names = {
@@ -67,7 +70,12 @@ class Report:
         self.scalars = None
         if importlib.util.find_spec("tensorboard"):
             with self._tensorboard() as path:
+                # event files cannot be cut back: those of the run so far are written anew
+                if sizes and os.path.isdir(path):
+                    shutil.rmtree(path)
                 self.scalars = tf.summary.create_file_writer(path)
+            for row in self.history:
+                self._add_scalars(row)
 
     @contextlib.contextmanager
     def _tensorboard(self) -> Iterator[str]:
@@ -131,11 +139,17 @@ class Report:
         for file in (self.files[log], self.files["metrics"]):
             file.flush()
         self.history.append(row)
-        if self.scalars is not None:
-            with self._tensorboard(), self.scalars.as_default():
-                for name in set(row) - {"iteration", "seconds"}:
-                    tf.summary.scalar(name, row[name], step=row["iteration"])
-                self.scalars.flush()
+        self._add_scalars(row)
+
+    def _add_scalars(self, row: dict) -> None:
+        """Writes a row for TensorBoard: train/fit, test/acc, energy/conv1_0 and so on."""
+        if self.scalars is None:
+            return
+        names = {"test_acc": "test/acc"} | {name: f"train/{name}" for name in COLUMNS if name != "test_acc"}
+        with self._tensorboard(), self.scalars.as_default():
+            for name in set(row) - {"iteration", "seconds"}:
+                tf.summary.scalar(names.get(name, name), row[name], step=int(row["iteration"]))
+            self.scalars.flush()
 
     def draw(self) -> pathlib.Path:
         """Draws loss and accuracy against iterations and returns the picture's path."""
@@ -169,23 +183,18 @@ class Report:
             file.close()
 
 
-class Silent:
-    """Takes the place of a `Report` where another process writes it."""
-
-    def describe(self, **facts) -> None: ...
-
-    def note(self, **row) -> None: ...
-
-    def train(self, label: str, **row) -> None: ...
-
-    def test(self, label: str, **row) -> None: ...
-
-    def close(self) -> None: ...
+def _read_facts(path: pathlib.Path) -> dict:
+    """Returns what a run.json holds; nothing where there is none, or none that is sound."""
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
-def surroundings() -> dict:
-    """Returns what a run should be told apart by besides its settings: versions, git commit, device."""
-    root = pathlib.Path(__file__).resolve().parents[1]
+def environment() -> dict:
+    """Returns what a result depends on besides the run's settings: versions, git commit, device."""
+    root = pathlib.Path(__file__).resolve().parents[2]
     try:
         words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
         commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
@@ -193,9 +202,20 @@ def surroundings() -> dict:
         commit = None  # no git, or no repository: a copy of the code has no commit
     gpus = tf.config.get_visible_devices("GPU")
     details = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
-    packages = ("tensorflow", "keras", "numpy", "tensorflow-datasets")
     return {
-        "versions": {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            # asked of the packages: tensorflow-cpu and nightly builds have other names
+            **{module.__name__: module.__version__ for module in (tf, keras, np)},
+            "tensorflow-datasets": _installed_version("tensorflow-datasets"),
+        },
         "git_commit": commit,
         "device": ", ".join(details) or f"CPU, {os.cpu_count()} cores, {platform.machine()}",
     }
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,36 @@
+"""Data sets as arrays, and the batches that a run draws from them."""
+
+import pathlib
+
+from ..errors import UserError
+from . import cifar, tfds
+from .batches import augment, draws
+from .cifar import CIFAR10, CIFAR100
+from .dataset import Dataset
+from .digits import load_digits_as_images
+
+__all__ = ["CIFAR10", "CIFAR100", "Dataset", "augment", "draws", "load"]
+
+
+def load(name: str, data_dir: pathlib.Path) -> Dataset:
+    """Returns the data set ``name``: "cifar100", "cifar10" or "digits".
+
+    CIFAR is looked for in ``data_dir`` as the official folder, the official archive and a TFDS
+    copy, in this order. Where there is none of them TFDS downloads it to there.
+
+    Raises:
+        UserError: where it cannot be had, or what is there is not the data set.
+    """
+    if name == "digits":
+        return load_digits_as_images()
+    wanted = {"cifar100": CIFAR100, "cifar10": CIFAR10}[name]
+    try:
+        if data_dir.exists() and not data_dir.is_dir():
+            raise UserError(f"--data_dir={data_dir} is not a folder")
+        data = cifar.read(wanted, data_dir)
+        if data is None:
+            copy = tfds.find_copy(wanted, data_dir) or tfds.download(wanted, data_dir)
+            data = tfds.read_copy(wanted, copy)
+        return data
+    except OSError as error:
+        raise UserError(f"--data_dir={data_dir} cannot be read: {error.strerror}") from error

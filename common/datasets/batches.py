@@ -1,0 +1,68 @@
+"""The batches that a run draws from a training set, and their augmentation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+
+def draws(
+    seed: int, iteration: int, count: int, batch_size: int, mirror: bool = True, episode_length: int | None = None
+) -> Iterator[np.ndarray]:
+    """Yields what each batch takes from the training set, from ``iteration`` on, without end.
+
+    A stateless function of seed and iteration: a run resumed at any iteration sees what it would have seen. An
+    epoch is ``count // batch_size`` batches of one shuffle; the images left over are dropped.
+
+    Args:
+        seed: of the shuffles and the augmentation.
+        iteration: the first one to yield.
+        count: number of images in the training set.
+        batch_size: number of images per batch, at most ``count``.
+        mirror: whether half of the images are flipped left-right.
+        episode_length: number of iterations after which a new shuffle begins whatever the epoch, if any.
+
+    Yields:
+        int32 ``[batch_size, 4]``: the image's index, the crop's offset down and across (0 to 8), and 1 for a flip.
+    """
+    steps = count // batch_size
+    while True:
+        episode, inside = divmod(iteration, episode_length) if episode_length else (0, iteration)
+        epoch, start = divmod(inside, steps)
+        random = np.random.default_rng([seed, episode, epoch])
+        order = random.permutation(count)[: steps * batch_size]
+        offsets = random.integers(0, 9, (2, order.size))
+        flips = random.integers(0, 2, order.size) if mirror else np.zeros_like(order)
+        whole = np.stack([order, *offsets, flips], axis=-1).astype(np.int32).reshape(steps, batch_size, 4)
+        left = episode_length - inside if episode_length else steps
+        for batch in whole[start : start + left]:
+            yield batch
+            iteration += 1
+
+
+def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Returns the drawn images, padded by 4 with symmetric reflection, cropped to 32x32 and flipped.
+
+    Nothing is padded or copied on the way: the three steps are one computation of indices and one gather.
+
+    Args:
+        images: uint8 ``[count, 32, 32, 3]``, the whole training set.
+        draws: int32 ``[batch, 4]``, as :func:`draws` yields them.
+
+    Returns:
+        uint8 ``[batch, 32, 32, 3]``.
+    """
+    height, width, channels = images.shape[1:]
+    index, down, across, flip = tf.unstack(draws[:, :, tf.newaxis], axis=1)  # each [batch, 1]
+
+    def reflect(position: tf.Tensor, size: int) -> tf.Tensor:
+        # symmetric: ... 1 0 | 0 1 2 ... size-1 | size-1 size-2 ...
+        position = tf.where(position < 0, -1 - position, position)
+        return tf.where(position >= size, 2 * size - 1 - position, position)
+
+    rows = reflect(tf.range(height)[tf.newaxis] + down - 4, height)  # [batch, 32]
+    columns = tf.range(width)[tf.newaxis]
+    columns = tf.where(flip == 1, width - 1 - columns, columns)
+    columns = reflect(columns + across - 4, width)  # [batch, 32]
+    flat = ((index * height + rows) * width)[:, :, tf.newaxis] + columns[:, tf.newaxis, :]  # [batch, 32, 32]
+    return tf.gather(tf.reshape(images, [-1, channels]), flat)

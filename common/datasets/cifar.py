@@ -1,0 +1,182 @@
+"""CIFAR-100 and CIFAR-10, from the official folder or the official archive."""
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import math
+import pathlib
+import sys
+import tarfile
+from collections.abc import Callable
+
+import numpy as np
+
+from ..errors import UserError
+from .dataset import IMAGE, Dataset
+from .unpickling import ArrayOfBytes, text, unpickle
+
+LARGEST_FILE = 256 * 2**20  # bytes; CIFAR-100's training file has 155 million
+
+
+@dataclasses.dataclass(frozen=True)
+class Cifar:
+    """What tells the two CIFAR data sets apart: of the official Python archive and of TFDS's copy."""
+
+    title: str
+    tfds_name: str
+    folder: str
+    archive: str
+    md5: str
+    train_files: tuple[str, ...]
+    test_file: str
+    names_file: str
+    label_key: str
+    names_key: str
+    classes: int
+
+
+CIFAR100 = Cifar(
+    title="CIFAR-100",
+    tfds_name="cifar100",
+    folder="cifar-100-python",
+    archive="cifar-100-python.tar.gz",
+    md5="eb9058c3a382ffc7106e4002c42a8d85",
+    train_files=("train",),
+    test_file="test",
+    names_file="meta",
+    label_key="fine_labels",
+    names_key="fine_label_names",
+    classes=100,
+)
+CIFAR10 = Cifar(
+    title="CIFAR-10",
+    tfds_name="cifar10",
+    folder="cifar-10-batches-py",
+    archive="cifar-10-python.tar.gz",
+    md5="c58f30108f718f92721af3b95e74349a",
+    train_files=tuple(f"data_batch_{i}" for i in range(1, 6)),
+    test_file="test_batch",
+    names_file="batches.meta",
+    label_key="labels",
+    names_key="label_names",
+    classes=10,
+)
+
+
+def read(cifar: Cifar, data_dir: pathlib.Path) -> Dataset | None:
+    """Returns the data set from the official folder or the official archive in ``data_dir``.
+
+    Returns:
+        The data set, or None where there is neither.
+
+    Raises:
+        UserError: if what is there is not the data set.
+    """
+    folder, archive = data_dir / cifar.folder, data_dir / cifar.archive
+    if folder.is_dir():
+        return _from_files(cifar, str(folder), lambda wanted: _read_folder(folder, wanted))
+    if archive.is_file():
+        data = _from_files(cifar, str(archive), lambda wanted: _read_archive(archive, cifar.folder, wanted))
+        _warn_of_other_sum(archive, cifar.md5)
+        return data
+    return None
+
+
+def _from_files(cifar: Cifar, source: str, read: Callable[[tuple[str, ...]], dict[str, bytes]]) -> Dataset:
+    contents = read((*cifar.train_files, cifar.test_file, cifar.names_file))
+
+    def part(name: str, convert: Callable):
+        try:
+            # each file's bytes are given up as soon as they are read: they are as large as the images
+            return convert(cifar, unpickle(contents.pop(name)))
+        except ValueError as error:
+            raise UserError(f"{source}: {name}: {error}") from error
+
+    train = [part(name, _images) for name in cifar.train_files]
+    images, labels = train[0] if len(train) == 1 else map(np.concatenate, zip(*train, strict=True))
+    test = part(cifar.test_file, _images)
+    return Dataset(cifar.title, source, images, labels, *test, part(cifar.names_file, _names))
+
+
+def _images(cifar: Cifar, record: dict) -> tuple[np.ndarray, np.ndarray]:
+    data, labels = record.get("data"), record.get(cifar.label_key)
+    if not isinstance(data, ArrayOfBytes) or not isinstance(labels, list):
+        raise ValueError(f"it holds no data and {cifar.label_key}")
+    try:
+        pixels = data.numpy()
+    except (AttributeError, TypeError, UnicodeError) as error:
+        raise ValueError("an array that is not one of bytes") from error
+    if pixels.ndim != 2 or pixels.shape[1] != math.prod(IMAGE) or not len(pixels):
+        raise ValueError(f"its data has the shape {list(pixels.shape)}, not [images, 3072]")
+    if len(labels) != len(pixels):
+        raise ValueError(f"it has {len(pixels)} images and {len(labels)} labels")
+    if not all(type(label) is int and 0 <= label < cifar.classes for label in labels):
+        raise ValueError(f"a label is not a whole number from 0 to {cifar.classes - 1}")
+    # stored as three colour planes, [3, 32, 32]
+    images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return images, np.array(labels, np.int32)
+
+
+def _names(cifar: Cifar, record: dict) -> tuple[str, ...]:
+    names = record.get(cifar.names_key)
+    if not isinstance(names, list) or len(names) != cifar.classes or not all(isinstance(n, str | bytes) for n in names):
+        raise ValueError(f"it does not name {cifar.classes} classes")
+    names = tuple(map(text, names))
+    if not all(name and name.isprintable() for name in names):  # classes.txt has one a line, in UTF-8
+        raise ValueError("the name of a class is empty or not printable")
+    return names
+
+
+def _read_folder(folder: pathlib.Path, wanted: tuple[str, ...]) -> dict[str, bytes]:
+    contents = {}
+    for name in wanted:
+        path = folder / name
+        if not path.is_file():
+            raise UserError(f"{folder} holds no file {name}")
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{path} is too large to be a CIFAR file")
+        try:
+            contents[name] = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    return contents
+
+
+def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
+    """Reads the wanted members into memory; nothing is extracted, so that nothing can be written anywhere."""
+    contents, largest = {}, 2 * LARGEST_FILE
+    try:
+        with gzip.open(archive) as file:
+            unpacked = file.read(largest + 1)
+        if len(unpacked) > largest:
+            raise UserError(f"{archive} unpacks to more than a CIFAR archive can")
+        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
+            for count, member in enumerate(tar):
+                if count > 1000 or member.issparse():  # what is not stored of a sparse member is made up as zeros, without limit
+                    raise UserError(f"{archive} is built as no CIFAR archive is")
+                path = pathlib.PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts:
+                    raise UserError(f"{archive} holds a member that would leave its folder: {member.name!r}")
+                if member.size < 0:  # the next header would be sought before this one, without end
+                    raise UserError(f"{archive} holds a member of negative size")
+                if member.isfile() and path.parent.name == folder and len(path.parts) == 2 and path.name in wanted:
+                    contents[path.name] = tar.extractfile(member).read()
+    except UserError:
+        raise
+    except Exception as error:  # a hostile archive can make the reader raise whatever it likes
+        raise UserError(f"{archive} cannot be read as a .tar.gz: {str(error) or type(error).__name__}") from error
+    for name in wanted:
+        if name not in contents:
+            raise UserError(f"{archive} holds no file {folder}/{name}")
+    return contents
+
+
+def _warn_of_other_sum(archive: pathlib.Path, md5: str) -> None:
+    try:
+        with archive.open("rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError as error:
+        raise UserError(f"{archive} cannot be read: {error.strerror}") from error
+    if found != md5:
+        print(f"warning: {archive} has the MD5 sum {found}, the official file {md5}", file=sys.stderr)

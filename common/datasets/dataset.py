@@ -1,0 +1,38 @@
+"""What a data set is."""
+
+import dataclasses
+
+import numpy as np
+
+IMAGE = (32, 32, 3)  # the shape of an image
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set in memory.
+
+    Attributes:
+        title: its name as people write it.
+        source: where it was read from.
+        train_images, test_images: uint8 ``[count, 32, 32, 3]``.
+        train_labels, test_labels: int32 ``[count]``, from 0 to ``num_classes - 1``.
+        class_names: one a class.
+        mirror: whether a image may be flipped left-right; a mirrored digit is no digit.
+    """
+
+    title: str
+    source: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    mirror: bool = True
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __str__(self) -> str:
+        counts = f"{len(self.train_labels):,} training and {len(self.test_labels):,} test images"
+        return f"{self.title} from {self.source}: {counts} of {self.num_classes} classes"

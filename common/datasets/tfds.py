@@ -1,0 +1,128 @@
+"""TFDS's copies of CIFAR, and their download."""
+
+import http.client
+import json
+import pathlib
+import re
+import threading
+import urllib.request
+
+import numpy as np
+
+from ..errors import UserError
+from .cifar import Cifar
+from .dataset import IMAGE, Dataset
+
+_SITE = "https://www.cs.toronto.edu/~kriz/"
+
+
+def find_copy(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path | None:
+    """Returns the folder of the newest copy in ``data_dir``, or None."""
+    versions = sorted((data_dir / cifar.tfds_name).glob("*/dataset_info.json"))
+    return versions[-1].parent if versions else None
+
+
+_FEATURES = frozenset(
+    f"tensorflow_datasets.core.features.{name}"
+    for name in (
+        "features_dict.FeaturesDict",
+        "image_feature.Image",
+        "class_label_feature.ClassLabel",
+        "text_feature.Text",
+        "scalar.Scalar",
+        "tensor_feature.Tensor",
+    )
+)
+
+
+def _check_features(value: object) -> None:
+    """Raises ValueError where TFDS would import a module that features.json names.
+
+    TFDS imports the module of every class that the file asks for, and so runs its code. A name of
+    a class has a dot; no string of a CIFAR copy's file has one but the names of TFDS's own.
+    """
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_features(key)
+            _check_features(part)
+    elif isinstance(value, list):
+        for part in value:
+            _check_features(part)
+    elif isinstance(value, str) and not re.fullmatch(r"[\w ]*|\{\}", value) and value not in _FEATURES:
+        raise ValueError(f"features.json asks for {value[:100]!r}, which no copy of CIFAR needs")
+
+
+def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
+    """Returns the data set from TFDS's copy in ``folder``, of which nothing is executed.
+
+    Raises:
+        UserError: if the copy is damaged, or not of this data set.
+    """
+    try:
+        _check_features(json.loads((folder / "features.json").read_text()))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} cannot be read as TFDS's {cifar.tfds_name}: {reason}") from error
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+        parts = []
+        for split in ("train", "test"):
+            # in the order in which they are stored, so that two runs see the same
+            part = builder.as_dataset(split=split, batch_size=-1)
+            parts += [part["image"].numpy(), part["label"].numpy().astype(np.int32)]
+        names = tuple(builder.info.features["label"].names)
+    except Exception as error:  # TFDS and its readers raise many kinds for a damaged copy
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder} cannot be read as TFDS's {cifar.tfds_name}: {reason}") from error
+    for images, labels in (parts[:2], parts[2:]):
+        if images.dtype != np.uint8 or images.shape[1:] != IMAGE or not len(labels):
+            raise UserError(f"{folder} does not hold images of 32x32x3 bytes")
+        if labels.min() < 0 or labels.max() >= cifar.classes or len(names) != cifar.classes:
+            raise UserError(f"{folder} has labels that are not from 0 to {cifar.classes - 1}")
+    return Dataset(cifar.title, str(folder), *parts, names)
+
+
+def is_reachable(url: str, seconds: float) -> bool:
+    """Returns whether ``url`` answers; a thread, because a name look-up obeys no time limit of Python's."""
+    answers = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=seconds) as response:
+                answers.append(response.status < 400)
+        except (OSError, ValueError, http.client.HTTPException):
+            answers.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(answers and answers[0])
+
+
+def download(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path:
+    """Downloads the data set with TFDS, with its progress bar, and returns the folder of the copy.
+
+    Raises:
+        UserError: at once where the site does not answer (TFDS would retry for minutes), or if it fails midway.
+    """
+    binary = _SITE + cifar.archive.replace("python", "binary")  # what TFDS downloads
+    if not is_reachable(binary, seconds=8):
+        raise UserError(
+            f"there is no {cifar.title} in {data_dir}, and {_SITE} does not answer. Three ways on: "
+            f"put {cifar.archive} (or its folder {cifar.folder}/) into that folder; "
+            f"point --data_dir at a folder that has it, or a TFDS copy of it; "
+            "or try --dataset=digits, which needs no download"
+        )
+    import tensorflow_datasets as tfds
+
+    print(f"downloading {cifar.title} to {data_dir}", flush=True)
+    try:
+        builder = tfds.builder(cifar.tfds_name, data_dir=data_dir)
+        builder.download_and_prepare()
+    except Exception as error:  # the network, the disk and the site's files can each fail in their own way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the download of {cifar.title} to {data_dir} failed: {reason}") from error
+    return pathlib.Path(builder.data_dir)

@@ -1,0 +1,102 @@
+"""The hyperspherical energy of a kernel's neurons as a penalty (Liu et al., NeurIPS 2018)."""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .orthogonal import matmul
+
+POWERS = ("0", "1", "2", "a0", "a1", "a2")
+OFFSET = 1e-4  # the paper's: of a neuron's squared length, and of an angle
+
+
+@keras.saving.register_keras_serializable(package="opt")
+class HypersphericalEnergy(keras.regularizers.Regularizer):
+    """``weight`` times the mean energy of the pairs of a kernel's neurons (MHE and half-space MHE).
+
+    A kernel ``[..., neurons]`` is taken as ``[n, neurons]``, one neuron f_i a column. With::
+
+        c_ij = f_i . f_j / (sqrt(|f_i|^2 + 1e-4) sqrt(|f_j|^2 + 1e-4))
+
+    and ``t = arccos(c) / pi + 1e-4`` a pair's energy is, by ``power``::
+
+        0: -log(2 - 2 c)    1: (2 - 2 c)^-1/2    2: (2 - 2 c)^-1
+        a0: -log(t)         a1: 1 / t            a2: 1 / t^2
+
+    It is averaged over the pairs i < j, in half space over those of all f_i and all -f_i, the pair of
+    f_i and -f_i among them. A single neuron in full space has no pair, and no energy: 0.
+
+    Values and gradients are finite for neurons that are zero, equal or opposite: 2 - 2 c is never
+    below what the 1e-4 leaves of it for two neurons of one direction, nor below the resolution of the
+    dtype. Computed in float32, or float64 where the kernel is of float64.
+
+    Usable on any layer: ``keras.layers.Dense(64, kernel_regularizer=HypersphericalEnergy())``.
+
+    Args:
+        weight: of the mean energy, finite and at least 0. Defaults to 1.
+        power: "0", "1" or "2", of distances, or "a0", "a1" or "a2", of angles; 0, 1 and 2 will do.
+            Defaults to "2".
+        half_space: whether each neuron is joined by its opposite. Defaults to True.
+
+    Raises:
+        ValueError: for another power or weight, and, when called, for a kernel of less than two axes.
+    """
+
+    def __init__(self, weight: float = 1.0, power: str | int = "2", half_space: bool = True):
+        if str(power) not in POWERS:
+            raise ValueError(f"`power` must be one of {', '.join(POWERS)}, not {power!r}")
+        try:
+            self.weight = float(weight)
+        except (TypeError, ValueError, OverflowError):
+            self.weight = math.nan
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"`weight` must be a finite number of at least 0, not {weight!r}")
+        self.power = str(power)
+        self.half_space = bool(half_space)
+
+    def __call__(self, kernel: tf.Tensor) -> tf.Tensor:
+        """Returns the penalty of ``kernel [..., neurons]``, a scalar of float32 or float64."""
+        kernel = tf.convert_to_tensor(kernel)
+        if kernel.shape.rank < 2:
+            raise ValueError(f"a kernel has neurons in its last axis, and not the shape {kernel.shape}")
+        count = kernel.shape[-1]
+        neurons = tf.reshape(kernel, [-1, count])
+        neurons = tf.cast(neurons, tf.float64 if kernel.dtype == tf.float64 else tf.float32)
+        squares = tf.reduce_sum(tf.square(neurons), axis=0) + OFFSET
+        units = neurons / tf.sqrt(squares)
+        cosines = matmul(units, units, transpose_a=True)
+        # 1 - |unit|^2; 2 - 2 c is |unit_i - unit_j|^2 and that of both, so at least that of both. It is
+        # not taken from c, which may round to 1
+        short = OFFSET / squares
+        resolution = np.finfo(neurons.dtype.as_numpy_dtype).eps
+        floor = tf.maximum(short[:, tf.newaxis] + short, resolution)
+        near, far = tf.maximum(2 - 2 * cosines, floor), tf.maximum(2 + 2 * cosines, floor)
+        energies = self._of_pairs(near, far)
+        # each pair i < j twice, and no neuron with itself
+        total = tf.reduce_sum(tf.linalg.set_diag(energies, tf.zeros_like(short)))
+        pairs = count * (count - 1)
+        if self.half_space:
+            # f_i with -f_j for all i and j; -f_i with -f_j has the energy of f_i with f_j
+            total += tf.reduce_sum(self._of_pairs(far, near))
+            pairs += count**2
+        return self.weight * total / max(pairs, 1)
+
+    def _of_pairs(self, near: tf.Tensor, far: tf.Tensor) -> tf.Tensor:
+        """Returns each pair's energy.
+
+        Args:
+            near: 2 - 2 c of the pair.
+            far: 2 + 2 c.
+        """
+        if self.power.startswith("a"):
+            # arccos(c) has an infinite derivative at c = 1 and -1
+            base = 2 * tf.atan2(tf.sqrt(near), tf.sqrt(far)) / math.pi + OFFSET
+            exponent = float(self.power[1])
+        else:
+            base, exponent = near, float(self.power) / 2
+        return base**-exponent if exponent else -tf.math.log(base)
+
+    def get_config(self) -> dict:
+        return {"weight": self.weight, "power": self.power, "half_space": self.half_space}

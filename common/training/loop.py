@@ -1,0 +1,328 @@
+"""The one training loop: load, build, restore, train, and what remains."""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import resource
+import shlex
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from .. import backbones, convert, datasets, energy, layers, optimizers
+from ..errors import UserError
+from . import collapse, devices
+from .checkpoints import Progress
+from .method import Method
+from .reporting import environment
+from .run_folder import RunFolder
+from .schedule import Chunk, Schedule
+from .settings import Settings
+from .steps import make_step, make_steps, make_test
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What a run ends with."""
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    test_accuracy: float
+
+
+def train(settings: Settings, method: Method) -> Trained:
+    """Trains a method as ``settings`` say; the results are in their ``log_dir``.
+
+    Raises:
+        UserError: for settings that fit neither the data nor the machine, and for a run that
+            breaks down.
+        SystemExit: after SIGTERM or SIGINT, with the state saved.
+    """
+    strategy = devices.strategy_for(settings)
+    if settings.batch_size % strategy.num_replicas_in_sync:
+        raise UserError(f"--batch_size={settings.batch_size} cannot be shared by {strategy.num_replicas_in_sync} devices")
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    # one process writes; the others compute the same and keep silent
+    folder = RunFolder(settings, writes=devices.is_chief(strategy))
+    try:
+        with folder, strategy.scope():
+            return run(settings, method, folder)
+    except (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+    ) as error:
+        reason = f"a worker is gone ({type(error).__name__}); to go on, start all with --resume"
+        raise UserError(reason) from error
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(f"not enough memory: {error.message.splitlines()[0]}") from error
+
+
+def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
+    """Makes the run within the current strategy."""
+    # load
+    jit = devices.uses_xla(settings)
+    # TF32 is too inaccurate for the maps. Under XLA they keep out of it by themselves, and
+    # convolutions may use it; without XLA nothing may
+    tf.config.experimental.enable_tensor_float_32_execution(jit)
+    data = datasets.load(settings.dataset, settings.data_dir)
+    print(data, flush=True)
+    count = len(data.train_labels)
+    if settings.batch_size > count:
+        reason = f"is larger than the training set, {count} images"
+        raise UserError(f"--batch_size={settings.batch_size} {reason}")
+
+    # build
+    keras.utils.set_random_seed(settings.seed)
+    model, optimizer = _build(settings, method, data.num_classes)
+    # a GPU, on which XLA is the default, should not wait for Python between two steps
+    per_call = settings.steps_per_execution or (20 if jit else 1)
+    step = make_step(method, model, optimizer)
+    steps = make_steps(step, data, settings.batch_size, per_call, jit)
+    # tests run on the plain model, so that a test of many batches evaluates each map once
+    folded = convert.fold_model(model)
+    test = make_test(folded, data, jit)
+    neurons = [x for x in folded.layers if hasattr(x, "kernel") and x.name != "score"]
+
+    def layer_figures() -> dict[str, float]:
+        """Returns each layer's drift, and the energy of what was folded last."""
+        return energy.layer_energies(neurons) | energy.layer_drifts(model.layers)
+
+    # restore
+    title = f"{settings.method}, {data.title}, {settings.backbone}"
+    variables = [*model.variables, *optimizer.variables]
+    images = f"of {data.title} with the sum {zlib.crc32(data.train_images):08x}"
+    start_figures = layer_figures()
+    progress = folder.open(title, variables, images, list(start_figures))
+    first = progress.iteration
+    facts = {"settings": dataclasses.asdict(settings), "data": str(data), "jit": jit}
+    if first < settings.iterations:  # a run that is over keeps its summary
+        folder.describe(**facts, **environment())
+    if settings.resume:
+        print(f"going on after {first:,} iterations", flush=True)
+        folder.describe(resumed_after=first)
+    else:
+        folder.note(iteration=0, **start_figures)
+
+    # train
+    watch = collapse.Watch(data.num_classes, **progress.collapse)
+    clock = Clock(progress.seconds)
+    schedule = Schedule(
+        settings.iterations,
+        settings.log_every,
+        settings.eval_every,
+        settings.checkpoint_every,
+        method.episode_length,
+        per_call,
+    )
+    batches = datasets.draws(settings.seed, first, count, settings.batch_size, data.mirror, method.episode_length)
+    with Interruption() as interruption, _progress_bar(settings, first) as bar:
+        for chunk in schedule.chunks(first):
+            if chunk.episode is not None and method.start_episode:
+                method.start_episode(model, settings.seed, chunk.episode)
+            draws = np.stack(list(itertools.islice(batches, chunk.count)))
+            with clock.part("first step" if chunk.start == first else "training"):
+                figures = _advance(steps, draws, chunk, watch, optimizer, folder)
+            bar.update(chunk.count)
+
+            def reached() -> Progress:
+                now = {"seconds": clock.seconds(), "collapse": watch.memory()}
+                return dataclasses.replace(progress, iteration=chunk.end, **now)  # noqa: B023
+
+            row = {"iteration": chunk.last}
+            if chunk.log:
+                rate = optimizers.rate_at(optimizer, chunk.last)
+                folder.log(chunk.log, **row, learning_rate=rate, seconds=clock.seconds(), **figures)
+            if chunk.test:
+                with clock.part("tests"):
+                    convert.refold(model, folded)
+                    accuracy = test()
+                    row |= {"test_acc": accuracy, "seconds": clock.seconds(), **layer_figures()}
+                    folder.test(chunk.test, **row)
+                best = max(accuracy, progress.best_accuracy)
+                improved = best > progress.best_accuracy
+                progress = dataclasses.replace(progress, test_accuracy=accuracy, best_accuracy=best)
+                if improved:
+                    with clock.part("saving"):
+                        folder.save(reached(), "best")
+            if chunk.save:
+                with clock.part("saving"):
+                    folder.save(reached())
+            progress = reached()
+            if interruption.signal and chunk.end < settings.iterations:
+                folder.save(progress)
+                _stop_after(interruption.signal, chunk.end)
+
+    # what remains
+    made = settings.iterations - first
+    seconds = clock.seconds()
+    if made:
+        with clock.part("saving"):
+            folder.save_models(model, folded, data.class_names)
+        collapsed = watch.collapsed
+        if collapsed:
+            rate = optimizers.rate_at(optimizer, collapsed["iteration"])
+            collapsed = collapsed | {"rate": rate}
+        step_ms = 1e3 * clock.parts["training"] / (made - 1) if made > 1 else None
+        folder.describe(
+            test_accuracy=progress.test_accuracy,
+            memory_gib=peak_memory(),
+            collapsed=collapsed,
+            seconds=seconds,
+            first_step_s=round(clock.parts["first step"], 3),
+            step_ms=step_ms and round(step_ms, 3),
+        )
+    print(f"test accuracy: {100 * progress.test_accuracy:.2f} %")
+    print(f"time: {clock.summary(made - 1)}")
+    print(f"peak memory: {peak_memory():.2f} GiB")
+    print(f"results: {settings.log_dir.absolute()}")
+    print(f"learning curves: {settings.log_dir.absolute() / 'curves.png'}")
+    return Trained(model, optimizer, progress.test_accuracy)
+
+
+def _build(settings: Settings, method: Method, num_classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """Returns the model and its optimizer."""
+    backbone = functools.partial(backbones.BACKBONES[settings.backbone], num_classes=num_classes)
+    widths = {"widths": settings.widths} if settings.widths else {}
+    model = method.build_model(backbone, **widths)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
+    decay = functools.partial(
+        optimizers.step_decay,
+        iterations=settings.iterations,
+        drops=method.drops,
+        warmup=settings.warmup_iterations,
+    )
+    return model, method.make_optimizer(settings.base_lr, decay)
+
+
+def _advance(
+    steps: Callable,
+    draws: np.ndarray,
+    chunk: Chunk,
+    watch: collapse.Watch,
+    optimizer: keras.optimizers.Optimizer,
+    folder: RunFolder,
+) -> dict[str, float]:
+    """Makes the chunk's training steps and returns the figures of the last."""
+    try:
+        figures, course = steps(draws)
+    except tf.errors.InvalidArgumentError as error:  # a solver that refuses NaN
+        reason = error.message.splitlines()[0]
+        reason = f"training broke down at iteration {chunk.start}: {reason}"
+        raise UserError(reason + folder.how_to_go_on()) from error
+    fits = course[:, 0]
+    if not np.isfinite(fits).all():
+        at = int(np.argmin(np.isfinite(fits)))
+        rate = optimizers.rate_at(optimizer, chunk.start + at)
+        reason = f"the loss is {fits[at]} at iteration {chunk.start + at}, "
+        reason += f"with a learning rate of {rate}"
+        raise UserError(reason + folder.how_to_go_on())
+    if watch.update(chunk.start, course.tolist()):
+        rate = optimizers.rate_at(optimizer, watch.collapsed["iteration"])
+        tqdm.write(
+            f"warning: {watch.describe()}, at a learning rate of {rate}; --warmup_iterations=400 may prevent it", file=sys.stderr
+        )
+    return {name: float(value) for name, value in figures.items()}
+
+
+class Clock:
+    """Tells how long a run has taken, and what for.
+
+    Args:
+        earlier: seconds that the run took before it was interrupted.
+    """
+
+    def __init__(self, earlier: float = 0.0):
+        self.earlier, self.began = earlier, time.perf_counter()
+        self.parts = dict.fromkeys(("first step", "training", "tests", "saving"), 0.0)
+
+    def seconds(self) -> float:
+        """Returns the time since the run began, less what lay between its parts."""
+        return round(self.earlier + time.perf_counter() - self.began, 3)
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Counts the block's time as that of ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.parts[name] += time.perf_counter() - start
+
+    def summary(self, steps: int) -> str:
+        """Returns a line of the parts; they add up to the whole.
+
+        Args:
+            steps: how many training steps were made after the first one.
+        """
+        now = time.perf_counter() - self.began
+        pace = f" ({1e3 * self.parts['training'] / steps:.1f} ms per step)" if steps > 0 else ""
+        named = [
+            f"{self.parts['first step']:.1f} s to the end of the first step",
+            f"{self.parts['training']:.1f} s of training{pace}",
+            f"{self.parts['tests']:.1f} s of tests",
+            f"{self.parts['saving']:.1f} s of saving",
+            f"{now - sum(self.parts.values()):.1f} s of anything else",
+        ]
+        if self.earlier:
+            named.append(f"{self.earlier:.1f} s before this start")
+        return f"{self.earlier + now:.1f} s: " + ", ".join(named)
+
+
+class Interruption:
+    """Notes SIGTERM and SIGINT, which the loop then heeds; the second one ends the process at once."""
+
+    signal: int | None = None
+
+    def __enter__(self):
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        self.before = {number: signal.signal(number, self._note) for number in numbers}
+        return self
+
+    def _note(self, number: int, _) -> None:
+        self.signal = number
+        self.__exit__()
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def _stop_after(number: int, done: int) -> None:
+    """Ends the process after a signal, with the state saved."""
+    words = [word for word in sys.argv if word not in ("--resume", "--resume=true")]
+    command = shlex.join([sys.executable, *words, "--resume"])
+    name = signal.Signals(number).name
+    print(f"\n{name} after {done:,} iterations; to go on: {command}", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+def _progress_bar(settings: Settings, first: int) -> tqdm:
+    # a log file gets a line every half minute, a terminal a bar that moves
+    return tqdm(
+        desc=settings.method,
+        total=settings.iterations,
+        initial=first,
+        unit="it",
+        dynamic_ncols=True,
+        mininterval=0.2 if sys.stderr.isatty() else 30,
+    )
+
+
+def peak_memory() -> float:
+    """Returns the most memory used so far in GiB: the GPU's where there is one, else the process's."""
+    if tf.config.get_visible_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB

@@ -1,0 +1,40 @@
+"""What a method is; its folder's architecture.py makes one."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+
+from .. import optimizers
+
+
+def momentum(base_lr: float, decay: Callable) -> optimizers.Momentum:
+    """Returns the optimizer of most methods."""
+    return optimizers.Momentum(decay(base_lr))
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """What tells a method from the others.
+
+    Attributes:
+        build_model: takes ``backbone``, a callable that takes a layer factory, and returns the
+            model.
+        make_optimizer: takes ``base_lr`` and ``decay``, a callable ``(rate, factor=0.1)`` that
+            returns the run's schedule of a rate. Defaults to `momentum`.
+        decay_factor: what the weight decay is multiplied with in the loss, though not where it is
+            printed.
+        undecayed: names of weights that are not decayed.
+        drops: where the rates drop, in fractions of the run.
+        episode_length: number of iterations per episode, for methods that have episodes.
+        start_episode: takes the model, the run's seed and the episode's number before the episode
+            begins.
+    """
+
+    build_model: Callable[..., keras.Model]
+    make_optimizer: Callable[[float, Callable], keras.optimizers.Optimizer] = momentum
+    decay_factor: float = 1.0
+    undecayed: tuple[str, ...] = ()
+    drops: tuple[float, ...] = optimizers.DROPS
+    episode_length: int | None = None
+    start_episode: Callable[[keras.Model, int, int], None] | None = None

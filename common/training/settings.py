@@ -1,0 +1,46 @@
+"""What a run was asked to do."""
+
+import dataclasses
+import pathlib
+
+# what a run did before these settings were there: a checkpoint that does not name them is of such a run
+BEFORE = {
+    "warmup_iterations": 0,
+    "rotation_stddev": 1.0,
+    "learn_neurons": False,
+    "orthogonalize": "gram_schmidt",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The flags that all methods share, read once, and those of the method's ``own``."""
+
+    method: str
+    dataset: str
+    data_dir: pathlib.Path
+    backbone: str
+    widths: tuple[int, ...] | None
+    iterations: int
+    batch_size: int
+    base_lr: float
+    warmup_iterations: int
+    seed: int
+    gpu_no: int | None
+    jit: str
+    log_dir: pathlib.Path
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    resume: bool
+    steps_per_execution: int | None
+    distribute: str
+    worker_timeout: float
+    deterministic: bool
+    own: dict[str, object] = dataclasses.field(default_factory=dict)
+
+    def result_settings(self) -> dict[str, object]:
+        """Returns those that the weights depend on: a run resumes a checkpoint where they are equal."""
+        names = ("method", "dataset", "backbone", "widths", "iterations", "batch_size", "base_lr")
+        names += ("warmup_iterations", "seed")
+        return {name: getattr(self, name) for name in names} | self.own

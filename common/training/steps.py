@@ -1,0 +1,118 @@
+"""The training step, several of them in one call of the device, and the test."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .. import datasets, losses
+from .method import Method
+
+TEST_BATCH = 500
+
+
+def accuracy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns the fraction of ``logits [batch, classes]`` whose largest is the label's, float32."""
+    hits = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.cast(labels, tf.int32))
+    return tf.reduce_mean(tf.cast(hits, tf.float32))
+
+
+def make_step(
+    method: Method, model: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """Returns ``step(images, labels)``, which updates the model once; to be traced.
+
+    It takes ``images [batch, 32, 32, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``, and
+    returns the scalars fit, reg, acc and penalty (of the layers' own losses) of the batch before
+    the update. On several replicas each takes its share of the batch.
+    """
+    optimizer.build(model.trainable_variables)
+    decayed = losses.decayed_variables(model, method.undecayed)
+
+    def step(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            fit = tf.reduce_mean(losses.smoothed_cross_entropy(labels, logits))
+            reg = losses.weight_decay(decayed)
+            penalty = tf.add_n(model.losses) if model.losses else tf.zeros_like(fit)
+            total = fit + method.decay_factor * reg + penalty
+            # the optimizer adds up the replicas' gradients
+            total /= tf.distribute.get_strategy().num_replicas_in_sync
+        gradients = tape.gradient(total, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        return {"fit": fit, "reg": reg, "acc": accuracy(labels, logits), "penalty": penalty}
+
+    return step
+
+
+def make_train_step(
+    method: Method, model: keras.Model, optimizer: keras.optimizers.Optimizer, jit: bool = False
+) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """Returns `make_step`'s step as a `tf.function`, compiled with XLA where ``jit`` is set."""
+    return tf.function(make_step(method, model, optimizer), jit_compile=jit)
+
+
+def make_steps(
+    step: Callable, data: datasets.Dataset, batch_size: int, limit: int, jit: bool
+) -> Callable[[np.ndarray], tuple[dict[str, tf.Tensor], np.ndarray]]:
+    """Returns ``steps(draws [count, batch, 4])``, up to ``limit`` training steps in one call.
+
+    It returns the figures of the last step, and ``[count, 2]``, fit and acc of each. The whole
+    training set stays on the device, as bytes.
+    """
+    strategy = tf.distribute.get_strategy()
+    images, labels = tf.constant(data.train_images), tf.constant(data.train_labels)
+    share = batch_size // strategy.num_replicas_in_sync
+
+    def replica_step(draws: tf.Tensor) -> dict[str, tf.Tensor]:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        if share < batch_size:
+            draws = tf.slice(draws, [replica * share, 0], [share, 4])
+        return step(datasets.augment(images, draws), tf.gather(labels, draws[:, 0]))
+
+    def one(draws: tf.Tensor) -> dict[str, tf.Tensor]:
+        figures = strategy.run(replica_step, (draws,))
+        return {name: strategy.reduce("MEAN", value, axis=None) for name, value in figures.items()}
+
+    def course_of(figures: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tf.stack([figures["fit"], tf.cast(figures["acc"], figures["fit"].dtype)])
+
+    @tf.function(jit_compile=jit)
+    def steps(draws: tf.Tensor, count: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        figures = one(draws[0])
+        course = tf.pad([course_of(figures)], [[0, limit - 1], [0, 0]])
+
+        def another(i: tf.Tensor, _, course: tf.Tensor) -> tuple:
+            figures = one(draws[i])
+            return i + 1, figures, tf.tensor_scatter_nd_update(course, [[i]], [course_of(figures)])
+
+        if limit > 1:
+            loop = [1, figures, course]
+            _, figures, course = tf.while_loop(lambda i, *_: i < count, another, loop)
+        return figures, course
+
+    def run(draws: np.ndarray) -> tuple[dict[str, tf.Tensor], np.ndarray]:
+        # always of one shape, so that one program serves
+        rest = np.zeros((limit - len(draws), *draws.shape[1:]), draws.dtype)
+        figures, course = steps(tf.constant(np.concatenate([draws, rest])), tf.constant(len(draws)))
+        return figures, course.numpy()[: len(draws)]
+
+    return run
+
+
+def make_test(model: keras.Model, data: datasets.Dataset, jit: bool) -> Callable[[], float]:
+    """Returns a function that returns the model's accuracy on the test set."""
+
+    @tf.function(jit_compile=jit)
+    def hits(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        size = tf.cast(tf.size(labels), tf.float32)
+        return accuracy(labels, model(images, training=False)) * size
+
+    def test() -> float:
+        count = len(data.test_labels)
+        parts = [slice(i, i + TEST_BATCH) for i in range(0, count, TEST_BATCH)]
+        right = np.sum([hits(data.test_images[p], data.test_labels[p]) for p in parts])
+        return float(right / count)
+
+    return test

@@ -1,0 +1,41 @@
+"""MHE: plain kernels, and a penalty on the hyperspherical energy of every layer's neurons."""
+
+import functools
+from collections.abc import Callable
+
+import keras
+
+import baseline.architecture
+from common import backbones
+from common.regularizers import HypersphericalEnergy
+from common.training.method import Method
+
+
+def build_model(
+    backbone: Callable[..., keras.Model] = backbones.cnn6,
+    model: str = "half_mhe",
+    power: str = "2",
+    **kwargs,
+) -> keras.Model:
+    """Returns ``backbone`` with the baseline's layers, their energy penalized with the published weights.
+
+    Args:
+        backbone: takes the layer factory.
+        model: "half_mhe" or "mhe", the energy in half or in full space; the scores' is in full space
+            in both. Defaults to half_mhe.
+        power: as in `HypersphericalEnergy`. Defaults to "2".
+        **kwargs: the backbone's own (num_classes, widths).
+    """
+    weight = 0.1 if power in ("a1", "a2") else 1.0
+    penalty = HypersphericalEnergy(weight, power, half_space=model == "half_mhe")
+    layer = functools.partial(baseline.architecture.layer, kernel_regularizer=penalty)
+    score_penalty = HypersphericalEnergy(10 * weight, power, half_space=False)
+    return backbone(layer, score_regularizer=score_penalty, **kwargs)
+
+
+def method(**options) -> Method:
+    """Returns the method; ``options`` are those of `build_model`."""
+    return Method(functools.partial(build_model, **options))
+
+
+METHOD = method()

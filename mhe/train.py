@@ -1,0 +1,43 @@
+"""MHE: plain kernels whose hyperspherical energy is penalized (Liu et al., NeurIPS 2018).
+
+    cd mhe && python train.py
+    cd mhe && python train.py --model=mhe --power=a2
+    cd mhe && python train.py --dataset=digits --iterations=300
+
+Same network, data, schedule and weight decay as the baseline; the weighted energies of all layers are
+added to the loss. What OPT keeps small by its form, this makes small by a penalty.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from absl import flags as absl_flags
+
+from common.training import flags
+
+absl_flags.DEFINE_enum(
+    "model",
+    "half_mhe",
+    ["half_mhe", "mhe"],
+    "the energy: of all neurons and their opposites, or of the neurons alone",
+)
+absl_flags.DEFINE_enum(
+    "power",
+    "2",
+    ["0", "1", "2", "a0", "a1", "a2"],
+    "the energy's power of the distances between neurons, or, with an a, of their angles; 0 is the logarithm",
+)
+
+
+def main(settings: flags.Settings) -> None:
+    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    from common.training.loop import train
+    from mhe.architecture import method
+
+    train(settings, method(**settings.own))
+
+
+if __name__ == "__main__":
+    flags.run(main, __file__)
