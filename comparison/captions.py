@@ -90,6 +90,7 @@ def verdict(summaries: list[Summary]) -> list[str]:
             names = listed([summary.row.title for summary in near])
             sentences.append(f"The scatter of the seeds does not tell it from {names}.")
     for summary in summaries:
+        sentences += [f"{summary.row.title}, seed {run.seed}: {run.failure}." for run in summary.failed]
         for run in summary.ended:
             if collapse := run.collapse():
                 sentences.append(_on_collapse(summary, run.seed, collapse, run.is_collapsed()))

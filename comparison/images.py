@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from comparison.captions import listed
 from comparison.runs import Run, relative_energy, test_error, training_loss
 from comparison.styles import styles_of
 from comparison.table import Summary
@@ -180,10 +181,9 @@ def _cut(axes, lines: list[Line]) -> None:
     lowest = min(float(line.low.min()) for line in lines)
     axes.set_ylim(lowest - 0.03 * (top - lowest), top)
     # a line that only starts above needs no word
-    above = [line for line in lines if np.mean(line.means > top) > 0.1]
-    words = [f"{line.summary.row.title}: up to {line.means.max():.1f}" for line in above]
+    above = [line for line in lines if np.mean(line.means > top) > 0.25]
+    words = [f"{line.summary.row.title} (up to {line.means.max():.1f})" for line in above]
     if words:
-        text = "\n".join(["above this panel:", *words])
-        box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "0.7", "boxstyle": "round"}
-        options = {"ha": "right", "va": "top", "fontsize": 8.5, "bbox": box}
-        axes.text(0.98, 0.98, text, transform=axes.transAxes, **options)
+        axes.set_title(axes.get_title(), pad=19)
+        text = f"above this panel: {listed(words)}"
+        axes.text(0.5, 1.015, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=8.5)

@@ -31,7 +31,7 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
         images.draw(args.out / name, summaries, panels, heading)
     alts, under = captions.alts(summaries, args), captions.under_images(summaries)
     figures = [(args.out / name, alts[name], under[name]) for name in IMAGES]
-    title = heading.replace("\n", ": ")
+    title = captions.data_name(args)
     (args.out / "report.html").write_text(page.page(cells, summaries, best, title, about, verdict, notes, figures))
     if args.readme:
         _write_readme(args, (args.out / "table.md").read_text(), alts)

@@ -12,7 +12,6 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 70em; margin: 1.5em auto
 h1 { font-size: 1.5em; line-height: 1.25 }
 h2 { font-size: 1.2em; margin-top: 2em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-caption { text-align: left; padding-bottom: .6em; color: #444; white-space: normal }
 th, td { padding: .3em .8em; border-bottom: 1px solid #ccc; text-align: right }
 th:first-child, td:first-child { text-align: left }
 .scroll { overflow-x: auto }
@@ -22,7 +21,7 @@ th:first-child, td:first-child { text-align: left }
 figure { margin: 2em 0 }
 img { width: 100%; height: auto }
 .about, figcaption { color: #444; font-size: .9em; overflow-wrap: anywhere }
-@media (max-width: 40em) { th, td { padding: .3em .5em } }
+@media (max-width: 40em) { th, td { padding: .3em .5em } img { width: 46em } }
 """
 
 
@@ -42,15 +41,14 @@ def page(
         cells: the table's, the head first.
         summaries: of the table's rows.
         best: of them, the one to be marked.
-        title: the data set and the network, for the head.
+        title: the data set's name.
         about: lines on what was run.
         verdict: sentences on what came out.
         notes: what the columns mean.
         figures: path, text in its place and caption of each image.
     """
-    head = f"OPT, methods side by side: {title}"
+    head = f"OPT, methods side by side on {title}"
     rows = "\n".join(_row(line, s, s is best) for line, s in zip(cells[1:], summaries, strict=True))
-    lines = "<br>\n".join(map(html.escape, about))
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -58,8 +56,9 @@ def page(
 <style>{STYLE}</style></head><body>
 <h1>{html.escape(head)}</h1>
 <p>{html.escape(" ".join(verdict))}</p>
+<p class="about" id="caption">{_lines(about[:2])}</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Results">
-<table><caption>{html.escape(about[0])}.<br>{html.escape(about[1])}.</caption>
+<table aria-describedby="caption">
 <thead><tr>{"".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells[0])}</tr></thead>
 <tbody>
 {rows}
@@ -74,9 +73,13 @@ def page(
 <tbody>
 {"".join(_run_rows(summary) for summary in summaries)}</tbody></table>
 </div>
-<p class="about">{lines}</p>
+<p class="about">{_lines(about[2:])}</p>
 </body></html>
 """
+
+
+def _lines(texts: list[str]) -> str:
+    return "<br>\n".join(map(html.escape, texts))
 
 
 def _row(line: list[str], summary: Summary, is_best: bool) -> str:
@@ -101,6 +104,8 @@ def _run_rows(summary: Summary) -> str:
 
 
 def _figure(path: pathlib.Path, alt: str, caption: str) -> str:
+    name = path.stem.capitalize()
     data = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
-    return f"<figure>{image}\n<figcaption>{html.escape(caption)}</figcaption></figure>\n"
+    view = f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(name)}">{image}</div>'
+    return f"<figure>{view}\n<figcaption>{html.escape(caption)}</figcaption></figure>\n"

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 import statistics
+import textwrap
 
 from comparison.rows import Row
 from comparison.runs import Run
@@ -115,7 +116,7 @@ def _errors(summary: Summary) -> list[str]:
         # not the error of guessing, which would read as a result
         iterations = [f"{run.collapse()['iteration']:,}" for run in summary.collapsed]
         return [f"collapsed at {', '.join(iterations)}", ""]
-    return [summary.failed[0].failure, ""]
+    return [textwrap.shorten(summary.failed[0].failure, 60, placeholder=" ..."), ""]
 
 
 def _costs(summary: Summary, step: float | None, plain: float | None) -> list[str]:

@@ -102,6 +102,7 @@ def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch, nested):
     ran = data_dir / "ran"
     (data_dir / "hostile_module.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n")
     monkeypatch.syspath_prepend(str(data_dir))
+    monkeypatch.delitem(sys.modules, "hostile_module", raising=False)
     features = json.loads((folder / "features.json").read_text())
     if nested:  # JSON in JSON, as TFDS's older features are kept, with the dot in disguise
         features["featuresDict"]["features"]["more"] = {

@@ -21,7 +21,7 @@ def test_the_drops_keep_their_fractions(iterations):
         assert float(schedule(i)) == 0.5**passed
 
 
-@pytest.mark.parametrize("drops", [(), (0.05, 0.5)])
+@pytest.mark.parametrize("drops", [(0.9,), (0.05, 0.5)])
 def test_the_warm_up_is_linear(drops):
     """From rate / W at iteration 0 to the whole rate at W - 1; drops within it count as well."""
     plain = optimizers.step_decay(0.1, 1000, drops=drops)
