@@ -16,12 +16,13 @@ import os
 import pathlib
 import sys
 
-from common.training.flags import WIDTHS
+from common import backbones
 from common.training.folders import ITERATIONS, known
 from comparison import output, table
 from comparison.rows import PRESETS, Row, parse
 from comparison.runs import ROOT, Run, SettingsError, StoppedError, execute, with_all_seeds
 
+WIDTHS = {name: facts.widths for name, facts in backbones.known().items()}
 WARMUP = 400  # iterations, of a shortened run
 
 

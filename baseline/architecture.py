@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from common import backbones
+from common.backbones.cnn6 import cnn6
 from common.layers import he_normal
 from common.training.method import Method
 
@@ -14,7 +14,7 @@ def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:
     return keras.layers.Conv2D(filters, kernel_size, use_bias=False, kernel_initializer=he_normal(), **kwargs)
 
 
-def build_model(backbone: Callable[..., keras.Model] = backbones.cnn6, **kwargs) -> keras.Model:
+def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.Model:
     """Returns ``backbone`` with ordinary layers; ``kwargs`` are its own (num_classes, widths)."""
     return backbone(layer, **kwargs)
 

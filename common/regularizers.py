@@ -25,12 +25,12 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
         0: -log(2 - 2 c)    1: (2 - 2 c)^-1/2    2: (2 - 2 c)^-1
         a0: -log(t)         a1: 1 / t            a2: 1 / t^2
 
-    It is averaged over the pairs i < j, in half space over those of all f_i and all -f_i, the pair of
-    f_i and -f_i among them. A single neuron in full space has no pair, and no energy: 0.
+    It is averaged over the pairs i < j, in half space over those of all f_i and all -f_i, the pair
+    of f_i and -f_i among them. A single neuron in full space has no pair, and no energy: 0.
 
     Values and gradients are finite for neurons that are zero, equal or opposite: 2 - 2 c is never
-    below what the 1e-4 leaves of it for two neurons of one direction, nor below the resolution of the
-    dtype. Computed in float32, or float64 where the kernel is of float64.
+    below what the 1e-4 leaves of it for two neurons of one direction, nor below the resolution of
+    the dtype. Computed in float32, or float64 where the kernel is of float64.
 
     Usable on any layer: ``keras.layers.Dense(64, kernel_regularizer=HypersphericalEnergy())``.
 
@@ -41,7 +41,8 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
         half_space: whether each neuron is joined by its opposite. Defaults to True.
 
     Raises:
-        ValueError: for another power or weight, and, when called, for a kernel of less than two axes.
+        ValueError: for another power or weight, and, when called, for a kernel of fewer than two
+            axes.
     """
 
     def __init__(self, weight: float = 1.0, power: str | int = "2", half_space: bool = True):
@@ -60,15 +61,15 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
         """Returns the penalty of ``kernel [..., neurons]``, a scalar of float32 or float64."""
         kernel = tf.convert_to_tensor(kernel)
         if kernel.shape.rank < 2:
-            raise ValueError(f"a kernel has neurons in its last axis, and not the shape {kernel.shape}")
+            raise ValueError(f"a kernel has two axes or more, not the shape {kernel.shape}")
         count = kernel.shape[-1]
         neurons = tf.reshape(kernel, [-1, count])
         neurons = tf.cast(neurons, tf.float64 if kernel.dtype == tf.float64 else tf.float32)
         squares = tf.reduce_sum(tf.square(neurons), axis=0) + OFFSET
         units = neurons / tf.sqrt(squares)
         cosines = matmul(units, units, transpose_a=True)
-        # 1 - |unit|^2; 2 - 2 c is |unit_i - unit_j|^2 and that of both, so at least that of both. It is
-        # not taken from c, which may round to 1
+        # 1 - |unit|^2, not taken from c, which may round to 1. 2 - 2 c is |unit_i - unit_j|^2 plus
+        # that of both neurons, so at least that of both
         short = OFFSET / squares
         resolution = np.finfo(neurons.dtype.as_numpy_dtype).eps
         floor = tf.maximum(short[:, tf.newaxis] + short, resolution)

@@ -6,23 +6,23 @@ from collections.abc import Callable
 import keras
 
 import baseline.architecture
-from common import backbones
+from common.backbones.cnn6 import cnn6
 from common.regularizers import HypersphericalEnergy
 from common.training.method import Method
 
 
 def build_model(
-    backbone: Callable[..., keras.Model] = backbones.cnn6,
+    backbone: Callable[..., keras.Model] = cnn6,
     model: str = "half_mhe",
     power: str = "2",
     **kwargs,
 ) -> keras.Model:
-    """Returns ``backbone`` with the baseline's layers, their energy penalized with the published weights.
+    """Returns ``backbone`` with the baseline's layers, penalized with the published weights.
 
     Args:
         backbone: takes the layer factory.
-        model: "half_mhe" or "mhe", the energy in half or in full space; the scores' is in full space
-            in both. Defaults to half_mhe.
+        model: "half_mhe" or "mhe", the energy in half or in full space; that of the scores is
+            in full space in both. Defaults to half_mhe.
         power: as in `HypersphericalEnergy`. Defaults to "2".
         **kwargs: the backbone's own (num_classes, widths).
     """

@@ -4,8 +4,8 @@
     cd mhe && python train.py --model=mhe --power=a2
     cd mhe && python train.py --dataset=digits --iterations=300
 
-Same network, data, schedule and weight decay as the baseline; the weighted energies of all layers are
-added to the loss. What OPT keeps small by its form, this makes small by a penalty.
+Same network, data, schedule and weight decay as the baseline; the weighted energies of all layers
+are added to the loss. What OPT keeps small by its form, this makes small by a penalty.
 """
 
 import pathlib
@@ -27,7 +27,7 @@ absl_flags.DEFINE_enum(
     "power",
     "2",
     ["0", "1", "2", "a0", "a1", "a2"],
-    "the energy's power of the distances between neurons, or, with an a, of their angles; 0 is the logarithm",
+    "the power of the distances between neurons, or, with an a, of their angles; 0: the logarithm",
 )
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import keras
 
-from common import backbones
+from common.backbones.cnn6 import cnn6
 from common.layers import OrthogonalConv2D
 from common.orthogonal import cayley
 from common.training.method import Method
 
 
 def build_model(
-    backbone: Callable[..., keras.Model] = backbones.cnn6,
+    backbone: Callable[..., keras.Model] = cnn6,
     rotation_stddev: float = 1.0,
     learn_neurons: bool = False,
     **kwargs,

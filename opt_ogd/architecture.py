@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import keras
 
-from common import backbones
+from common.backbones.cnn6 import cnn6
 from common.layers import OrthogonalConv2D
 from common.optimizers import OGD
 from common.orthogonal import identity
 from common.training.method import Method
 
 
-def build_model(backbone: Callable[..., keras.Model] = backbones.cnn6, learn_neurons: bool = False, **kwargs) -> keras.Model:
+def build_model(backbone: Callable[..., keras.Model] = cnn6, learn_neurons: bool = False, **kwargs) -> keras.Model:
     """Returns ``backbone`` with rotations that start at I.
 
     Args:

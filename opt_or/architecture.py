@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import keras
 
-from common import backbones
+from common.backbones.cnn6 import cnn6
 from common.layers import OrthogonalConv2D
 from common.losses import OrthogonalityPenalty
 from common.orthogonal import identity
@@ -13,7 +13,7 @@ from common.training.method import Method
 
 
 def build_model(
-    backbone: Callable[..., keras.Model] = backbones.cnn6,
+    backbone: Callable[..., keras.Model] = cnn6,
     rotation_stddev: float = 1.0,
     learn_neurons: bool = False,
     **kwargs,

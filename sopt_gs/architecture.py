@@ -6,14 +6,15 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from common import backbones, orthogonal
+from common import orthogonal
+from common.backbones.cnn6 import cnn6
 from common.layers import OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.orthogonal import Map, gram_schmidt
 from common.training.method import Method
 
 
 def build_model(
-    backbone: Callable[..., keras.Model] = backbones.cnn6,
+    backbone: Callable[..., keras.Model] = cnn6,
     orthogonalize: Map = gram_schmidt,
     rotated_fraction: float = 0.25,
     learn_neurons: bool = False,

@@ -2,16 +2,22 @@
 
 import importlib
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
 from common import backbones
+from common.backbones.resnet20 import resnet20
+from common.backbones.resnet32 import resnet32
 from common.training import flags
 from common.training.steps import make_train_step
 
-METHODS = sorted(path.parent.name for path in pathlib.Path(__file__).parents[1].glob("*/architecture.py"))
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+METHODS = sorted(path.parent.name for path in ROOT.glob("*/architecture.py"))
 
 
 def convolutions(name: str, widths: tuple[int, ...]) -> list[tuple[str, int, int, int]]:
@@ -36,11 +42,11 @@ def widths_of(name: str) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", backbones.BACKBONES)
+@pytest.mark.parametrize("name", backbones.known())
 def test_parameters(name, method):
     widths, classes = widths_of(name), 7
     model = importlib.import_module(f"{method}.architecture").build_model(
-        backbones.BACKBONES[name], num_classes=classes, widths=widths
+        backbones.load(name), num_classes=classes, widths=widths
     )
     assert model.input_shape == (None, 32, 32, 3)
     assert model.output_shape == (None, classes)
@@ -51,7 +57,7 @@ def test_parameters(name, method):
     for number, (layer_name, area, channels, neurons) in enumerate(expected):
         n, layer = area * channels, model.get_layer(layer_name)
         trained += 2 * neurons if layer_name != "fc6" else 0  # gamma and beta
-        if method == "baseline":
+        if method in ("baseline", "mhe"):
             assert layer.kernel.shape[2:] == (channels, neurons)
             trained += n * neurons
             continue
@@ -67,12 +73,12 @@ def test_parameters(name, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", backbones.BACKBONES)
+@pytest.mark.parametrize("name", backbones.known())
 def test_every_method_trains_every_backbone(name, method):
     """Twelve steps on one batch bring its loss down."""
     keras.utils.set_random_seed(0)
     recipe = importlib.import_module(f"{method}.architecture").METHOD
-    model = recipe.build_model(backbones.BACKBONES[name], num_classes=5, widths=widths_of(name))
+    model = recipe.build_model(backbones.load(name), num_classes=5, widths=widths_of(name))
     step = make_train_step(recipe, model, recipe.make_optimizer(0.01, lambda rate, factor=0.1: rate))
     if recipe.start_episode:
         recipe.start_episode(model, 0, 0)
@@ -84,20 +90,37 @@ def test_every_method_trains_every_backbone(name, method):
 
 
 def test_the_flags_know_the_backbones():
-    assert set(flags.WIDTHS) == set(backbones.BACKBONES)
+    assert set(flags.BACKBONES) == set(backbones.known())
+
+
+def test_a_backbone_is_one_file(tmp_path):
+    """A file put into the folder is a network for the flags, for training and for compare.py."""
+    shutil.copytree(ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "log", "docs", "tests"))
+    folder = tmp_path / "copy" / "common" / "backbones"
+    text = (folder / "cnn6.py").read_text().replace("cnn6", "tiny").replace("cnn(layer, 2,", "cnn(layer, 1,")
+    (folder / "tiny.py").write_text(text.replace("WIDTHS = (64, 64, 64, 64)", "WIDTHS = (4, 4, 4, 6)"))
+    flags = ["--dataset=digits", "--iterations=2", "--batch_size=16", f"--log_dir={tmp_path / 'log'}"]
+    command = [sys.executable, "train.py", "--backbone=tiny", *flags]
+    subprocess.run(command, cwd=tmp_path / "copy" / "opt_gs", check=True, capture_output=True)
+    model = keras.saving.load_model(tmp_path / "log" / "folded.keras")
+    kernels = [layer.filters for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert kernels == [4, 4, 4, 6, 10]
+    words = ["compare.py", "--backbone=tiny", "--widths=1,2"]
+    result = subprocess.run([sys.executable, *words], cwd=tmp_path / "copy", capture_output=True, text=True)
+    assert "such as 4,4,4,6" in result.stderr
 
 
 def test_resnet20_has_the_published_number_of_parameters():
     """He et al., table 6: ResNet-20 of 0.27 M parameters, ResNet-32 of 0.46 M, for ten classes."""
     plain = importlib.import_module("baseline.architecture").build_model
-    for backbone, millions in ((backbones.resnet20, 0.27), (backbones.resnet32, 0.46)):
+    for backbone, millions in ((resnet20, 0.27), (resnet32, 0.46)):
         model = plain(backbone, num_classes=10)
         assert sum(np.prod(v.shape) for v in model.trainable_variables) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 def test_shortcuts_of_kind_a():
     """Where a stage begins: every second pixel, and zeros for the new channels, after the old ones."""
-    model = importlib.import_module("baseline.architecture").build_model(backbones.resnet20, num_classes=3, widths=(4, 6, 8))
+    model = importlib.import_module("baseline.architecture").build_model(resnet20, num_classes=3, widths=(4, 6, 8))
     add = model.get_layer("conv3_0_add")
     before = model.get_layer("conv2_2_relu").output
     branch, shortcut = keras.Model(model.input, [before, add.input[1]])(np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)))

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import baseline.architecture
-from common import backbones, energy, orthogonal
+from common import energy, orthogonal
+from common.backbones.cnn6 import cnn6
 from common.layers import OrthogonalConv2D
 from common.optimizers import Momentum
 from common.training.steps import make_train_step
@@ -70,7 +71,7 @@ def energies(model: keras.Model) -> list[float]:
 )
 def test_training_keeps_the_energy_with_opt_and_changes_it_without(method, keeps):
     keras.utils.set_random_seed(0)
-    model = method.build_model(backbones.cnn6, num_classes=10, widths=(8, 8, 8, 8))
+    model = method.build_model(cnn6, num_classes=10, widths=(8, 8, 8, 8))
     step = make_train_step(method, model, Momentum(0.1))
     before = energies(model)
     assert len(before) == 7

@@ -13,6 +13,7 @@ import tensorflow as tf
 import baseline.architecture
 import mhe.architecture
 from common import backbones
+from common.backbones.cnn6 import cnn6
 from common.layers import he_normal
 from common.regularizers import POWERS, HypersphericalEnergy
 from common.training.steps import make_train_step
@@ -60,7 +61,8 @@ def formula(kernel: np.ndarray, power: str, half_space: bool) -> float:
 
 def test_the_file_holds_all_cases():
     spaces = [f"{space}/{power}" for space in ("mhe", "half_mhe") for power in POWERS]
-    assert set(CASES) == {f"{shape}/{space}" for shape in ("conv", "tall", "crowded") for space in spaces}
+    shapes = ("conv", "tall", "crowded")
+    assert set(CASES) == {f"{shape}/{space}" for shape in shapes for space in spaces}
     assert "mhe" not in PARITY_FILES  # it is no network's
 
 
@@ -77,7 +79,7 @@ def test_golden_values_and_gradients(case):
 @both_spaces
 @every_power
 def test_formula(power, half_space):
-    """In float64, with neurons that are far from unit length, equal, opposite, of zeros, and one alone."""
+    """In float64: neurons far from unit length, equal, opposite, of zeros, and one alone."""
     kernel = np.random.default_rng(0).normal(size=(2, 1, 4, 6)) * [0.01, 0.1, 1, 1, 1, 10]
     kernel[..., 3], kernel[..., 4] = kernel[..., 2], -kernel[..., 2]
     kernel[..., 1] = 0
@@ -85,7 +87,7 @@ def test_formula(power, half_space):
     for case in (kernel, single) if half_space else (kernel,):
         expected = formula(case, power, half_space)
         value = HypersphericalEnergy(0.5, power, half_space)(tf.constant(case))
-        # 2 - 2c of equal neurons is some 1e-5, from which rounding of 1e-16 takes 11 digits; squared in a2
+        # 2 - 2c of equal neurons is some 1e-5, so that rounding by 1e-16 leaves it 11 digits
         assert float(value) == pytest.approx(0.5 * expected, rel=1e-9)
 
 
@@ -122,7 +124,13 @@ def odd_kernels() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("dtype", "jit"),
-    [("float32", None), ("float32", True), ("float64", None), ("float16", None), ("bfloat16", None)],
+    [
+        ("float32", None),
+        ("float32", True),
+        ("float64", None),
+        ("float16", None),
+        ("bfloat16", None),
+    ],
 )
 @pytest.mark.parametrize("name", odd_kernels())
 def test_odd_neurons_have_finite_values_and_gradients(name, dtype, jit):
@@ -134,7 +142,7 @@ def test_odd_neurons_have_finite_values_and_gradients(name, dtype, jit):
 
     def total(kernel):
         spaces = [(power, half) for power in POWERS for half in (False, True)]
-        return tf.add_n([HypersphericalEnergy(weight, power, half)(kernel) for power, half in spaces])
+        return tf.add_n([HypersphericalEnergy(weight, *space)(kernel) for space in spaces])
 
     value, gradient = value_and_gradient(total, tf.cast(kernel, dtype), jit)
     assert value.dtype == ("float64" if dtype == "float64" else "float32")
@@ -148,8 +156,8 @@ def test_odd_neurons_have_finite_values_and_gradients(name, dtype, jit):
 def test_float32_is_near_float64(power, half_space, jit):
     """For neurons as they are drawn: their c is below 1/2, and off by some eps.
 
-    There an energy's derivative by c is at most 20 (a2's: 2 t^-3 / (pi sqrt(1 - c^2)), t > 1/3), and
-    its second is at most 100, which the mean over the pairs of a gradient has to itself. So 100 eps.
+    There an energy's derivative by c is at most 20 (a2's: 2 t^-3 / (pi sqrt(1 - c^2)), t > 1/3),
+    its second at most 100. Means over pairs, and so their gradients, are off by no more: 100 eps.
     """
     kernel = np.random.default_rng(0).normal(size=(3, 3, 16, 24)) * math.sqrt(2 / 144)
     penalty = HypersphericalEnergy(1.0, power, half_space)
@@ -186,8 +194,8 @@ def test_descent_spreads_the_neurons(power, half_space):
 def random_energy(n: int, count: int, half_space: bool) -> float:
     """Returns the expected energy, of power 2, of ``count`` random neurons of n entries.
 
-    The square of the cosine c of two is Beta(1/2, (n - 1)/2), so 1 / (2 - 2c), whose mean with that of
-    -c is 1 / (2 - 2c^2), has the mean (n - 2) / (2 n - 6). A neuron and its opposite have 1/4.
+    The square of the cosine c of two is Beta(1/2, (n - 1)/2). So 1 / (2 - 2c), whose mean with that
+    of -c is 1 / (2 - 2c^2), has the mean (n - 2) / (2 n - 6). A neuron and its opposite have 1/4.
     """
     pair = (n - 2) / (2 * n - 6)
     return ((2 * count - 2) * pair + 1 / 4) / (2 * count - 1) if half_space else pair
@@ -201,13 +209,13 @@ def least_energy(count: int, half_space: bool) -> float:
 
 
 def test_published_figures():
-    """Half space, power 2, on cnn9 of widths 64/128/256/256: 5.0373 (ten layers) and 4.9677 (scores).
+    """Half space, power 2, cnn9 of widths 64/128/256/256: 5.0373 (ten layers), 4.9677 (scores).
 
     Freshly drawn kernels have 5.0143 and 5.0198 in expectation; the means of ten draws are held
     against that with five of their standard errors, which come from the draws' own spread (for one
-    draw some 0.001 and 0.005). The published figures are those of iteration 100, which a hundred updates have
-    moved further than that spread. They are held to what no update can pass, the least energy that
-    there is, and to be nearer to the drawn kernels' energy than to that of any other power.
+    draw some 0.001 and 0.005). The published figures are those of iteration 100: a hundred updates
+    have moved them further than that spread. They are held to what no update
+    can pass, the least energy that there is, and to be nearer to the drawn kernels' energy than to that of any other power.
     """
     widths, channels, shapes = (64, 128, 256), 3, []
     for width in widths:
@@ -217,10 +225,19 @@ def test_published_figures():
     shapes.append((4, 4, channels, 256))
     score = (1, 1, 256, 100)
     keras.utils.set_random_seed(0)
-    penalty, of_score = HypersphericalEnergy(), HypersphericalEnergy(10.0, half_space=False)
-    draws = [[sum(float(penalty(he_normal()(s))) for s in shapes), float(of_score(he_normal()(score)))] for _ in range(10)]
+
+    def draw(power: str) -> list[float]:
+        of_layer = HypersphericalEnergy(1.0, power)
+        of_score = HypersphericalEnergy(10.0, power, half_space=False)
+        layers = sum(float(of_layer(he_normal()(shape))) for shape in shapes)
+        return [layers, float(of_score(he_normal()(score)))]
+
+    draws = [draw("2") for _ in range(10)]
     means, errors = np.mean(draws, axis=0), np.std(draws, axis=0, ddof=1) / math.sqrt(len(draws))
-    expected = [sum(random_energy(math.prod(s[:3]), s[3], True) for s in shapes), 10 * random_energy(256, 100, False)]
+    expected = [
+        sum(random_energy(math.prod(s[:3]), s[3], True) for s in shapes),
+        10 * random_energy(256, 100, False),
+    ]
     assert np.round(expected, 4).tolist() == [5.0143, 5.0198]
     assert (np.abs(means - expected) <= 5 * errors).all()
     # fine enough to see the ten layers without the pairs of a neuron and its opposite, and scores
@@ -233,13 +250,7 @@ def test_published_figures():
     assert (published > least).all()
     assert published[1] < means[1]
     for power in set(POWERS) - {"2"}:
-        other = np.array(
-            [
-                sum(float(HypersphericalEnergy(1.0, power)(he_normal()(s))) for s in shapes),
-                float(HypersphericalEnergy(10.0, power, False)(he_normal()(score))),
-            ]
-        )
-        assert (np.abs(published - means) < np.abs(published - other) / 2).all(), power
+        assert (np.abs(published - means) < np.abs(published - draw(power))).all(), power
 
 
 # In Keras
@@ -247,12 +258,14 @@ def test_published_figures():
 
 def small_model(dtype: str = "float32") -> keras.Model:
     keras.utils.set_random_seed(0)
+    convolution = HypersphericalEnergy(0.3, "a1")
+    dense = HypersphericalEnergy(0.2, 2, half_space=False)
     return keras.Sequential(
         [
             keras.Input((6, 6, 3)),
-            keras.layers.Conv2D(4, 3, kernel_regularizer=HypersphericalEnergy(0.3, "a1"), dtype=dtype),
+            keras.layers.Conv2D(4, 3, kernel_regularizer=convolution, dtype=dtype),
             keras.layers.Flatten(),
-            keras.layers.Dense(5, kernel_regularizer=HypersphericalEnergy(0.2, 2, half_space=False), dtype=dtype),
+            keras.layers.Dense(5, kernel_regularizer=dense, dtype=dtype),
         ]
     )
 
@@ -273,7 +286,8 @@ def test_under_fit(dtype, jit):
     images, labels = np.ones((8, 6, 6, 3), "float32"), np.zeros(8)
     history = model.fit(images, labels, epochs=5, verbose=0).history["loss"]
     assert np.isfinite(history).all()
-    assert history[0] == pytest.approx(expected, rel=rounding)  # an epoch is one step, before its update
+    # an epoch is one step, whose figure is that before its update
+    assert history[0] == pytest.approx(expected, rel=rounding)
     if dtype != "bfloat16":  # there, an update is less than the weights' rounding
         assert history[-1] < history[0]
 
@@ -310,7 +324,7 @@ def test_other_weights_are_refused(weight):
 
 
 def test_a_bias_is_refused():
-    with pytest.raises(ValueError, match="neurons in its last axis"):
+    with pytest.raises(ValueError, match="two axes or more"):
         HypersphericalEnergy()(tf.zeros([5]))
 
 
@@ -320,16 +334,21 @@ def test_a_bias_is_refused():
 @pytest.mark.parametrize("name", ["cnn6", "resnet20"])
 @pytest.mark.parametrize(("model", "power"), [("half_mhe", "2"), ("mhe", "a2"), ("half_mhe", "a1")])
 def test_the_methods_penalties(name, model, power):
-    """Every convolution and fc6 by the formula and the published weight, the scores in full space."""
+    """Every convolution and fc6 has the published weight, the scores theirs, in full space."""
     keras.utils.set_random_seed(0)
     widths = (4, 6, 8, 10) if name == "cnn6" else (4, 6, 8)
-    network = mhe.architecture.build_model(backbones.BACKBONES[name], model, power, num_classes=5, widths=widths)
+    backbone = backbones.load(name)
+    network = mhe.architecture.build_model(backbone, model, power, num_classes=5, widths=widths)
     weight = 1.0 if power == "2" else 0.1
     expected = []
     for layer in network.layers:
         if hasattr(layer, "kernel"):
             score = layer.name == "score"
-            energy = formula(np.asarray(layer.kernel, "float64"), power, half_space=not score and model == "half_mhe")
+            energy = formula(
+                np.asarray(layer.kernel, "float64"),
+                power,
+                half_space=not score and model == "half_mhe",
+            )
             expected.append(weight * (10 if score else 1) * energy)
     assert len(expected) == (8 if name == "cnn6" else 20)
     assert len(network.losses) == len(expected)
@@ -338,19 +357,21 @@ def test_the_methods_penalties(name, model, power):
 
 
 def test_the_step_adds_the_penalty_to_the_loss():
-    """One step from equal starts moves the kernels otherwise than the baseline's, by the penalty's gradient."""
+    """One step moves kernels away from the baseline's of equal start by the penalty's gradient."""
     kernels, penalties = [], []
     images, labels = np.full((4, 32, 32, 3), 100.0, "float32"), np.zeros(4, "int32")
     for method in (mhe.architecture.METHOD, baseline.architecture.METHOD):
         keras.utils.set_random_seed(0)
-        model = method.build_model(backbones.cnn6, num_classes=5, widths=(4, 4, 4, 4))
+        model = method.build_model(cnn6, num_classes=5, widths=(4, 4, 4, 4))
         layer = model.get_layer("fc6")
         start = layer.kernel.numpy()
-        step = make_train_step(method, model, method.make_optimizer(0.1, lambda rate, factor=0.1: rate))
+        optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
+        step = make_train_step(method, model, optimizer)
         penalties.append(float(step(images, labels)["penalty"]))
         kernels.append(layer.kernel.numpy())
     _, gradient = value_and_gradient(HypersphericalEnergy(), start)
     assert penalties[0] > 7 * least_energy(4, True) + 10 * least_energy(5, False)
     assert penalties[1] == 0
     # kernels of up to 1 are rounded
-    np.testing.assert_allclose(kernels[0] - kernels[1], -0.1 * gradient, atol=4 * np.finfo("float32").eps)
+    rounding = 4 * np.finfo("float32").eps
+    np.testing.assert_allclose(kernels[0] - kernels[1], -0.1 * gradient, atol=rounding)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import backbones, orthogonal
+from common import orthogonal
+from common.backbones.cnn6 import cnn6
 from common.layers import StochasticOrthogonalConv2D
 from sopt_gs.architecture import build_model, draw_rows, start_episode
 
@@ -82,7 +83,7 @@ def test_bad_arguments_are_refused():
 
 
 def small_model(**kwargs) -> keras.Model:
-    return build_model(backbones.cnn6, num_classes=10, widths=(4, 4, 4, 4), **kwargs)
+    return build_model(cnn6, num_classes=10, widths=(4, 4, 4, 4), **kwargs)
 
 
 def test_start_episode_resets_what_the_original_resets():

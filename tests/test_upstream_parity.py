@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import backbones, losses, optimizers
+from common import losses, optimizers
+from common.backbones.cnn6 import cnn6
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.training.steps import make_train_step
 
@@ -76,7 +77,7 @@ class Replay:
             small, full = (data[f"init/fc6/{key}"].shape[0] for key in ("rotation", "fix"))
             usual = 16 * max(1, round(0.25 * full / 16))  # of fc6's 4x4 kernel
             arguments["rotated_fraction"] = 0.25 if small == usual else small / full
-        self.model = module.build_model(backbones.cnn6, num_classes=classes, widths=widths, **arguments)
+        self.model = module.build_model(cnn6, num_classes=classes, widths=widths, **arguments)
         rates = {"rotation_lr": float(data["rotation_lr"])} if "rotation_lr" in data else {}
         optimizer = self.method.make_optimizer(float(data["lr"]), lambda rate, factor=0.1: rate, **rates)
         for layer in self.normalizations():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from .. import backbones
 from ..errors import UserError
 from . import folders
 from .settings import Settings
@@ -20,9 +21,8 @@ FLAGS.set_default(
 
 flags.DEFINE_enum("dataset", "cifar100", ["cifar100", "cifar10", "digits"], "what to train on; digits needs no download")
 flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set lies, or is downloaded to")
-# the backbones, and their neurons a layer
-WIDTHS = {"cnn6": (64, 64, 64, 64), "cnn9": (64, 64, 64, 64), "resnet20": (16, 32, 64), "resnet32": (16, 32, 64)}
-flags.DEFINE_enum("backbone", "cnn6", list(WIDTHS), "the network")
+BACKBONES = backbones.known()
+flags.DEFINE_enum("backbone", "cnn6", list(BACKBONES), "the network")
 flags.DEFINE_list(
     "widths", None, "neurons a layer: of the three stages, and of a cnn's fc6 (default: 64,64,64,64; 16,32,64 of a resnet)"
 )
@@ -125,10 +125,11 @@ def _path(name: str) -> pathlib.Path:
 
 def _settings(folder: pathlib.Path) -> Settings:
     values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Settings) if field.name in FLAGS}
-    count, ours = len(WIDTHS[FLAGS.backbone]), FLAGS["widths"].using_default_value
+    network = BACKBONES[FLAGS.backbone]
+    count, ours = len(network.widths), FLAGS["widths"].using_default_value
     if FLAGS.widths and len(FLAGS.widths) != count and not ours:
         raise UserError(f"--widths: {FLAGS.backbone} takes {count} numbers, not {','.join(FLAGS.widths)}")
-    if FLAGS.backbone.startswith("resnet") and not ours and list(_integers(FLAGS.widths)) != sorted(_integers(FLAGS.widths)):
+    if network.widening and not ours and list(_integers(FLAGS.widths)) != sorted(_integers(FLAGS.widths)):
         raise UserError(f"--widths: no stage of {FLAGS.backbone} may be narrower than the one before")
     # a method's own default is one for the cnns
     values["widths"] = _integers(FLAGS.widths) if FLAGS.widths and len(FLAGS.widths) == count else None

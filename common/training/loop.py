@@ -191,7 +191,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
 
 def _build(settings: Settings, method: Method, num_classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """Returns the model and its optimizer."""
-    backbone = functools.partial(backbones.BACKBONES[settings.backbone], num_classes=num_classes)
+    backbone = functools.partial(backbones.load(settings.backbone), num_classes=num_classes)
     widths = {"widths": settings.widths} if settings.widths else {}
     model = method.build_model(backbone, **widths)
     for layer in model.layers:

@@ -1,0 +1,50 @@
+"""The plain networks of the paper: three stages of convolutions, fc6 and the scores."""
+
+from collections.abc import Sequence
+
+import keras
+
+from ..layers import BatchNormalization, he_normal
+from . import Factory
+
+
+def cnn(
+    layer: Factory,
+    convolutions: int,
+    widths: Sequence[int],
+    stem: Factory | None = None,
+    num_classes: int = 100,
+    score_regularizer: keras.regularizers.Regularizer | None = None,
+) -> keras.Model:
+    """Returns three stages of ``convolutions`` layers and a 2x2 max pooling, then fc6 and the scores.
+
+    Args:
+        layer: the factory of every convolution and of fc6.
+        convolutions: number of convolutions per stage.
+        stem: the factory of the first convolution, conv1_0. Defaults to ``layer``.
+        num_classes: number of logits. Defaults to 100.
+        widths: number of neurons per layer of the three stages and of fc6.
+        score_regularizer: of the score layer's kernel. Defaults to none.
+    """
+    inputs = keras.Input((32, 32, 3), name="images")
+    # (x - 127.5) / 128; both constants are exact in binary
+    x = keras.layers.Rescaling(1 / 128, offset=-127.5 / 128, name="rescale")(inputs)
+    for stage, width in enumerate(widths[:3], start=1):
+        for index in range(convolutions):
+            name = f"conv{stage}_{index}"
+            make = stem if stem is not None and name == "conv1_0" else layer
+            x = make(width, 3, padding="same", name=name)(x)
+            x = BatchNormalization(name=f"{name}_bn")(x)
+            x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        x = keras.layers.MaxPooling2D(2, 2, padding="same", name=f"pool{stage}")(x)
+    x = layer(widths[3], 4, padding="valid", name="fc6")(x)
+    score = keras.layers.Conv2D(
+        num_classes,
+        1,
+        use_bias=False,
+        kernel_initializer=he_normal(),
+        kernel_regularizer=score_regularizer,
+        name="score",
+    )
+    logits = keras.layers.Flatten(name="logits")(score(x))
+    return keras.Model(inputs, logits, name=f"cnn{3 * convolutions}")

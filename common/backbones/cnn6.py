@@ -1,0 +1,30 @@
+"""CNN-6: two convolutions per stage, the network of the authors' code."""
+
+from collections.abc import Sequence
+
+import keras
+
+from . import Factory
+from .cnn import cnn
+
+WIDTHS = (64, 64, 64, 64)
+
+
+def cnn6(
+    layer: Factory,
+    stem: Factory | None = None,
+    num_classes: int = 100,
+    widths: Sequence[int] = WIDTHS,
+    score_regularizer: keras.regularizers.Regularizer | None = None,
+) -> keras.Model:
+    """Returns CNN-6: two convolutions per stage, the network of the authors' code.
+
+    Args:
+        layer: the factory of every layer but the classifier.
+        stem: the factory of the first convolution. Defaults to ``layer``.
+        num_classes: number of logits. Defaults to 100.
+        widths: number of neurons per layer of the three stages and of fc6.
+            Defaults to 64, 64, 64, 64.
+        score_regularizer: of the classifier's kernel. Defaults to none.
+    """
+    return cnn(layer, 2, widths, stem, num_classes, score_regularizer)

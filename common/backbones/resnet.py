@@ -1,0 +1,56 @@
+"""The residual networks of He et al. (CVPR 2016, section 4.2)."""
+
+from collections.abc import Sequence
+
+import keras
+
+from ..layers import BatchNormalization, he_normal
+from . import Factory
+
+
+def resnet(
+    layer: Factory,
+    blocks: int,
+    widths: Sequence[int],
+    stem: Factory | None = None,
+    num_classes: int = 100,
+    score_regularizer: keras.regularizers.Regularizer | None = None,
+) -> keras.Model:
+    """Returns the residual network of He et al. (CVPR 2016, section 4.2) of 6 blocks + 2 layers.
+
+    Shortcuts are of kind A: where a stage begins, every second pixel and zeros for the channels that are new, so
+    that they have no kernel. The classifier after the global average pooling is a plain one.
+
+    Args:
+        layer: the factory of every 3x3 convolution.
+        blocks: number of residual blocks per stage.
+        stem: the factory of the first convolution, conv1. Defaults to ``layer``.
+        num_classes: number of logits. Defaults to 100.
+        widths: number of neurons per layer of the three stages, none smaller than the one before.
+        score_regularizer: of the score layer's kernel. Defaults to none.
+    """
+    inputs = keras.Input((32, 32, 3), name="images")
+    x = keras.layers.Rescaling(1 / 128, offset=-127.5 / 128, name="rescale")(inputs)
+    x = (stem or layer)(widths[0], 3, padding="same", name="conv1")(x)
+    x = keras.layers.ReLU(name="conv1_relu")(BatchNormalization(name="conv1_bn")(x))
+    for stage, width in enumerate(widths, start=2):
+        for block in range(blocks):
+            name = f"conv{stage}_{block}"
+            strides = 2 if stage > 2 and block == 0 else 1
+            shortcut = x
+            x = layer(width, 3, strides=strides, padding="same", name=f"{name}_0")(x)
+            x = keras.layers.ReLU(name=f"{name}_0_relu")(BatchNormalization(name=f"{name}_0_bn")(x))
+            x = layer(width, 3, padding="same", name=f"{name}_1")(x)
+            x = BatchNormalization(name=f"{name}_1_bn")(x)
+            if strides > 1:
+                shortcut = keras.layers.MaxPooling2D(1, strides, name=f"{name}_subsample")(shortcut)
+            if new := width - shortcut.shape[-1]:
+                # zero padding knows rows and columns only: channels become rows and back
+                shortcut = keras.layers.Permute((3, 1, 2), name=f"{name}_channels_first")(shortcut)
+                shortcut = keras.layers.ZeroPadding2D(((0, new), (0, 0)), name=f"{name}_new_channels")(shortcut)
+                shortcut = keras.layers.Permute((2, 3, 1), name=f"{name}_channels_last")(shortcut)
+            x = keras.layers.ReLU(name=f"{name}_relu")(keras.layers.Add(name=f"{name}_add")([x, shortcut]))
+    x = keras.layers.GlobalAveragePooling2D(name="average")(x)
+    score = keras.layers.Dense(num_classes, kernel_initializer=he_normal(), kernel_regularizer=score_regularizer, name="score")
+    logits = score(x)
+    return keras.Model(inputs, logits, name=f"resnet{6 * blocks + 2}")

@@ -1,0 +1,31 @@
+"""ResNet-20: three residual blocks per stage."""
+
+from collections.abc import Sequence
+
+import keras
+
+from . import Factory
+from .resnet import resnet
+
+WIDTHS = (16, 32, 64)
+WIDENING = True
+
+
+def resnet20(
+    layer: Factory,
+    stem: Factory | None = None,
+    num_classes: int = 100,
+    widths: Sequence[int] = WIDTHS,
+    score_regularizer: keras.regularizers.Regularizer | None = None,
+) -> keras.Model:
+    """Returns ResNet-20: three residual blocks per stage.
+
+    Args:
+        layer: the factory of every layer but the classifier.
+        stem: the factory of the first convolution. Defaults to ``layer``.
+        num_classes: number of logits. Defaults to 100.
+        widths: number of neurons per layer of the three stages, none smaller than the one before.
+            Defaults to 16, 32, 64.
+        score_regularizer: of the classifier's kernel. Defaults to none.
+    """
+    return resnet(layer, 3, widths, stem, num_classes, score_regularizer)
