@@ -110,60 +110,84 @@ def ceiling(lines: list[Line]) -> float | None:
 
 
 def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], heading: str) -> None:
-    """Draws a panel beside the other, two in a line, with the legend below or in the place of a fourth."""
+    """Draws the panels, two in a line, with the legend below them or in the place of a fourth."""
     from matplotlib.figure import Figure
 
-    styles = styles_of(summary.row for summary in summaries)
-    as_share = len({summary.runs[0].iterations for summary in summaries}) > 1
-    height = 0.26 * math.ceil(len(summaries) / 3)
-    figure = Figure(figsize=(10, 4.6 + height if len(panels) == 2 else 8.4), layout="constrained")
+    lines_of_legend = math.ceil(len(summaries) / 3)
+    height = 4.6 + 0.26 * lines_of_legend if len(panels) == 2 else 8.4
+    figure = Figure(figsize=(10, height), layout="constrained")
     axes_of = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False).ravel()
     legend: dict[str, object] = {}
+    notes = []
     for axes, panel in zip(axes_of, panels, strict=False):
-        found = [line_of(summary, panel, as_share) for summary in summaries]
-        lines = [line for line in found if line]
-        for line in lines:
-            look = styles[line.summary.row.name]
-            every = (legend_offset(line, summaries), max(1, len(line.x) // 8))
-            (drawn,) = axes.plot(line.x, line.means, lw=1.5, ms=5, markevery=every, **look)
-            if len(line.summary.standing) > 1:
-                axes.fill_between(line.x, line.low, line.high, alpha=0.15, color=look["color"], lw=0)
-            legend.setdefault(line.summary.row.title, drawn)
-        _mark_drops(axes, summaries, styles, as_share)
-        axes.set(title=panel.title, xlabel="% of the run" if as_share else "iteration", ylabel=panel.label)
-        axes.grid(alpha=0.25)
-        if panel.log and lines:
-            axes.set_yscale("log")
-        else:
-            axes.ticklabel_format(axis="y", useOffset=False)
-        if not lines:
-            axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, ha="center", color="0.4")
-        if panel.cut and lines:
-            _cut(axes, lines)
+        legend |= _fill(axes, panel, summaries)
+        notes.append(_cut(axes, _lines_of(summaries, panel)) if panel.cut else "")
+    for axes, panel, note in zip(axes_of, panels, notes, strict=False):
+        # room for a second line, and titles on one height
+        axes.set_title(panel.title, pad=19 if any(notes) else None)
+        options = {"ha": "center", "va": "bottom", "fontsize": 8.5}
+        axes.text(0.5, 1.015, note, transform=axes.transAxes, **options)
     for axes in axes_of[len(panels) :]:
         axes.axis("off")
+    options = {"frameon": False, "handlelength": 3.2}
     if legend and len(panels) < len(axes_of):
-        axes_of[-1].legend(legend.values(), legend.keys(), loc="center", frameon=False, handlelength=3.2)
+        axes_of[-1].legend(legend.values(), legend.keys(), loc="center", **options)
     elif legend:
-        figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False, handlelength=3.2)
+        position = {"loc": "outside lower center", "ncols": 3}
+        figure.legend(legend.values(), legend.keys(), **position, **options)
     figure.suptitle(heading, fontsize=11)
     figure.savefig(path, dpi=DPI)
 
 
-def legend_offset(line: Line, summaries: list[Summary]) -> int:
+def _as_share(summaries: list[Summary]) -> bool:
+    """Returns whether x is the share of the run, since runs are of different lengths."""
+    return len({summary.runs[0].iterations for summary in summaries}) > 1
+
+
+def _lines_of(summaries: list[Summary], panel: Panel) -> list[Line]:
+    lines = [line_of(summary, panel, _as_share(summaries)) for summary in summaries]
+    return [line for line in lines if line]
+
+
+def _fill(axes, panel: Panel, summaries: list[Summary]) -> dict[str, object]:
+    """Draws a panel, and returns what stands for each row in the legend."""
+    styles = styles_of(summary.row for summary in summaries)
+    lines, legend = _lines_of(summaries, panel), {}
+    for line in lines:
+        look = styles[line.summary.row.name]
+        every = (_first_mark(line, summaries), max(1, len(line.x) // 8))
+        (drawn,) = axes.plot(line.x, line.means, lw=1.5, ms=5, markevery=every, **look)
+        if len(line.summary.standing) > 1:
+            axes.fill_between(line.x, line.low, line.high, alpha=0.15, color=look["color"], lw=0)
+        legend[line.summary.row.title] = drawn
+    _mark_drops(axes, summaries, styles)
+    x_label = "% of the run" if _as_share(summaries) else "iteration"
+    axes.set(xlabel=x_label, ylabel=panel.label)
+    axes.grid(alpha=0.25)
+    if not lines:
+        options = {"ha": "center", "color": "0.4"}
+        axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, **options)
+    elif panel.log:
+        axes.set_yscale("log")
+    else:
+        axes.ticklabel_format(axis="y", useOffset=False)
+    return legend
+
+
+def _first_mark(line: Line, summaries: list[Summary]) -> int:
     """Returns which point has the first mark: another for each row, so that marks do not cover each other."""
     order = [summary.row.name for summary in summaries].index(line.summary.row.name)
     return order * max(1, len(line.x) // 8) // len(summaries)
 
 
-def _mark_drops(axes, summaries: list[Summary], styles: dict[str, dict], as_share: bool) -> None:
+def _mark_drops(axes, summaries: list[Summary], styles: dict[str, dict]) -> None:
     """Draws where the rates drop: in grey where the most rows have it, other rows' in their colours."""
     drops = {s.row.name: rate_drops(s.ended[0]) for s in summaries if s.ended}
     usual = max(drops.values(), key=lambda own: list(drops.values()).count(own), default=[])
     length = summaries[0].runs[0].iterations
 
     def line(drop: float, color: str) -> None:
-        x = 100 * drop if as_share else drop * length - 1
+        x = 100 * drop if _as_share(summaries) else drop * length - 1
         axes.axvline(x, color=color, lw=0.9, ls=(0, (1, 2)), zorder=0)
 
     for drop in usual:
@@ -174,16 +198,14 @@ def _mark_drops(axes, summaries: list[Summary], styles: dict[str, dict], as_shar
             line(drop, styles[name]["color"])
 
 
-def _cut(axes, lines: list[Line]) -> None:
-    top = ceiling(lines)
+def _cut(axes, lines: list[Line]) -> str:
+    """Cuts a panel off where it is to end, and returns what there is to say about it."""
+    top = ceiling(lines) if lines else None
     if top is None:
-        return
+        return ""
     lowest = min(float(line.low.min()) for line in lines)
     axes.set_ylim(lowest - 0.03 * (top - lowest), top)
     # a line that only starts above needs no word
     above = [line for line in lines if np.mean(line.means > top) > 0.25]
     words = [f"{line.summary.row.title} (up to {line.means.max():.1f})" for line in above]
-    if words:
-        axes.set_title(axes.get_title(), pad=19)
-        text = f"above this panel: {listed(words)}"
-        axes.text(0.5, 1.015, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=8.5)
+    return f"above this panel: {listed(words)}" if words else ""
