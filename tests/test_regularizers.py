@@ -215,7 +215,8 @@ def test_published_figures():
     against that with five of their standard errors, which come from the draws' own spread (for one
     draw some 0.001 and 0.005). The published figures are those of iteration 100: a hundred updates
     have moved them further than that spread. They are held to what no update
-    can pass, the least energy that there is, and to be nearer to the drawn kernels' energy than to that of any other power.
+    can pass, the least energy that there is, and to be nearer to the drawn kernels'
+    energy than to that of any other power.
     """
     widths, channels, shapes = (64, 128, 256), 3, []
     for width in widths:
