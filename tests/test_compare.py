@@ -52,7 +52,7 @@ def assert_written(out: pathlib.Path, titles: list[str]) -> None:
 def test_all_methods_with_seeds_and_what_a_second_call_does(tmp_path):
     result = run(tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    titles = ["Baseline", "OPT (GS)", "OPT (HR)", "OPT (LS)", "OPT (CP)", "OPT (OGD)", "OPT (OR)", "S-OPT (GS)"]
+    titles = ["Baseline", "UPT", "MHE", "OPT (GS)", "OPT (HR)", "OPT (LS)", "OPT (CP)", "OPT (OGD)", "OPT (OR)", "S-OPT (GS)"]
     assert_written(tmp_path / "out", titles)
     rows = {row["method"]: row for row in results(tmp_path / "out")}
     assert {row["status"] for row in rows.values()} == {"finished"}
@@ -63,10 +63,26 @@ def test_all_methods_with_seeds_and_what_a_second_call_does(tmp_path):
     assert rows["baseline"]["drift"] == ""
 
     again = run(tmp_path / "out")
-    assert "8 of 8 runs are finished already" in again.stdout
+    assert "10 of 10 runs are finished already" in again.stdout
     other = run(tmp_path / "out", "--batch_size=16")
     assert other.returncode == 1
     assert "--batch_size=32, not 16" in other.stderr
+
+
+@pytest.mark.slow
+def test_rows_with_settings(tmp_path):
+    words = ["--methods=opt_gs,opt_gs:rotation_stddev=0.2,upt:learn_neurons,opt_gs:rotation_stddev=0.20", "--iterations=20"]
+    result = run(tmp_path / "out", *words)
+    assert result.returncode == 0, result.stderr
+    titles = ["UPT, learn_neurons", "OPT (GS)", "OPT (GS), rotation_stddev 0.2"]
+    assert_written(tmp_path / "out", titles)
+    runs = tmp_path / "out" / "runs"
+    folders = ["opt_gs_rotation_stddev=0.2_seed1", "opt_gs_seed1", "upt_learn_neurons=true_seed1"]
+    assert sorted(path.name for path in runs.iterdir()) == folders
+    own = [json.loads((runs / name / "run.json").read_text())["settings"]["own"] for name in folders]
+    assert [facts.get("rotation_stddev") for facts in own[:2]] == [0.2, 1.0]
+    assert own[2]["learn_neurons"] is True
+    assert "3 of 3 runs are finished already" in run(tmp_path / "out", *words).stdout
 
 
 @pytest.mark.slow
@@ -152,8 +168,14 @@ def test_one_run_that_fails_and_a_readme(tmp_path):
     readme.write_text("before\n<!-- comparison: begin -->\nold\n<!-- comparison: end -->\nafter\n")
     paper = tmp_path / "paper.csv"
     paper.write_text("baseline,37.5\n")
+    began = time.monotonic()
     result = run(out, "--methods=opt_gs,baseline", "--iterations=10", f"--readme={readme}", f"--paper={paper}", "--jobs=2")
     assert result.returncode == 0, result.stderr
+    # without a terminal: at the start, at the end, around the line of each run, and every half minute
+    assert result.stderr.count("all runs") <= 2 + 2 * 2 + (time.monotonic() - began) // 30
+    assert "over the first 2 iterations" in result.stdout
+    assert json.loads((out / "runs" / "baseline_seed1" / "run.json").read_text())["settings"]["warmup_iterations"] == 2
+    assert "a linear warm-up over the first 2" in (out / "table.md").read_text()
     rows = {row["method"]: row for row in results(out)}
     assert rows["baseline"]["status"] == "finished"
     assert rows["opt_gs"]["status"].startswith("failed (2): opt_gs/train.py: ")
@@ -179,12 +201,32 @@ BAD = [
     ["--jobs=0"],
     ["--widths=8,x,8,8"],
     ["--steps=README.md"],
+    ["--warmup_iterations=-1"],
+    ["--data_note=two\nlines"],
+    ["--methods=baseline,opt_xy:rotation_stddev=0.2"],
+    ["--methods=baseline,opt_gs:rotation_stddev=x"],
+    ["--methods=baseline,opt_gs:rotation_stdev=0.2"],
+    ["--methods=baseline:rotation_stddev=0.2"],  # of another method
+    ["--methods=opt_gs:rotation_stddev=../../x"],
+    ["--methods=opt_gs:rotation_stddev=0.2:rotation_stddev=0.3"],
+    ["--methods=opt_gs:"],
+    [f"--methods=opt_gs:rotation_stddev={'1' * 300}"],
+    # what is alike for all rows, or not of a run's course
+    ["--methods=baseline:iterations=5"],
+    ["--methods=baseline:seed=3"],
+    ["--methods=baseline:log_dir=here"],
+    ["--methods=baseline:warmup_iterations=3"],
+    ["--methods=baseline:noresume"],
+    ["--methods=baseline:help"],
+    ["--methods=baseline:flagfile=x"],
+    ["--methods=baseline:only_check_args"],
 ]
 
 
-@pytest.mark.parametrize("words", BAD, ids=" ".join)
+@pytest.mark.parametrize("words", BAD, ids=lambda words: " ".join(words)[:60])
 def test_bad_command_lines(tmp_path, words):
     result = run(tmp_path / "out", *words)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
