@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
-from .orthogonal import matmul
+from .marks import NEURONS, purpose_of
 
 
 @keras.saving.register_keras_serializable(package="opt")
@@ -40,32 +40,8 @@ def decayed_variables(model: keras.Model, except_for: Iterable[str] = ()) -> lis
 
     Args:
         model: any model.
-        except_for: names of weights to leave out, such as "rotation".
+        except_for: what the weights to leave out are marked as, such as `marks.ROTATION`.
     """
-    fixed = [v for v in model.non_trainable_variables if v.name == "fix"]
-    return [v for v in model.trainable_variables + fixed if v.name not in set(except_for)]
-
-
-@keras.saving.register_keras_serializable(package="opt")
-class OrthogonalityPenalty(keras.regularizers.Regularizer):
-    """``factor * |R R^T - I|_F``, which keeps a rotation near to orthogonal (OPT (OR)).
-
-    Its gradient at an orthogonal R, where the norm has a kink, is 0.
-
-    Args:
-        factor: weight of the penalty. Defaults to the original's 0.1.
-    """
-
-    def __init__(self, factor: float = 0.1):
-        self.factor = factor
-
-    def __call__(self, rotation: tf.Tensor) -> tf.Tensor:
-        rotation = tf.convert_to_tensor(rotation)
-        gap = matmul(rotation, rotation, transpose_b=True) - tf.eye(rotation.shape[-1], dtype=rotation.dtype)
-        square = tf.reduce_sum(tf.square(gap))
-        away = square > 0
-        # the inner where keeps sqrt's infinite derivative at 0 out of the gradient
-        return self.factor * tf.where(away, tf.sqrt(tf.where(away, square, tf.ones_like(square))), tf.zeros_like(square))
-
-    def get_config(self) -> dict:
-        return {"factor": self.factor}
+    fixed = [v for v in model.non_trainable_variables if purpose_of(v) == NEURONS]
+    left_out = set(except_for)
+    return [v for v in model.trainable_variables + fixed if purpose_of(v) not in left_out]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from .marks import ROTATION, purpose_of
 from .orthogonal import matmul
 
 # iterations 30,000, 50,000 and 65,000 of 75,000
@@ -108,7 +109,8 @@ class Momentum(keras.optimizers.Optimizer):
 class OGD(Momentum):
     """Momentum SGD that moves rotations along the orthogonal group (OPT (OGD)).
 
-    Weights of the name "rotation" are updated by the original's rule, the others by `Momentum`. For a rotation X
+    The rotations of OPT layers, and weights marked as such by `marks.mark`, are updated by the original's rule, the
+    others by `Momentum`. For a rotation X
     with gradient g and average M, W a skew-symmetric matrix::
 
         M = rotation_momentum * M - g
@@ -156,8 +158,14 @@ class OGD(Momentum):
         self.reorthogonalize_every = reorthogonalize_every
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        # Keras's weight_decay= would shrink them, and they would be orthogonal no more
+        rotations = [v for v in variables if purpose_of(v) == ROTATION]
+        if self.weight_decay and rotations:
+            self.exclude_from_weight_decay(var_list=rotations)
         super().build(variables)
-        self._is_rotation = [v.name == "rotation" for v in variables]
+        self._is_rotation = [purpose_of(v) == ROTATION for v in variables]
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         index = self._get_variable_index(variable)

@@ -1,4 +1,4 @@
-"""The hyperspherical energy of a kernel's neurons as a penalty (Liu et al., NeurIPS 2018)."""
+"""Penalties: a kernel's hyperspherical energy, and a rotation's distance from orthogonality."""
 
 import math
 
@@ -101,3 +101,28 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
 
     def get_config(self) -> dict:
         return {"weight": self.weight, "power": self.power, "half_space": self.half_space}
+
+
+@keras.saving.register_keras_serializable(package="opt")
+class OrthogonalityPenalty(keras.regularizers.Regularizer):
+    """``factor * |R R^T - I|_F``, which keeps a rotation near to orthogonal (OPT (OR)).
+
+    Its gradient at an orthogonal R, where the norm has a kink, is 0.
+
+    Args:
+        factor: weight of the penalty. Defaults to the original's 0.1.
+    """
+
+    def __init__(self, factor: float = 0.1):
+        self.factor = factor
+
+    def __call__(self, rotation: tf.Tensor) -> tf.Tensor:
+        rotation = tf.convert_to_tensor(rotation)
+        gap = matmul(rotation, rotation, transpose_b=True) - tf.eye(rotation.shape[-1], dtype=rotation.dtype)
+        square = tf.reduce_sum(tf.square(gap))
+        away = square > 0
+        # the inner where keeps sqrt's infinite derivative at 0 out of the gradient
+        return self.factor * tf.where(away, tf.sqrt(tf.where(away, square, tf.ones_like(square))), tf.zeros_like(square))
+
+    def get_config(self) -> dict:
+        return {"factor": self.factor}

@@ -7,6 +7,7 @@ import keras
 
 from common.backbones.cnn6 import cnn6
 from common.layers import OrthogonalConv2D
+from common.marks import NEURONS, ROTATION
 from common.optimizers import OGD
 from common.orthogonal import identity
 from common.training.method import Method
@@ -45,7 +46,7 @@ def method(learn_neurons: bool = False, **options) -> Method:
         functools.partial(build_model, learn_neurons=learn_neurons),
         functools.partial(make_optimizer, **options),
         decay_factor=0.1,
-        undecayed=("rotation",) if learn_neurons else ("rotation", "fix"),
+        undecayed=(ROTATION,) if learn_neurons else (ROTATION, NEURONS),
     )
 
 

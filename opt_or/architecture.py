@@ -7,8 +7,8 @@ import keras
 
 from common.backbones.cnn6 import cnn6
 from common.layers import OrthogonalConv2D
-from common.losses import OrthogonalityPenalty
 from common.orthogonal import identity
+from common.regularizers import OrthogonalityPenalty
 from common.training.method import Method
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from common import orthogonal
 from common.backbones.cnn6 import cnn6
-from common.layers import OrthogonalConv2D, StochasticOrthogonalConv2D
+from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.orthogonal import Map, gram_schmidt
 from common.training.method import Method
 
@@ -44,6 +44,12 @@ def draw_rows(seed: int, episode: int, number: int, n: int, rows: int) -> np.nda
     return np.random.default_rng([seed, episode, number]).permutation(n)[:rows]
 
 
+def following(model: keras.Model, layer: keras.layers.Layer) -> list[BatchNormalization]:
+    """Returns the normalizations that take what ``layer`` gives."""
+    found = [other for other in model.layers if isinstance(other, BatchNormalization)]
+    return [other for other in found if other.input is layer.output]
+
+
 def start_episode(
     model: keras.Model, seed: int, episode: int, reset_bn: bool = True, draw: Callable[..., np.ndarray] = draw_rows
 ) -> None:
@@ -61,9 +67,7 @@ def start_episode(
         if episode:
             layer.merge()
         layer.restart(draw(seed, episode, number, n=layer.fix.shape[0], rows=layer.rotation.shape[0]))
-        name = f"{layer.name}_bn"
-        if reset_bn and any(other.name == name for other in model.layers):
-            normalization = model.get_layer(name)
+        for normalization in following(model, layer) if reset_bn else ():
             normalization.gamma.assign(np.ones(normalization.gamma.shape))
             normalization.beta.assign(np.zeros(normalization.beta.shape))
 

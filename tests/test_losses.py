@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import losses
+from common import losses, regularizers
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 1)])
@@ -32,17 +32,17 @@ def test_weight_decay():
 
 
 def test_orthogonality_penalty():
-    penalty = losses.OrthogonalityPenalty(0.1)
+    penalty = regularizers.OrthogonalityPenalty(0.1)
     rotation = np.random.default_rng(0).normal(size=(5, 5))
     expected = 0.1 * np.linalg.norm(rotation @ rotation.T - np.eye(5))
     assert float(penalty(tf.constant(rotation))) == pytest.approx(expected, rel=1e-14)
-    assert losses.OrthogonalityPenalty.from_config(penalty.get_config()).factor == 0.1
+    assert regularizers.OrthogonalityPenalty.from_config(penalty.get_config()).factor == 0.1
 
 
 def test_orthogonality_penalty_has_a_gradient_at_the_identity():
     identity = tf.eye(4)
     with tf.GradientTape() as tape:
         tape.watch(identity)
-        value = losses.OrthogonalityPenalty()(identity)
+        value = regularizers.OrthogonalityPenalty()(identity)
     assert float(value) == 0
     np.testing.assert_array_equal(tape.gradient(value, identity), np.zeros((4, 4)))

@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from common import optimizers
+from common.marks import ROTATION, mark
 
 
 def test_the_rate_drops_where_the_original_drops_it():
@@ -38,7 +39,7 @@ def test_the_warm_up_reaches_rotations_and_survives_a_file():
     for warmup in (0, 10):
         schedules = [optimizers.step_decay(rate, 100, warmup=warmup) for rate in (0.1, 1e-3)]
         optimizer = optimizers.OGD(*schedules)
-        rotation = keras.Variable(np.eye(4), name="rotation", dtype="float64")
+        rotation = mark(keras.Variable(np.eye(4), dtype="float64"), ROTATION)
         gradient = np.random.default_rng(0).normal(size=(4, 4))
         optimizer.apply([tf.constant(gradient)], [rotation])
         moved.append(rotation.numpy() - np.eye(4))
@@ -84,7 +85,7 @@ def test_momentum_config_round_trip():
 def updates(count: int, n: int, dtype: str, **kwargs) -> np.ndarray:
     """Returns X after that many updates by OGD from I, along random gradients."""
     optimizer = optimizers.OGD(**kwargs)
-    rotation = keras.Variable(np.eye(n), name="rotation", dtype=dtype)
+    rotation = mark(keras.Variable(np.eye(n), dtype=dtype), ROTATION)
     optimizer.build([rotation])
     random = tf.random.Generator.from_seed(0)
 
@@ -134,7 +135,7 @@ def test_ogd_treats_what_is_no_rotation_as_momentum_does():
     gradient = np.random.default_rng(0).normal(size=(4, 4)).astype("float32")
     results = []
     for optimizer in (optimizers.OGD(0.1), optimizers.Momentum(0.1)):
-        variables = [keras.Variable(np.eye(4, dtype="float32"), name="kernel"), keras.Variable(np.eye(4), name="rotation")]
+        variables = [keras.Variable(np.eye(4, dtype="float32"), name="kernel"), mark(keras.Variable(np.eye(4)), ROTATION)]
         for _ in range(3):
             optimizer.apply([tf.constant(gradient)] * 2, variables)
         results.append([v.numpy() for v in variables])

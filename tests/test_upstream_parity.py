@@ -21,6 +21,7 @@ import tensorflow as tf
 from common import losses, optimizers
 from common.backbones.cnn6 import cnn6
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
+from common.marks import ROTATION, mark
 from common.training.steps import make_train_step
 
 OWN = pathlib.Path(__file__).parent / "golden"
@@ -375,7 +376,7 @@ def test_optimizers(rule):
     with floatx("float64"):
         if rule == "ogd":
             optimizer = optimizers.OGD(rotation_learning_rate=_Table(rates))
-            variable = keras.Variable(np.eye(gradients.shape[-1]), name="rotation", dtype="float64")
+            variable = mark(keras.Variable(np.eye(gradients.shape[-1]), dtype="float64"), ROTATION)
             expected = data["ogd/rotation"]
         else:
             optimizer = optimizers.Momentum(_Table(rates), momentum=float(np.float32(0.9)))

@@ -1,11 +1,11 @@
 """What OPT's layers share: neurons, their rotation, and the map that turns them."""
 
-from collections.abc import Callable
-
 import keras
 import tensorflow as tf
 
 from .. import orthogonal
+from ..marks import NEURONS, ROTATION, mark
+from ..orthogonal import Map
 from ..private import once_per_forward_pass
 
 # so that a saved model names its map; loading it needs only the import of this module
@@ -30,26 +30,28 @@ class OrthogonalLayer(keras.layers.Layer):
         bias: ``[units]``, trained, where the layer has one.
 
     ``fix`` and ``rotation`` are kept, and the map computed, in float32 (or float64, under that policy), whatever the
-    layer computes in: in float16 or bfloat16 no map is orthogonal to any use.
+    layer computes in: float16 and bfloat16 are too inaccurate for a map to be useful.
     """
 
     def __init__(
         self,
         units: int,
-        orthogonalize: Callable = orthogonal.gram_schmidt,
+        *,
         activation=None,
         use_bias: bool = True,
         kernel_initializer=None,
-        rotation_initializer=None,
         bias_initializer="zeros",
-        rotation_regularizer=None,
         bias_regularizer=None,
+        activity_regularizer=None,
+        orthogonalize: Map = orthogonal.gram_schmidt,
+        rotation_initializer=None,
+        rotation_regularizer=None,
         learn_neurons: bool = False,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if not callable(orthogonalize):
-            raise ValueError(f"`orthogonalize` must be a map such as common.orthogonal.gram_schmidt, not {orthogonalize!r}")
+            raise ValueError(f"`orthogonalize` must be a map such as gram_schmidt, not {orthogonalize!r}")
         if units <= 0:
             raise ValueError(f"the number of neurons must be positive, not {units}")
         self.units = units
@@ -68,7 +70,7 @@ class OrthogonalLayer(keras.layers.Layer):
     def build_weights(self, area: int, channels: int) -> None:
         """Makes the weights of neurons of ``n = area * channels`` entries."""
         precision = "float64" if self.variable_dtype == "float64" else "float32"
-        self.fix = self.add_weight(
+        fix = self.add_weight(
             name="fix",
             shape=(area * channels, self.units),
             initializer=self.kernel_initializer,
@@ -76,7 +78,8 @@ class OrthogonalLayer(keras.layers.Layer):
             trainable=self.learn_neurons,
             autocast=False,
         )
-        self.rotation = self.add_weight(
+        self.fix = mark(fix, NEURONS)
+        rotation = self.add_weight(
             name="rotation",
             shape=(self._rotated_rows(area, channels),) * 2,
             initializer=self.rotation_initializer,
@@ -84,6 +87,7 @@ class OrthogonalLayer(keras.layers.Layer):
             dtype=precision,
             autocast=False,
         )
+        self.rotation = mark(rotation, ROTATION)
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from ..orthogonal import Map, gram_schmidt
 from .base import OrthogonalLayer
 
 
@@ -28,13 +29,18 @@ class OrthogonalConv2D(OrthogonalLayer):
         kernel_size: an integer or two of them.
         strides: an integer or two of them. Defaults to 1.
         padding: "valid" or "same". Defaults to "valid".
+        data_format: "channels_last"; defaults to Keras's own setting, which must be that.
         dilation_rate: an integer or two of them. Defaults to 1; not together with strides over 1.
-        groups: number of groups of channels, a divisor of ``filters`` and of the input's channels. Defaults to 1.
-        orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
+        groups: number of groups of channels, a divisor of ``filters`` and of the input's channels.
+            Defaults to 1.
+        activation, use_bias: as in Keras.
         kernel_initializer: of ``fix``, ``[n, filters]``. Defaults to He's: variance 2 / n.
+        bias_initializer, bias_regularizer, activity_regularizer: as in Keras.
+        orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
         rotation_initializer: of ``rotation``, ``[n, n]``. Defaults to N(0, 1).
-        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy. Defaults to False.
-        activation, use_bias, bias_initializer, rotation_regularizer, bias_regularizer: as in Keras.
+        rotation_regularizer: of ``rotation``. Defaults to none.
+        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy.
+            Defaults to False.
 
     Raises:
         ValueError: for arguments that fit no convolution.
@@ -46,11 +52,40 @@ class OrthogonalConv2D(OrthogonalLayer):
         kernel_size: int | Sequence[int],
         strides: int | Sequence[int] = 1,
         padding: str = "valid",
+        data_format: str | None = None,
         dilation_rate: int | Sequence[int] = 1,
         groups: int = 1,
+        activation=None,
+        use_bias: bool = True,
+        kernel_initializer=None,
+        bias_initializer="zeros",
+        *,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        orthogonalize: Map = gram_schmidt,
+        rotation_initializer=None,
+        rotation_regularizer=None,
+        learn_neurons: bool = False,
         **kwargs,
     ):
-        super().__init__(units=filters, **kwargs)
+        super().__init__(
+            filters,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            orthogonalize=orthogonalize,
+            rotation_initializer=rotation_initializer,
+            rotation_regularizer=rotation_regularizer,
+            learn_neurons=learn_neurons,
+            **kwargs,
+        )
+        data_format = data_format or keras.config.image_data_format()
+        if data_format != "channels_last":
+            raise ValueError(f'`data_format` must be "channels_last", not {data_format!r}: OPT layers take no other')
+        self.data_format = data_format
         self.filters = filters
         self.kernel_size = _pair(kernel_size, "kernel_size")
         self.strides = _pair(strides, "strides")
@@ -85,7 +120,7 @@ class OrthogonalConv2D(OrthogonalLayer):
             tf.cast(kernel, self.compute_dtype),
             strides=self.strides,
             padding=self.padding,
-            data_format="channels_last",
+            data_format=self.data_format,
             dilation_rate=self.dilation_rate,
         )
         if self.bias is not None:
@@ -109,6 +144,7 @@ class OrthogonalConv2D(OrthogonalLayer):
             "kernel_size": self.kernel_size,
             "strides": self.strides,
             "padding": self.padding,
+            "data_format": self.data_format,
             "dilation_rate": self.dilation_rate,
             "groups": self.groups,
         }

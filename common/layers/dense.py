@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from ..orthogonal import Map, gram_schmidt
 from .base import OrthogonalLayer
 
 
@@ -16,15 +17,46 @@ class OrthogonalDense(OrthogonalLayer):
 
     Args:
         units: number of neurons.
-        orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
+        activation, use_bias: as in Keras.
         kernel_initializer: of ``fix``, ``[n, units]``. Defaults to He's: variance 2 / n.
+        bias_initializer, bias_regularizer, activity_regularizer: as in Keras.
+        orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
         rotation_initializer: of ``rotation``, ``[n, n]``. Defaults to N(0, 1).
-        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy. Defaults to False.
-        activation, use_bias, bias_initializer, rotation_regularizer, bias_regularizer: as in Keras.
+        rotation_regularizer: of ``rotation``. Defaults to none.
+        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy.
+            Defaults to False.
     """
 
-    def __init__(self, units: int, **kwargs):
-        super().__init__(units=units, **kwargs)
+    def __init__(
+        self,
+        units: int,
+        activation=None,
+        use_bias: bool = True,
+        kernel_initializer=None,
+        bias_initializer="zeros",
+        *,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        orthogonalize: Map = gram_schmidt,
+        rotation_initializer=None,
+        rotation_regularizer=None,
+        learn_neurons: bool = False,
+        **kwargs,
+    ):
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            orthogonalize=orthogonalize,
+            rotation_initializer=rotation_initializer,
+            rotation_regularizer=rotation_regularizer,
+            learn_neurons=learn_neurons,
+            **kwargs,
+        )
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
     def build(self, input_shape: Sequence[int | None]) -> None:

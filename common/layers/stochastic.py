@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import orthogonal
+from ..orthogonal import Map, gram_schmidt
 from .base import OrthogonalLayer
 from .convolution import OrthogonalConv2D
 from .dense import OrthogonalDense
@@ -23,8 +24,7 @@ class _Stochastic(OrthogonalLayer):
         indices: int32 ``[r]``, not trained. Drawn at random at first.
     """
 
-    def __init__(self, *args, rotated_fraction: float = 0.25, rotation_initializer="identity", **kwargs):
-        super().__init__(*args, rotation_initializer=rotation_initializer, **kwargs)
+    def _set_fraction(self, rotated_fraction: float) -> None:
         if not 0 < rotated_fraction <= 1:
             raise ValueError(f"`rotated_fraction` must lie in (0, 1], not {rotated_fraction}")
         self.rotated_fraction = rotated_fraction
@@ -75,9 +75,57 @@ class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
     """`OrthogonalConv2D` that rotates some of its neurons' rows at a time (S-OPT).
 
     Args:
-        rotated_fraction: how much of the input channels is rotated at a time. Defaults to the original's 0.25.
-        **kwargs: as in `OrthogonalConv2D`.
+        rotated_fraction: how much of the input channels is rotated at a time. Defaults to the
+            original's 0.25.
+        rotation_initializer: of ``rotation``, ``[r, r]``. Defaults to I.
+
+    The other arguments are those of `OrthogonalConv2D`.
     """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | Sequence[int],
+        strides: int | Sequence[int] = 1,
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | Sequence[int] = 1,
+        groups: int = 1,
+        activation=None,
+        use_bias: bool = True,
+        kernel_initializer=None,
+        bias_initializer="zeros",
+        *,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        orthogonalize: Map = gram_schmidt,
+        rotation_initializer="identity",
+        rotation_regularizer=None,
+        learn_neurons: bool = False,
+        rotated_fraction: float = 0.25,
+        **kwargs,
+    ):
+        super().__init__(
+            filters,
+            kernel_size,
+            strides,
+            padding,
+            data_format,
+            dilation_rate,
+            groups,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            orthogonalize=orthogonalize,
+            rotation_initializer=rotation_initializer,
+            rotation_regularizer=rotation_regularizer,
+            learn_neurons=learn_neurons,
+            **kwargs,
+        )
+        self._set_fraction(rotated_fraction)
 
 
 @keras.saving.register_keras_serializable(package="opt")
@@ -85,6 +133,42 @@ class StochasticOrthogonalDense(_Stochastic, OrthogonalDense):
     """`OrthogonalDense` that rotates some of its neurons' rows at a time (S-OPT).
 
     Args:
-        rotated_fraction: how much of the last axis is rotated at a time. Defaults to the original's 0.25.
-        **kwargs: as in `OrthogonalDense`.
+        rotated_fraction: how much of the last axis is rotated at a time. Defaults to the
+            original's 0.25.
+        rotation_initializer: of ``rotation``, ``[r, r]``. Defaults to I.
+
+    The other arguments are those of `OrthogonalDense`.
     """
+
+    def __init__(
+        self,
+        units: int,
+        activation=None,
+        use_bias: bool = True,
+        kernel_initializer=None,
+        bias_initializer="zeros",
+        *,
+        bias_regularizer=None,
+        activity_regularizer=None,
+        orthogonalize: Map = gram_schmidt,
+        rotation_initializer="identity",
+        rotation_regularizer=None,
+        learn_neurons: bool = False,
+        rotated_fraction: float = 0.25,
+        **kwargs,
+    ):
+        super().__init__(
+            units,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            orthogonalize=orthogonalize,
+            rotation_initializer=rotation_initializer,
+            rotation_regularizer=rotation_regularizer,
+            learn_neurons=learn_neurons,
+            **kwargs,
+        )
+        self._set_fraction(rotated_fraction)

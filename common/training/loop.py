@@ -83,7 +83,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
 
     # build
     keras.utils.set_random_seed(settings.seed)
-    model, optimizer = _build(settings, method, data.num_classes)
+    model, optimizer, made_by_factory = _build(settings, method, data.num_classes)
     # a GPU, on which XLA is the default, should not wait for Python between two steps
     per_call = settings.steps_per_execution or (20 if jit else 1)
     step = make_step(method, model, optimizer)
@@ -91,7 +91,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     # tests run on the plain model, so that a test of many batches evaluates each map once
     folded = convert.fold_model(model)
     test = make_test(folded, data, jit)
-    neurons = [x for x in folded.layers if hasattr(x, "kernel") and x.name != "score"]
+    neurons = [folded.get_layer(name) for name in made_by_factory]
 
     def layer_figures() -> dict[str, float]:
         """Returns each layer's drift, and the energy of what was folded last."""
@@ -189,9 +189,23 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     return Trained(model, optimizer, progress.test_accuracy)
 
 
-def _build(settings: Settings, method: Method, num_classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer]:
-    """Returns the model and its optimizer."""
-    backbone = functools.partial(backbones.load(settings.backbone), num_classes=num_classes)
+def _build(settings: Settings, method: Method, num_classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer, list[str]]:
+    """Returns the model, its optimizer, and the names of the layers that the method's factory made."""
+    made = []
+
+    def noting(factory: Callable) -> Callable:
+        def make(*args, **kwargs) -> keras.layers.Layer:
+            layer = factory(*args, **kwargs)
+            made.append(layer.name)
+            return layer
+
+        return make
+
+    def backbone(layer: Callable, stem: Callable | None = None, **kwargs) -> keras.Model:
+        kwargs |= {"stem": noting(stem)} if stem else {}
+        return network(noting(layer), num_classes=num_classes, **kwargs)
+
+    network = backbones.load(settings.backbone)
     widths = {"widths": settings.widths} if settings.widths else {}
     model = method.build_model(backbone, **widths)
     for layer in model.layers:
@@ -203,7 +217,7 @@ def _build(settings: Settings, method: Method, num_classes: int) -> tuple[keras.
         drops=method.drops,
         warmup=settings.warmup_iterations,
     )
-    return model, method.make_optimizer(settings.base_lr, decay)
+    return model, method.make_optimizer(settings.base_lr, decay), made
 
 
 def _advance(

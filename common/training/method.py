@@ -24,7 +24,7 @@ class Method:
             returns the run's schedule of a rate. Defaults to `momentum`.
         decay_factor: what the weight decay is multiplied with in the loss, though not where it is
             printed.
-        undecayed: names of weights that are not decayed.
+        undecayed: what the weights that are not decayed are marked as (see common.marks).
         drops: where the rates drop, in fractions of the run.
         episode_length: number of iterations per episode, for methods that have episodes.
         start_episode: takes the model, the run's seed and the episode's number before the episode
