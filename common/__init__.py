@@ -1,6 +1,85 @@
-"""What every method shares: data, backbones, orthogonal maps and layers, loss, optimizers, the training loop."""
+"""Orthogonal Over-Parameterized Training (OPT; Liu et al., CVPR 2021) for Keras models.
 
-import os
+In the repository this folder is the package ``common``; installed, its library part is the package
+``opt_keras``. A public name's module is imported when the name is first used, so that
+``import common`` imports neither TensorFlow nor Keras.
+"""
 
-# TensorFlow writes pages of device chatter to stderr while it is imported; errors still come through.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers read; at run time `__getattr__` imports these
+    from .convert import fold_model, orthogonalize_model
+    from .energy import EnergyLogger, hyperspherical_energy
+    from .layers import (
+        BatchNormalization,
+        OrthogonalConv2D,
+        OrthogonalDense,
+        StochasticOrthogonalConv2D,
+        StochasticOrthogonalDense,
+    )
+    from .losses import smoothed_cross_entropy
+    from .optimizers import OGD, Momentum
+    from .orthogonal import cayley, gram_schmidt, householder, identity, lowdin, product
+    from .regularizers import HypersphericalEnergy, OrthogonalityPenalty
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "OGD",
+    "BatchNormalization",
+    "EnergyLogger",
+    "HypersphericalEnergy",
+    "Momentum",
+    "OrthogonalConv2D",
+    "OrthogonalDense",
+    "OrthogonalityPenalty",
+    "StochasticOrthogonalConv2D",
+    "StochasticOrthogonalDense",
+    "__version__",
+    "cayley",
+    "fold_model",
+    "gram_schmidt",
+    "householder",
+    "hyperspherical_energy",
+    "identity",
+    "lowdin",
+    "orthogonalize_model",
+    "product",
+    "smoothed_cross_entropy",
+]
+
+_MODULES = {
+    "convert": ("fold_model", "orthogonalize_model"),
+    "energy": ("EnergyLogger", "hyperspherical_energy"),
+    "layers": (
+        "BatchNormalization",
+        "OrthogonalConv2D",
+        "OrthogonalDense",
+        "StochasticOrthogonalConv2D",
+        "StochasticOrthogonalDense",
+    ),
+    "losses": ("smoothed_cross_entropy",),
+    "optimizers": ("OGD", "Momentum"),
+    "orthogonal": ("cayley", "gram_schmidt", "householder", "identity", "lowdin", "product"),
+    "regularizers": ("HypersphericalEnergy", "OrthogonalityPenalty"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+if not TYPE_CHECKING:  # a checker would take every name for one of these
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+        globals()[name] = value  # found without this function from now on
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted(set(globals()) | set(__all__))
+
+
+if __name__ == "opt_keras":
+    # Keras finds a saved model's classes among those that are registered, and has no hook to
+    # register one when it is asked for: import opt_keras must be enough to load a file.
+    from . import layers, losses, optimizers, regularizers  # noqa: F401
