@@ -52,6 +52,13 @@ def is_number(text: str, least: int, most: int) -> bool:
     return text.isdecimal() and len(text) <= 10 and least <= int(text) <= most
 
 
+def lengths() -> str:
+    """Returns how long whole runs are: of most methods, and of those that state another length."""
+    own = {name: facts.iterations for name, facts in known().items()}
+    others = [f"{name} {count:,}" for name, count in own.items() if count != ITERATIONS]
+    return "; ".join([f"the original's {ITERATIONS:,}", *others])
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -65,16 +72,24 @@ def arguments() -> argparse.ArgumentParser:
         help="a backbone with the paper's schedule (see the README); sopt: S-OPT at rotated_fraction 1/8, 1/4, 1/2 and 1, "
         "beside what --methods names",
     )
-    parser.add_argument("--budget", type=fraction, default=1.0, help="fraction of the schedule, its shape kept (default: 1)")
+    parser.add_argument(
+        "--budget",
+        type=fraction,
+        default=1.0,
+        help="fraction of the schedule, its shape kept (default: 1)",
+    )
     parser.add_argument("--backbone", choices=list(WIDTHS), help="(default: cnn6)")
     parser.add_argument(
-        "--widths", help="the same for every method; own: each method's (default: 64,64,64,64; 16,32,64 of a resnet)"
+        "--widths",
+        help="the same for every method; own: each method's (default: 64,64,64,64; 16,32,64 of a resnet)",
     )
     parser.add_argument("--seeds", type=words, default=["1"], help="1,2,3 gives error bars (default: 1)")
     parser.add_argument(
-        "--all_seeds", action="store_true", help="the table takes in what OUT has of its rows with other seeds, finished"
+        "--all_seeds",
+        action="store_true",
+        help="the table takes in what OUT has of its rows with other seeds, finished",
     )
-    parser.add_argument("--iterations", type=positive, help="of every method (default: the original's 75,000; sopt_gs 300,000)")
+    parser.add_argument("--iterations", type=positive, help=f"of every method (default: {lengths()})")
     parser.add_argument(
         "--warmup_iterations",
         type=whole,
@@ -92,10 +107,19 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", type=pathlib.Path, default=ROOT / "data")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--gpus", type=words, default=[], help="numbers of GPUs to spread the runs over")
-    parser.add_argument("--paper", type=pathlib.Path, help="a CSV of lines ROW,ERROR: fills a column of the paper's errors")
+    parser.add_argument(
+        "--paper",
+        type=pathlib.Path,
+        help="a CSV of lines ROW,ERROR: fills a column of the paper's errors",
+    )
     parser.add_argument("--steps", type=pathlib.Path, help="steps.csv of benchmarks.steps, timed on an idle machine")
     parser.add_argument("--readme", type=pathlib.Path, help="a file whose section of results is to be written anew")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results", help="(default: results/ in the repository)")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=ROOT / "results",
+        help="(default: results/ in the repository)",
+    )
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {' '.join(message.split())}\n")
     return parser
 
@@ -167,7 +191,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def flags_of(row: Row, args: argparse.Namespace) -> dict[str, str]:
-    """Returns the flags that a row has from the comparison; all have them alike, but for S-OPT's length."""
+    """Returns the flags that a row has from the comparison; all have them alike, but for a method's own length."""
     return {
         "dataset": args.dataset,
         "data_dir": str(args.data_dir.absolute()),
@@ -188,7 +212,10 @@ def main() -> None:
         sys.exit(2)
     if args.warmup_chosen and args.warmup_iterations:
         note = "since the runs are shortened; --warmup_iterations=0 goes without"
-        print(f"warm-up: the rate grows over the first {args.warmup_iterations} iterations, {note}", flush=True)
+        print(
+            f"warm-up: the rate grows over the first {args.warmup_iterations} iterations, {note}",
+            flush=True,
+        )
     try:
         execute(args.runs, args.jobs, args.gpus)
         if args.all_seeds:

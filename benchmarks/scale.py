@@ -19,9 +19,10 @@ import subprocess
 from tqdm import tqdm
 
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
-from benchmarks.steps import ROOT, STYLES, TITLES, in_a_process
+from benchmarks.steps import PLAIN, STYLES, TITLES, check_methods, in_a_process
 
-METHODS = ["baseline", "opt_gs", "opt_ls", "opt_cp", "sopt_gs"]
+# by default; those that are left out cost what one of these does
+SOME = [PLAIN, "opt_gs", "opt_ls", "opt_cp", "sopt_gs"]
 COLUMNS = ["method", "width", "batch", "steps", "step_ms", "ratio", "first_step_s", "memory_gib", "note"]
 
 
@@ -80,7 +81,7 @@ def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
 
 def main() -> None:
     parser = Parser(prog="benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", type=lambda s: s.split(","), default=METHODS, help=f"(default: {','.join(METHODS)})")
+    parser.add_argument("--methods", type=lambda s: s.split(","), default=SOME, help=f"(default: {','.join(SOME)})")
     parser.add_argument("--widths", type=numbers, help="(default: 64,128,256)")
     parser.add_argument("--batch", type=positive, default=32, help="pictures a step (default: 32)")
     parser.add_argument("--steps", type=positive, default=3, help="timed steps at the largest width; more below (default: 3)")
@@ -89,10 +90,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="widths 16 and 32, two steps")
     add_outputs(parser, "scale")
     args = parser.parse_args()
-    known = sorted(path.parent.name for path in ROOT.glob("*/architecture.py"))
-    if unknown := set(args.methods) - set(known):
-        parser.error(f"--methods: unknown {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    args.methods.sort(key=lambda name: name != "baseline")  # first: the others' ratios need it
+    check_methods(parser, args.methods)
+    args.methods.sort(key=lambda name: name != PLAIN)  # first: the others' ratios need it
     widths = sorted(set(args.widths or ([16, 32] if args.quick else [64, 128, 256])))
     rows = []
     print(f"{'method':10} {'width':>6} {'step ms':>10} {'ratio':>6} {'first step s':>13} {'memory GiB':>11}", flush=True)
@@ -109,7 +108,7 @@ def main() -> None:
             for method in args.methods:
                 bar.set_description(f"{method}, width {width}")
                 row = measure(method, width, steps, args)
-                plain = row.get("step_ms") if method == "baseline" else plain
+                plain = row.get("step_ms") if method == PLAIN else plain
                 if plain and "step_ms" in row:
                     row["ratio"] = row["step_ms"] / plain
                 rows.append(row)

@@ -21,12 +21,15 @@ import sys
 import time
 
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
-from common.training.folders import known
+from common import backbones
+from common.training.folders import Facts, known
 from comparison.styles import style
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-TITLES = {name: facts.title for name, facts in known().items()}
+METHODS = known()
+TITLES = {name: facts.title for name, facts in METHODS.items()}
 STYLES = {name: style(index) for index, name in enumerate(TITLES)}
+PLAIN = "baseline"  # the step that the others are ratios to
 BATCH = 128
 COLUMNS = ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "memory_ratio", "pictures_per_s"]
 
@@ -82,6 +85,19 @@ def in_a_process(
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def default_widths(facts: Facts) -> list[int]:
+    """Returns the widths of a method's CNN-6 where no others are asked for."""
+    own = facts.defaults.get("widths")
+    return numbers(own) if own else list(backbones.known()["cnn6"].widths)
+
+
+def check_methods(parser: Parser, names: list[str]) -> None:
+    """Exits with 2 and one line if one of ``names`` is no method."""
+    if unknown := set(names) - set(METHODS):
+        message = f"unknown {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}"
+        parser.error(f"--methods: {message}")
+
+
 def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
     """Draws a bar a method: its ratio to the plain step, and its memory."""
     from matplotlib.figure import Figure
@@ -129,7 +145,7 @@ def main() -> None:
     add_outputs(parser, "steps")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=positive, default=BATCH, help=argparse.SUPPRESS)
-    parser.add_argument("--widths", type=numbers, help="64,64,64,64 by default; opt_cp's own for it")
+    parser.add_argument("--widths", type=numbers, help="(default: each method's own)")
     args = parser.parse_args()
     if args.widths and len(args.widths) != 4:
         parser.error("--widths must be four numbers")
@@ -137,16 +153,13 @@ def main() -> None:
     if args.measure:
         print(json.dumps(measure(args.measure, args.widths, args.jit == "on", args.steps, args.batch)))
         return
-    known = sorted(path.parent.name for path in ROOT.glob("*/architecture.py"))
-    methods = args.methods or known
-    if unknown := set(methods) - set(known):
-        parser.error(f"--methods: unknown {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    check_methods(parser, args.methods or [])
     rows = []
     print(f"{'method':10} {'widths':>14} {'step ms':>9} {'ratio':>6} {'first step s':>13} {'memory GiB':>11} {'pictures/s':>11}")
-    for name in methods:
-        widths = args.widths or ([32, 64, 128, 128] if name == "opt_cp" else [64] * 4)
+    for name in args.methods or METHODS:
+        widths = args.widths or default_widths(METHODS[name])
         try:
-            before, row, after = (in_a_process(m, widths, args.jit, args.steps) for m in ("baseline", name, "baseline"))
+            before, row, after = (in_a_process(m, widths, args.jit, args.steps) for m in (PLAIN, name, PLAIN))
         except subprocess.CalledProcessError as error:
             sys.exit(f"{name} failed:\n{error.stderr}")
         row["ratio"] = row["step_ms"] / statistics.mean([before["step_ms"], after["step_ms"]])

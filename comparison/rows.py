@@ -3,13 +3,14 @@
 import dataclasses
 import re
 
-from absl import app
+from absl import app, flags
 
-from common.training.flags import FLAGS
 from common.training.folders import Facts, known
+from common.training.settings import Settings
 
 # what a row may set of the flags that all methods share; the others are alike for all rows
 SHARED = ("base_lr",)
+_FOR_ALL = {field.name for field in dataclasses.fields(Settings)} - {"method", "own", *SHARED}
 PRESETS = {"sopt": [f"sopt_gs:rotated_fraction={fraction}" for fraction in (0.125, 0.25, 0.5, 1)]}
 _LONGEST = 150  # characters of a row's name: file names end at 255
 
@@ -85,8 +86,9 @@ def _row(text: str, methods: dict[str, Facts]) -> Row:
 
 def _is_for_all(name: str) -> bool:
     app.define_help_flags()
-    names = (name, name.removeprefix("no"))  # --noresume
-    return any(n in FLAGS and n not in SHARED for n in names)
+    names = {name, name.removeprefix("no")}  # --noresume
+    # absl has flags of its own, such as --flagfile
+    return bool(names & _FOR_ALL) or any(n in flags.FLAGS for n in names - set(SHARED))
 
 
 def _plain(value: str) -> str:
