@@ -1,17 +1,19 @@
 """Trains several methods alike and puts them side by side: a table, images and a page.
 
     python compare.py --dataset=digits --iterations=300 --out=results/digits
-    python compare.py --iterations=7500 --seeds=1,2,3 --methods=baseline,opt_gs,opt_gs:rotation_stddev=0.2
+    python compare.py --iterations=7500 --seeds=1,2,3 --methods=opt_gs,opt_gs:rotation_stddev=0.2
     python compare.py --preset=resnet20 --budget=0.02
 
-A row is a method, or a method with settings: METHOD:FLAG=VALUE:FLAG=VALUE, flags of that method's train.py. Each row
-and seed runs in a process of its own, in OUT/runs/ROW_seedN with all that train.py leaves. Called again, it skips what is
-finished and goes on with what was cut off or failed. Ctrl-C lets the runs save their state first. OUT gets results.csv
-(a line a run), table.md, curves.png, energy.png and report.html, a page in one file with all of them.
+A row is a method, or a method with settings: METHOD:FLAG=VALUE:FLAG=VALUE, flags of that method's
+train.py. Each row and seed runs in a process of its own, in OUT/runs/ROW_seedN with all that
+train.py leaves. Called again, it skips what is finished and goes on with what was cut off or
+failed. Ctrl-C lets the runs save their state first. OUT gets results.csv (a line a run), table.md,
+curves.png, energy.png and report.html, a page in one file with all of them.
 """
 
 import argparse
 import csv
+import itertools
 import os
 import pathlib
 import sys
@@ -19,8 +21,9 @@ import sys
 from common import backbones
 from common.training.folders import ITERATIONS, known
 from comparison import output, table
+from comparison.execution import StoppedError, execute
 from comparison.rows import PRESETS, Row, parse
-from comparison.runs import ROOT, Run, SettingsError, StoppedError, execute, with_all_seeds
+from comparison.runs import ROOT, Run, SettingsError, with_all_seeds
 
 WIDTHS = {name: facts.widths for name, facts in backbones.known().items()}
 WARMUP = 400  # iterations, of a shortened run
@@ -60,17 +63,19 @@ def lengths() -> str:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="compare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="compare.py", description=__doc__, formatter_class=raw)
     parser.add_argument(
         "--methods",
         type=words,
-        help="rows, separated by commas: folders, or folders with settings, such as opt_gs:rotation_stddev=0.2 (default: all)",
+        help="rows, separated by commas: folders, or folders with settings, such as "
+        "opt_gs:rotation_stddev=0.2 (default: all folders)",
     )
     parser.add_argument(
         "--preset",
         choices=[*WIDTHS, *PRESETS],
-        help="a backbone with the paper's schedule (see the README); sopt: S-OPT at rotated_fraction 1/8, 1/4, 1/2 and 1, "
-        "beside what --methods names",
+        help="a backbone with the paper's schedule (see the README); sopt: S-OPT at "
+        "rotated_fraction 1/8, 1/4, 1/2 and 1, beside what --methods names",
     )
     parser.add_argument(
         "--budget",
@@ -81,39 +86,58 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", choices=list(WIDTHS), help="(default: cnn6)")
     parser.add_argument(
         "--widths",
-        help="the same for every method; own: each method's (default: 64,64,64,64; 16,32,64 of a resnet)",
+        help="the same for all, or own: each method's (default: 64,64,64,64; a resnet's 16,32,64)",
     )
-    parser.add_argument("--seeds", type=words, default=["1"], help="1,2,3 gives error bars (default: 1)")
+    parser.add_argument(
+        "--seeds",
+        type=words,
+        default=["1"],
+        help="1,2,3 gives standard deviations (default: 1)",
+    )
     parser.add_argument(
         "--all_seeds",
         action="store_true",
         help="the table takes in what OUT has of its rows with other seeds, finished",
     )
-    parser.add_argument("--iterations", type=positive, help=f"of every method (default: {lengths()})")
+    parser.add_argument(
+        "--iterations",
+        type=positive,
+        help=f"of every method (default: {lengths()})",
+    )
     parser.add_argument(
         "--warmup_iterations",
         type=whole,
-        help="of every method: iterations over which the rate grows to its first value. Without it plain training collapses for "
-        "its first 2,000 iterations or so, as in the authors' own log, which is much of a shortened run and little of a whole "
-        f"one (default: 0 of a whole schedule; of a shorter run {WARMUP}, or a fifth of it if that is less)",
+        help="of every method: iterations over which the rate grows to its first value. Without it "
+        "plain training collapses for its first 2,000 iterations or so, as the log shows that the "
+        "authors published with their MHE (wy1iu/MHE on GitHub): much of a shortened run, little "
+        f"of a whole one (default: 0 of a whole schedule; of a shorter one {WARMUP}, or a fifth of "
+        "the run where that is less)",
     )
     parser.add_argument("--batch_size", type=positive, default=128)
     parser.add_argument("--dataset", choices=["cifar100", "cifar10", "digits"], default="cifar100")
     parser.add_argument(
         "--data_note",
         default="",
-        help="put after the data set's name, such as re-split where the division is not the official one",
+        help="put after the data set's name, such as re-split where the split is not the official",
     )
     parser.add_argument("--data_dir", type=pathlib.Path, default=ROOT / "data")
     parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
-    parser.add_argument("--gpus", type=words, default=[], help="numbers of GPUs to spread the runs over")
+    parser.add_argument("--gpus", type=words, default=[], help="GPUs to spread runs over: 0,1")
     parser.add_argument(
         "--paper",
         type=pathlib.Path,
         help="a CSV of lines ROW,ERROR: fills a column of the paper's errors",
     )
-    parser.add_argument("--steps", type=pathlib.Path, help="steps.csv of benchmarks.steps, timed on an idle machine")
-    parser.add_argument("--readme", type=pathlib.Path, help="a file whose section of results is to be written anew")
+    parser.add_argument(
+        "--steps",
+        type=pathlib.Path,
+        help="steps.csv of benchmarks.steps, timed on an idle machine",
+    )
+    parser.add_argument(
+        "--readme",
+        type=pathlib.Path,
+        help="a file whose section of results is to be written anew",
+    )
     parser.add_argument(
         "--out",
         type=pathlib.Path,
@@ -128,11 +152,11 @@ def parse_arguments() -> argparse.Namespace:
     """Returns the arguments, completed; exits with 2 and one line where the user is mistaken."""
     parser = arguments()
     args = parser.parse_args()
-    texts = (list(known()) if args.preset not in PRESETS else []) if args.methods is None else args.methods
-    if args.methods is not None and not texts:
+    if args.methods == []:
         parser.error("--methods must name some")
+    preset = PRESETS.get(args.preset, [])
     try:
-        args.rows = parse([*texts, *PRESETS.get(args.preset, [])])
+        args.rows = parse([*(args.methods or ([] if preset else known())), *preset])
     except ValueError as error:
         parser.error(f"--methods: {error}")
     if not args.seeds or not all(is_number(seed, 0, 2**32 - 1) for seed in args.seeds):
@@ -147,10 +171,10 @@ def parse_arguments() -> argparse.Namespace:
     like = ",".join(map(str, WIDTHS[args.backbone]))
     args.widths = args.widths or like
     if args.widths != "own":
-        count = len(WIDTHS[args.backbone])
-        if len(words(args.widths)) != count or not all(is_number(word, 1, 65_536) for word in words(args.widths)):
+        count, found = len(WIDTHS[args.backbone]), words(args.widths)
+        if len(found) != count or not all(is_number(word, 1, 65_536) for word in found):
             parser.error(f"--widths must be {count} positive whole numbers, such as {like}")
-        args.widths = ",".join(str(int(word)) for word in words(args.widths))
+        args.widths = ",".join(str(int(word)) for word in found)
     args.seeds = list(dict.fromkeys(str(int(seed)) for seed in args.seeds))
     for name in ("data_dir", "out"):
         try:
@@ -183,7 +207,8 @@ def parse_arguments() -> argparse.Namespace:
         # not of the rows' own lengths: the same whatever rows are added later
         length = args.iterations or ITERATIONS * args.budget
         args.warmup_iterations = min(WARMUP, int(length / 5)) if args.shortened else 0
-    args.runs = [Run(row, seed, args.out, flags_of(row, args)) for row in args.rows for seed in args.seeds]
+    pairs = itertools.product(args.rows, args.seeds)
+    args.runs = [Run(row, seed, args.out, flags_of(row, args)) for row, seed in pairs]
     for run in args.runs[:: len(args.seeds)]:
         if problem := run.problem():
             parser.error(f"{run.row.name}: {problem}")
@@ -191,7 +216,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def flags_of(row: Row, args: argparse.Namespace) -> dict[str, str]:
-    """Returns the flags that a row has from the comparison; all have them alike, but for a method's own length."""
+    """Returns the flags that a row has from the comparison: alike for all, but for the length."""
     return {
         "dataset": args.dataset,
         "data_dir": str(args.data_dir.absolute()),

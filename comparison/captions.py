@@ -1,10 +1,11 @@
-"""The words around the table: what was run on what, what the figures mean, and what they do not show."""
+"""The words around the table: what was run, what came out, and what the figures mean."""
 
 import argparse
 import re
 from collections.abc import Callable
 
 from comparison import table
+from comparison.runs import Run
 from comparison.table import Summary
 
 TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "digits": "digits"}
@@ -68,10 +69,11 @@ def about(summaries: list[Summary], args: argparse.Namespace) -> list[str]:
     def distinct(value_of: Callable[[dict], str]) -> str:
         return "; ".join(dict.fromkeys(value_of(fact) for fact in facts))
 
+    course = f"{lengths(summaries)}; {warmup(args)}; {_by_row(summaries, _seeds)}"
     counts = distinct(lambda fact: re.sub(r".*? from .*: ", "", fact["data"]))
     lines = [
         f"{data_name(args)}: {counts or 'no run finished'}",
-        f"{network(args)}, batch {args.batch_size}; {lengths(summaries)}; {warmup(args)}; {_by_row(summaries, _seeds)}",
+        f"{network(args)}, batch {args.batch_size}; {course}",
     ]
     if not facts:
         return lines
@@ -90,63 +92,42 @@ def verdict(summaries: list[Summary]) -> list[str]:
             names = listed([summary.row.title for summary in near])
             sentences.append(f"The scatter of the seeds does not tell it from {names}.")
     for summary in summaries:
-        sentences += [f"{summary.row.title}, seed {run.seed}: {run.failure}." for run in summary.failed]
-        for run in summary.ended:
-            if collapse := run.collapse():
-                sentences.append(_on_collapse(summary, run.seed, collapse, run.is_collapsed()))
+        title, came_back = summary.row.title, [run for run in summary.standing if run.collapse()]
+        sentences += [f"{title}, seed {run.seed}: {run.failure}." for run in summary.failed]
+        if summary.collapsed:
+            what = "collapsed and did not come back, so it has no result"
+            sentences.append(f"{title} {what} ({_collapses(summary.collapsed)}).")
+        if came_back:
+            sentences.append(f"{title} collapsed and came back ({_collapses(came_back)}).")
     return sentences
 
 
-def _on_collapse(summary: Summary, seed: str, collapse: dict, to_the_end: bool) -> str:
-    state = {"guessing": "guessing", "saturated": "its scores saturated"}.get(collapse["state"], collapse["state"])
-    start = f"{summary.row.title}, seed {seed}, collapsed ({state}, noticed at iteration {collapse['iteration']:,}"
-    if to_the_end:
-        return f"{start}, rate {collapse['rate']:g}) and did not come back: it has no result."
-    return f"{start}, rate {collapse['rate']:g}) and came back after iteration {collapse['until']:,}."
+def _collapses(runs: list[Run]) -> str:
+    """Returns when and how the runs collapsed."""
+    words = []
+    for run in runs:
+        collapse = run.collapse()
+        at = f"noticed at iteration {collapse['iteration']:,}, rate {collapse['rate']:g}"
+        words.append(f"seed {run.seed}: {collapse['state']}, {at}")
+        if collapse["until"] is not None:
+            words[-1] += f", until {collapse['until']:,}"
+    return "; ".join(words)
 
 
 def notes(summaries: list[Summary], args: argparse.Namespace) -> str:
     """Returns what the columns mean."""
+    single = any(len(s.runs) == 1 for s in summaries)
     several = any(len(s.runs) > 1 for s in summaries)
     sentences = [
         "Errors are test errors in per cent: the smallest of all tests, and the last.",
         "± is the standard deviation over seeds." if several else "",
-        "A row of one seed has no scatter: a small difference from it may be chance."
-        if any(len(s.runs) == 1 for s in summaries)
-        else "",
-        "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean over layers.",
-        "Drift is max |Q Q^T - I| of the matrices that turn the neurons, the largest of all layers.",
-        "A step is timed apart from the runs, by benchmarks.steps; it does not time rows with settings."
+        "A row of one seed has no scatter: a small difference may be chance." if single else "",
+        "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean",
+        "over layers. Drift is max |Q Q^T - I| of the matrices that turn the neurons, the largest",
+        "of all layers.",
+        "A step is timed apart, by benchmarks.steps, which does not time rows with settings."
         if args.steps
         else "A step is the run's mean, tests and the first step left out.",
-        "The schedule is shortened: another experiment than the paper's, and no small copy of it." if args.shortened else "",
+        "The schedule is shortened: another experiment than the paper's." if args.shortened else "",
     ]
     return " ".join(filter(None, sentences))
-
-
-def alts(summaries: list[Summary], args: argparse.Namespace) -> dict[str, str]:
-    """Returns what stands in an image's place by its file's name: what it shows and where its lines end."""
-    errors = [f"{s.row.title} {table.mean_and_deviation(s.last_errors)}" for s in summaries if s.standing]
-    energies = []
-    for summary in summaries:
-        values = [run.result()["energy"] for run in summary.ended]
-        if values and None not in values:
-            energies.append(f"{summary.row.title} {table.mean_and_deviation(values, 4)}")
-    where = f"on {data_name(args)} in the course of training, a line a method."
-    return {
-        "curves.png": f"Test error and training loss {where} Last test errors in per cent: {'; '.join(errors)}.",
-        "energy.png": f"Hyperspherical energy of the neurons over that at the start, its change, and the drift from "
-        f"orthogonality, {where} Energy at the end: {'; '.join(energies)}.",
-    }
-
-
-def under_images(summaries: list[Summary]) -> dict[str, str]:
-    """Returns the caption of each image by its file's name."""
-    shared = " Dotted: where the rate drops; where it drops elsewhere for a row, in its colour."
-    if any(len(s.standing) > 1 for s in summaries):
-        shared += " Bands: one standard deviation over seeds, of logarithms on logarithmic axes."
-    return {
-        "curves.png": "Left: error on the test set. Right: loss of the training batch at that iteration." + shared,
-        "energy.png": "Hyperspherical energy (s = 1), the mean over layers, and on logarithmic axes how far it has moved and "
-        "how far from orthogonal the matrices are that turn the neurons, the largest of all layers." + shared,
-    }

@@ -1,5 +1,6 @@
 """The images: errors, losses, energies and drifts in the course of training."""
 
+import argparse
 import dataclasses
 import itertools
 import math
@@ -9,13 +10,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from comparison.captions import listed
+from comparison.captions import data_name, listed
 from comparison.runs import Run, relative_energy, test_error, training_loss
 from comparison.styles import styles_of
-from comparison.table import Summary
+from comparison.table import Summary, mean_and_deviation
 
 DPI = 150
-OUTLIER = 1.5  # a row whose values are this many times the median row's does not stretch a panel
+OUTLIER = 1.5  # a row that lies this many times as high as the median row stretches no panel
+PARTS = 25  # of a run, over which a batch's noise is averaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +28,18 @@ class Panel:
         title: above it.
         label: of the y axis.
         value_of: takes a run and returns a function of a row of its metrics.csv.
-        log: whether the y axis is logarithmic; zeros are left out there.
-        cut: whether rows that lie far above the others may leave the panel.
+        band: whether one standard deviation over seeds is drawn.
+        log: whether the y axis is logarithmic; means are geometric there, and zeros left out.
+        noisy: whether each point is the mean over a part of the run, and rows that lie far above
+            the others may leave the panel.
     """
 
     title: str
     label: str
     value_of: Callable[[Run], Callable[[dict], float | None]]
+    band: bool = False
     log: bool = False
-    cut: bool = False
+    noisy: bool = False
 
 
 def energy_change(run: Run) -> Callable[[dict], float | None]:
@@ -44,15 +49,16 @@ def energy_change(run: Run) -> Callable[[dict], float | None]:
 
 def drift(_: Run) -> Callable[[dict], float | None]:
     def of(row: dict) -> float | None:
-        drifts = [float(value) for name, value in row.items() if name.startswith("drift/") and value]
+        names = [name for name in row if name.startswith("drift/")]
+        drifts = [float(row[name]) for name in names if row[name]]
         return max(drifts) if drifts else None
 
     return of
 
 
 CURVES = [
-    Panel("Test error", "test error (%)", lambda _: test_error),
-    Panel("Training loss", "loss of a batch", lambda _: training_loss, cut=True),
+    Panel("Test error", "test error (%)", lambda _: test_error, band=True),
+    Panel("Training loss", "loss of batches", lambda _: training_loss, noisy=True),
 ]
 ENERGIES = [
     Panel("Energy of the neurons", "E / E at the start", lambda run: relative_energy(run.rows())),
@@ -63,49 +69,60 @@ ENERGIES = [
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A row's mean over seeds: values at ``x``, and one standard deviation below and above."""
+    """A row's mean over seeds.
+
+    Attributes:
+        summary: the row's.
+        x: iterations, or per cent of the run.
+        means: over seeds.
+        spread: one standard deviation over seeds; zeros for one seed.
+    """
 
     summary: Summary
     x: np.ndarray
     means: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    spread: np.ndarray
 
 
 def line_of(summary: Summary, panel: Panel, as_share: bool) -> Line | None:
     """Returns what a panel shows of a row, None where it has nothing.
 
-    Of a row some of whose runs collapsed it shows those that stand, of one with none the collapsed ones.
+    Of a row some of whose runs collapsed it shows those that stand, of one with none the collapsed.
     """
     seeds = [dict(run.series(panel.value_of(run))) for run in summary.standing or summary.ended]
     if panel.log:
-        seeds = [{i: math.log10(value) for i, value in seed.items() if value > 0} for seed in seeds]
+        seeds = [{i: math.log(value) for i, value in seed.items() if value > 0} for seed in seeds]
     common = sorted(set.intersection(*map(set, seeds))) if seeds else []
     if not common:
         return None
-    values = np.array([[seed[i] for i in common] for seed in seeds])
-    means, spread = values.mean(0), values.std(0, ddof=1) if len(seeds) > 1 else np.zeros(len(common))
-    low, high = means - spread, means + spread
-    if panel.log:
-        means, low, high = 10**means, 10**low, 10**high
-    x = np.array(common, float)
-    return Line(summary, 100 * (x + 1) / summary.runs[0].iterations if as_share else x, means, low, high)
+    x, values = np.array(common, float), np.array([[seed[i] for i in common] for seed in seeds])
+    if panel.noisy:
+        parts = np.array_split(np.arange(len(common)), min(PARTS, len(common)))
+        x = np.array([x[part].mean() for part in parts])
+        values = np.stack([values[:, part].mean(1) for part in parts], axis=1)
+    spread = values.std(0, ddof=1) if len(seeds) > 1 else np.zeros(len(x))
+    means = np.exp(values.mean(0)) if panel.log else values.mean(0)
+    x = 100 * (x + 1) / summary.runs[0].iterations if as_share else x
+    return Line(summary, x, means, spread)
 
 
 def rate_drops(run: Run) -> list[float]:
-    """Returns where the learning rate fell, in fractions of the run: the first logged iteration after each drop."""
+    """Returns where the rate had fallen when it was logged, in fractions of the run."""
     rates = run.series(lambda row: float(row["learning_rate"]) if row["learning_rate"] else None)
     pairs = itertools.pairwise(rates)
     return [(i + 1) / run.iterations for (_, before), (i, rate) in pairs if rate < before * 0.999]
 
 
 def ceiling(lines: list[Line]) -> float | None:
-    """Returns where a panel is cut off so that one row's outlier does not squeeze the others, None where nothing is."""
+    """Returns where a panel ends so that one row's outlier does not squeeze the others.
+
+    Returns None where nothing lies far above the rest.
+    """
     # a row's first tenth is a fall from wherever it starts
-    tops = {line.summary.row.name: float(np.quantile(line.high[len(line.high) // 10 :], 0.95)) for line in lines}
-    usual = OUTLIER * statistics.median_low(tops.values())
-    top = max(value for value in tops.values() if value <= usual)
-    highest = max(float(line.high.max()) for line in lines)
+    tops = [float(np.quantile(line.means[len(line.means) // 10 :], 0.95)) for line in lines]
+    usual = OUTLIER * statistics.median_low(tops)
+    top = max(value for value in tops if value <= usual)
+    highest = max(float(line.means.max()) for line in lines)
     return 1.05 * top if highest > 1.2 * top else None
 
 
@@ -121,7 +138,7 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
     notes = []
     for axes, panel in zip(axes_of, panels, strict=False):
         legend |= _fill(axes, panel, summaries)
-        notes.append(_cut(axes, _lines_of(summaries, panel)) if panel.cut else "")
+        notes.append(_cut(axes, _lines_of(summaries, panel)) if panel.noisy else "")
     for axes, panel, note in zip(axes_of, panels, notes, strict=False):
         # room for a second line, and titles on one height
         axes.set_title(panel.title, pad=19 if any(notes) else None)
@@ -157,8 +174,9 @@ def _fill(axes, panel: Panel, summaries: list[Summary]) -> dict[str, object]:
         look = styles[line.summary.row.name]
         every = (_first_mark(line, summaries), max(1, len(line.x) // 8))
         (drawn,) = axes.plot(line.x, line.means, lw=1.5, ms=5, markevery=every, **look)
-        if len(line.summary.standing) > 1:
-            axes.fill_between(line.x, line.low, line.high, alpha=0.15, color=look["color"], lw=0)
+        if panel.band:
+            low, high = line.means - line.spread, line.means + line.spread
+            axes.fill_between(line.x, low, high, alpha=0.15, color=look["color"], lw=0)
         legend[line.summary.row.title] = drawn
     _mark_drops(axes, summaries, styles)
     x_label = "% of the run" if _as_share(summaries) else "iteration"
@@ -175,13 +193,13 @@ def _fill(axes, panel: Panel, summaries: list[Summary]) -> dict[str, object]:
 
 
 def _first_mark(line: Line, summaries: list[Summary]) -> int:
-    """Returns which point has the first mark: another for each row, so that marks do not cover each other."""
+    """Returns which point has the first mark: another for each row, so that all marks are seen."""
     order = [summary.row.name for summary in summaries].index(line.summary.row.name)
     return order * max(1, len(line.x) // 8) // len(summaries)
 
 
 def _mark_drops(axes, summaries: list[Summary], styles: dict[str, dict]) -> None:
-    """Draws where the rates drop: in grey where the most rows have it, other rows' in their colours."""
+    """Draws where the rates drop: grey where most rows have it, others' in their colours."""
     drops = {s.row.name: rate_drops(s.ended[0]) for s in summaries if s.ended}
     usual = max(drops.values(), key=lambda own: list(drops.values()).count(own), default=[])
     length = summaries[0].runs[0].iterations
@@ -203,9 +221,40 @@ def _cut(axes, lines: list[Line]) -> str:
     top = ceiling(lines) if lines else None
     if top is None:
         return ""
-    lowest = min(float(line.low.min()) for line in lines)
+    lowest = min(float(line.means.min()) for line in lines)
     axes.set_ylim(lowest - 0.03 * (top - lowest), top)
     # a line that only starts above needs no word
     above = [line for line in lines if np.mean(line.means > top) > 0.25]
     words = [f"{line.summary.row.title} (up to {line.means.max():.1f})" for line in above]
     return f"above this panel: {listed(words)}" if words else ""
+
+
+def alts(summaries: list[Summary], args: argparse.Namespace) -> dict[str, str]:
+    """Returns what stands in an image's place, by its file's name: what it shows, and its ends."""
+    errors = [f"{s.row.title} {mean_and_deviation(s.last_errors)}" for s in summaries if s.standing]
+    energies = []
+    for summary in summaries:
+        values = [run.result()["energy"] for run in summary.ended]
+        if values and None not in values:
+            energies.append(f"{summary.row.title} {mean_and_deviation(values, 4)}")
+    where = f"on {data_name(args)} in the course of training, a line for each row."
+    at_the_end = f"Last test errors in per cent: {'; '.join(errors)}."
+    energy = "Hyperspherical energy of the neurons over that at the start, its change, and drift"
+    return {
+        "curves.png": f"Test error and training loss {where} {at_the_end}",
+        "energy.png": f"{energy} from orthogonality, {where} At the end: {'; '.join(energies)}.",
+    }
+
+
+def under_images(summaries: list[Summary]) -> dict[str, str]:
+    """Returns the caption of each image by its file's name."""
+    drops = "Dotted: where the rate drops; where it drops elsewhere for a row, in its colour."
+    several = any(len(summary.standing) > 1 for summary in summaries)
+    band = " The band is one standard deviation over seeds." if several else ""
+    return {
+        "curves.png": f"Left: error on the test set.{band} Right: loss of training batches, the "
+        f"mean of those that were logged in each {PARTS}th of the run. {drops}",
+        "energy.png": "Hyperspherical energy (s = 1), the mean over layers; on logarithmic axes, "
+        "how far it has moved, and how far from orthogonal the matrices are that turn the neurons, "
+        f"the largest of all layers. {drops}",
+    }

@@ -1,4 +1,4 @@
-"""What is written into the comparison's folder: results.csv, table.md, the images and report.html."""
+"""What is written into the comparison's folder: results.csv, table.md, images, report.html."""
 
 import argparse
 import csv
@@ -29,10 +29,11 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
     (args.out / "table.md").write_text("\n".join([*lines, "", *words]))
     for name, panels in IMAGES.items():
         images.draw(args.out / name, summaries, panels, heading)
-    alts, under = captions.alts(summaries, args), captions.under_images(summaries)
+    alts, under = images.alts(summaries, args), images.under_images(summaries)
     figures = [(args.out / name, alts[name], under[name]) for name in IMAGES]
     title = captions.data_name(args)
-    (args.out / "report.html").write_text(page.page(cells, summaries, best, title, about, verdict, notes, figures))
+    text = page.page(cells, summaries, best, title, about, verdict, notes, figures)
+    (args.out / "report.html").write_text(text)
     if args.readme:
         _write_readme(args, (args.out / "table.md").read_text(), alts)
     print("\n".join([*lines, "", *about[:2], *verdict]))
@@ -41,7 +42,7 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
 
 
 def _write_readme(args: argparse.Namespace, results: str, alts: dict[str, str]) -> None:
-    """Puts the table and the images between the marks of ``--readme``; the images go into docs/ beside it."""
+    """Puts table and images between the marks of ``--readme``; images go into docs/ beside it."""
     docs = args.readme.absolute().parent / "docs"
     docs.mkdir(exist_ok=True)
     for name in IMAGES:

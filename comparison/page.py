@@ -1,4 +1,4 @@
-"""The page: one file with the table, the images and links to the runs, which opens without a network."""
+"""The page: one file with the table, the images and links to the runs; it needs no network."""
 
 import base64
 import html
@@ -8,12 +8,14 @@ import urllib.parse
 from comparison.table import LAST, Summary, mean_and_deviation
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70em; margin: 1.5em auto; padding: 0 1em; color: #111 }
+body { font: 16px/1.5 system-ui, sans-serif; color: #111 }
+body { max-width: 70em; margin: 1.5em auto; padding: 0 1em }
 h1 { font-size: 1.5em; line-height: 1.25 }
 h2 { font-size: 1.2em; margin-top: 2em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { padding: .3em .8em; border-bottom: 1px solid #ccc; text-align: right }
-th:first-child, td:first-child { text-align: left }
+th, td { padding: .3em .6em; border-bottom: 1px solid #ccc; text-align: right }
+th { vertical-align: bottom; white-space: normal }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 7em }
 .scroll { overflow-x: auto }
 .best { background: #e6f2e6 }
 .best b { color: #14521a }
@@ -59,7 +61,7 @@ def page(
 <p class="about" id="caption">{_lines(about[:2])}</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Results">
 <table aria-describedby="caption">
-<thead><tr>{"".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells[0])}</tr></thead>
+<thead><tr>{_head(cells[0])}</tr></thead>
 <tbody>
 {rows}
 </tbody></table>
@@ -68,14 +70,21 @@ def page(
 {"".join(_figure(*figure) for figure in figures)}
 <h2>Runs</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Runs">
-<table><thead><tr><th scope="col">method</th><th scope="col">seed</th><th scope="col">last error %</th>
-<th scope="col">folder</th><th scope="col">settings</th></tr></thead>
+<table><thead><tr>{_head(["method", "seed", "last error %", "folder", "settings"])}</tr></thead>
 <tbody>
 {"".join(_run_rows(summary) for summary in summaries)}</tbody></table>
 </div>
 <p class="about">{_lines(about[2:])}</p>
 </body></html>
 """
+
+
+def _head(cells: list[str]) -> str:
+    return "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells)
+
+
+def _head(cells: list[str]) -> str:
+    return "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells)
 
 
 def _lines(texts: list[str]) -> str:
@@ -86,8 +95,9 @@ def _row(line: list[str], summary: Summary, is_best: bool) -> str:
     cells = [html.escape(cell) for cell in line]
     if is_best:
         cells[LAST] = f"<b>{cells[LAST]} (best)</b>"
-    name = "best" if is_best else "" if summary.standing else "collapsed" if summary.collapsed else "failed"
-    return f'<tr class="{name}">' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    kind = "result" if summary.standing else "collapsed" if summary.collapsed else "failed"
+    row = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr class="{"best" if is_best else kind}">{row}</tr>'
 
 
 def _run_rows(summary: Summary) -> str:
@@ -107,5 +117,6 @@ def _figure(path: pathlib.Path, alt: str, caption: str) -> str:
     name = path.stem.capitalize()
     data = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
-    view = f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(name)}">{image}</div>'
-    return f"<figure>{view}\n<figcaption>{html.escape(caption)}</figcaption></figure>\n"
+    region = f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(name)}">'
+    words = f"<figcaption>{html.escape(caption)}</figcaption>"
+    return f"<figure>{region}{image}</div>\n{words}</figure>\n"

@@ -1,4 +1,4 @@
-"""Runs: a row with a seed in a process and a folder of its own, and all of them one after another."""
+"""Runs: each is a row with a seed, in a process and a folder of its own."""
 
 import contextlib
 import csv
@@ -11,10 +11,7 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-
-from tqdm import tqdm
 
 from common.training.settings import BEFORE
 from comparison.rows import Row, is_same
@@ -81,19 +78,21 @@ class Run:
             if name != "data_dir" and not is_same(there.get(name), asked):
                 value = there.get(name)
                 value = ",".join(map(str, value)) if isinstance(value, list) else value
-                raise SettingsError(f"{self.folder} was run with --{name}={value}, not {asked}; take another --out")
+                problem = f"was run with --{name}={value}, not {asked}; take another --out"
+                raise SettingsError(f"{self.folder} {problem}")
         return True
 
     def collapse(self) -> dict | None:
-        """Returns of a run that collapsed ``iteration``, when it was noticed, ``state``, ``rate`` and ``until``.
+        """Returns the collapse of a run that had one: iteration, state, rate and until.
 
-        ``until`` is the collapse's last iteration, None where the run did not come back.
+        The iteration is when it was noticed, until its last one, None for a run that did not come
+        back.
         """
         collapsed = self.facts().get("collapsed")
         return {"until": None} | collapsed if collapsed else None
 
     def is_collapsed(self) -> bool:
-        """Returns whether the run ended as it collapsed: it did not come back, or to no more than guessing."""
+        """Returns whether the run collapsed and did not come back, or to no more than guessing."""
         collapse = self.collapse()
         if not collapse or collapse["until"] is None:
             return bool(collapse)
@@ -112,8 +111,8 @@ class Run:
                 cwd=ROOT / self.row.method,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # a session of its own: the terminal's Ctrl-C is for compare.py, which then sends one SIGTERM;
-                # a second signal would end a run that is just saving its state
+                # a session of its own: the terminal's Ctrl-C is for compare.py, which then sends
+                # one SIGTERM; a second signal would end a run that is just saving its state
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
@@ -142,12 +141,19 @@ class Run:
     def result(self) -> dict:
         """Returns the run's row of results.csv."""
         status = self.failure or "finished"
-        row = {"method": self.row.name, "seed": self.seed, "iterations": self.iterations, "status": status}
+        row = {
+            "method": self.row.name,
+            "seed": self.seed,
+            "iterations": self.iterations,
+            "status": status,
+        }
         if self.failure:
             return row
         collapse = self.collapse() or {}
         facts, errors = self.facts(), [v for _, v in self.series(test_error)]
         drifts = [float(v) for k, v in self.rows()[-1].items() if k.startswith("drift/") and v]
+        energies = [v for _, v in self.series(relative_energy(self.rows()))]
+        energies = [v for _, v in self.series(relative_energy(self.rows()))]
         return row | {
             "best_error": min(errors),
             "last_error": errors[-1],
@@ -155,14 +161,14 @@ class Run:
             "collapsed_until": collapse.get("until"),
             "step_ms": facts["step_ms"],  # none where a resumed run had no step left to make
             "memory_gib": facts["memory_gib"],
-            "energy": next((v for _, v in reversed(self.series(relative_energy(self.rows())))), None),
+            "energy": energies[-1] if energies else None,
             "drift": max(drifts) if drifts else None,
             "seconds": facts["seconds"],
         }
 
 
 def with_all_seeds(runs: list[Run]) -> list[Run]:
-    """Returns ``runs`` and, after those of each row, what is finished of it in the same folder with other seeds.
+    """Returns ``runs`` and, after those of each row, its finished runs with other seeds.
 
     Raises:
         SettingsError: if one of these was run with other settings.
@@ -193,104 +199,13 @@ def training_loss(row: dict[str, str]) -> float | None:
 
 
 def relative_energy(rows: list[dict[str, str]]) -> Callable[[dict], float | None]:
-    """Returns a function of a row: the energy of its layers relative to the first row's, on average over layers."""
+    """Returns a function of a row: its energy over that of the first row, the mean over layers."""
     names = [name for name in rows[0] if name.startswith("energy/")] if rows else []
     names = [name for name in names if float(rows[0][name])]  # a single neuron has no energy
-    return lambda row: statistics.mean(float(row[n]) / float(rows[0][n]) for n in names) if names and row[names[0]] else None
 
+    def of(row: dict) -> float | None:
+        if not names or not row[names[0]]:
+            return None
+        return statistics.mean(float(row[name]) / float(rows[0][name]) for name in names)
 
-class StoppedError(Exception):
-    """A signal has ended the comparison; its runs have saved their state.
-
-    Attributes:
-        number: the signal's.
-    """
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class _Signals:
-    """Notes the first SIGINT, SIGTERM or SIGHUP in place of ending at once; the second one does end the program."""
-
-    number: int | None = None
-
-    def __enter__(self):
-        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        # what is ignored, as SIGHUP under nohup, stays so
-        before = {number: signal.getsignal(number) for number in asked}
-        self.before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-        for number in self.before:
-            signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, _) -> None:
-        self.number = number
-        self.__exit__()
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
-def execute(runs: list[Run], jobs: int, gpus: list[str]) -> None:
-    """Runs what is not finished, ``jobs`` at a time, spread over ``gpus``.
-
-    Raises:
-        SettingsError: if a folder holds a finished run of other settings.
-        StoppedError: after a signal, when the runs have saved their state.
-    """
-    waiting = [run for run in runs if not run.is_finished()]
-    if len(waiting) < len(runs):
-        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already", flush=True)
-    slots = list(gpus) or [None]
-    slots = [slots[i % len(slots)] for i in range(max(jobs, len(gpus)))]
-    running: dict[int, Run] = {}
-    ended: list[Run] = []
-    with _Signals() as signals, _progress_bar(waiting) as bar:
-        while (waiting or running) and not signals.number:
-            for slot, gpu in enumerate(slots):
-                if slot not in running and waiting:
-                    running[slot] = waiting.pop(0)
-                    running[slot].start(gpu)
-            time.sleep(0.5)
-            for slot, run in list(running.items()):
-                if run.process.poll() is not None:
-                    ended.append(running.pop(slot))
-                    if run.process.returncode or not run.is_finished():
-                        run.failure = f"failed ({run.process.returncode}): {_last_line(run.folder / 'output.txt')}"
-                    tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
-            done = sum(run.done() for run in [*ended, *running.values(), *waiting])
-            bar.update(max(0, done - bar.n))
-        if signals.number:
-            _stop(list(running.values()), signals.number)
-
-
-def _progress_bar(waiting: list[Run]) -> tqdm:
-    # a log file gets a line every half minute, a terminal a bar that moves
-    interval = 0.2 if sys.stderr.isatty() else 30
-    total, start = sum(run.iterations for run in waiting), sum(run.done() for run in waiting)
-    # without miniters tqdm has a thread that draws more often than that
-    options = {"mininterval": interval, "miniters": 1, "dynamic_ncols": True}
-    return tqdm(desc="all runs", total=total, initial=start, unit="it", **options)
-
-
-def _stop(running: list[Run], number: int) -> None:
-    """Lets the runs save their state and end.
-
-    Raises:
-        StoppedError: when they have.
-    """
-    for run in running:
-        run.process.terminate()
-    name = signal.Signals(number).name
-    tqdm.write(f"{name}: waiting for {len(running)} run(s) to save; another one ends them unsaved", file=sys.stderr)
-    for run in running:
-        run.process.wait()
-    raise StoppedError(number)
-
-
-def _last_line(path: pathlib.Path) -> str:
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "no output"
+    return of

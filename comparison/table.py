@@ -68,7 +68,7 @@ def summarize(runs: list[Run]) -> list[Summary]:
 
 
 def best_of(summaries: list[Summary]) -> Summary | None:
-    """Returns the row with the smallest last error, of those none of whose runs failed or collapsed.
+    """Returns the row with the smallest last error, of those without a failed or collapsed run.
 
     Returns None where fewer than two have a result: there is nothing to be better than.
     """
@@ -83,8 +83,9 @@ def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
     """
 
     def is_near(other: Summary) -> bool:
-        scatter = math.hypot(statistics.stdev(best.last_errors), statistics.stdev(other.last_errors))
-        return statistics.mean(other.last_errors) - statistics.mean(best.last_errors) < scatter
+        pair = (best.last_errors, other.last_errors)
+        first, second = map(statistics.mean, pair)
+        return second - first < math.hypot(*map(statistics.stdev, pair))
 
     several = [s for s in summaries if s is not best and len(s.last_errors) > 1]
     return [s for s in several if is_near(s)] if len(best.last_errors) > 1 else []
@@ -120,7 +121,13 @@ def _errors(summary: Summary) -> list[str]:
 
 
 def _costs(summary: Summary, step: float | None, plain: float | None) -> list[str]:
-    """Returns the cells beside the errors; ``step`` is the row's and ``plain`` the baseline's, in milliseconds."""
+    """Returns the cells beside the errors.
+
+    Args:
+        summary: the row's.
+        step: its milliseconds a step, if they are known.
+        plain: the baseline's, if they are.
+    """
     results = [run.result() for run in summary.ended]
     if not results:
         return [""] * 5
@@ -167,7 +174,8 @@ def read_steps(args: argparse.Namespace) -> dict[str, float] | None:
         return None
     names = [row.name for row in args.rows]
     with args.steps.open() as file:
-        return {line["method"]: float(line["step_ms"]) for line in csv.DictReader(file) if line["method"] in names}
+        lines = [line for line in csv.DictReader(file) if line["method"] in names]
+    return {line["method"]: float(line["step_ms"]) for line in lines}
 
 
 def steps_problem(args: argparse.Namespace) -> str | None:
@@ -180,7 +188,7 @@ def steps_problem(args: argparse.Namespace) -> str | None:
     names = [row.name for row in args.rows]
     if any(not _is_time(line.get("step_ms")) for line in lines if line.get("method") in names):
         return "a step_ms that is no number"
-    # rows with settings need no line: benchmarks.steps does not time them, and their cells stay empty
+    # rows with settings need no line: benchmarks.steps does not time them, their cells stay empty
     plain = [row.name for row in args.rows if not row.flags]
     others = [name for name in plain if widths.get(name) != args.widths.replace(",", "/")]
     return f"no times at widths {args.widths} of {', '.join(others)}" if others else None

@@ -1,55 +1,17 @@
-"""The parts of a comparison, on run folders that are made up: rows, table, captions, images, page."""
+"""The parts of a comparison, on made-up run folders: rows, runs, the table and its captions."""
 
 import csv
 import itertools
 import json
 import pathlib
 import re
-import sys
-import urllib.parse
 
-import numpy as np
 import pytest
 
-import compare
-from comparison import captions, images, output, styles, table
+from comparison import captions, output, table
 from comparison.rows import parse
-from comparison.runs import Run, SettingsError, with_all_seeds
-
-COLLAPSED = {"iteration": 340, "state": "guessing", "until": None, "rate": 0.1}
-
-
-def arguments(monkeypatch, out: pathlib.Path, *words: str):
-    """Returns what compare.py makes of a command line."""
-    line = ["compare.py", "--dataset=cifar100", "--widths=8,8,8,8", f"--out={out}", *words]
-    monkeypatch.setattr(sys, "argv", line)
-    return compare.parse_arguments()
-
-
-def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **facts) -> None:
-    """Writes what a finished run leaves: tests with these errors in per cent, evenly through the run."""
-    run.folder.mkdir(parents=True)
-    names = list(run.row.facts.defaults)
-    own = {name: float(value) for name, value in run.row.flags if name not in names}
-    shared = {name: run.flags[name] for name in ("dataset", "backbone", "seed", "warmup_iterations")}
-    counts = {name: int(run.flags[name]) for name in ("iterations", "batch_size", "log_every", "eval_every")}
-    settings = {"method": run.row.method, "widths": [8, 8, 8, 8], **shared, **counts, "own": own}
-    data = "CIFAR-100 from somewhere: 50,000 training and 10,000 test images of 100 classes"
-    made = {"settings": settings, "data": data, "versions": {"python": "3"}, "git_commit": "abc", "device": "CPU"}
-    made |= {"step_ms": 20.0, "memory_gib": 0.5, "seconds": 1.0, "test_accuracy": 1 - errors[-1] / 100}
-    (run.folder / "run.json").write_text(json.dumps({**made, "collapsed": None, **facts}))
-    columns = ["iteration", "learning_rate", "fit", "test_acc", "energy/fc6", "drift/fc6"]
-    with (run.folder / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerow({"iteration": 0, "energy/fc6": 8.0, "drift/fc6": 1e-7})
-        for i, error in enumerate(errors, start=1):
-            iteration = run.iterations * i // len(errors) - 1
-            fit = fits[i - 1] if fits else 4 * error / 100
-            rate = 0.1 if i / len(errors) < 0.4 else 0.01
-            writer.writerow({"iteration": iteration - 1, "learning_rate": rate, "fit": fit})
-            test = {"test_acc": 1 - error / 100, "energy/fc6": 8.0 + 0.01 * i, "drift/fc6": 1e-6}
-            writer.writerow({"iteration": iteration, **test})
+from comparison.runs import SettingsError, with_all_seeds
+from tests.made_up_runs import COLLAPSED, arguments, make_up
 
 
 def rows_of_markdown(out: pathlib.Path) -> dict[str, list[str]]:
@@ -62,16 +24,33 @@ def rows_of_markdown(out: pathlib.Path) -> dict[str, list[str]]:
 
 
 def test_rows_have_names_folders_and_titles():
-    texts = ["sopt_gs:rotated_fraction=0.50:orthogonalize=cayley", "opt_gs", "upt:learn_neurons", "baseline"]
-    texts += ["opt_gs:rotation_stddev=0.2", "opt_gs:rotation_stddev=1e-1", "opt_gs:rotation_stddev=.20"]
+    texts = [
+        "sopt_gs:rotated_fraction=0.50:orthogonalize=cayley",
+        "opt_gs",
+        "upt:learn_neurons",
+        "baseline",
+    ]
+    texts += [
+        "opt_gs:rotation_stddev=0.2",
+        "opt_gs:rotation_stddev=1e-1",
+        "opt_gs:rotation_stddev=.20",
+    ]
     texts += ["sopt_gs:orthogonalize=cayley:rotated_fraction=0.5", "upt:learn_neurons=True"]
     rows = parse(texts)
     assert [(row.name, row.folder, row.title) for row in rows] == [
         ("baseline", "baseline", "Baseline"),
         ("upt:learn_neurons=true", "upt_learn_neurons=true", "UPT, learn_neurons"),
         ("opt_gs", "opt_gs", "OPT (GS)"),
-        ("opt_gs:rotation_stddev=0.2", "opt_gs_rotation_stddev=0.2", "OPT (GS), rotation_stddev 0.2"),
-        ("opt_gs:rotation_stddev=0.1", "opt_gs_rotation_stddev=0.1", "OPT (GS), rotation_stddev 0.1"),
+        (
+            "opt_gs:rotation_stddev=0.2",
+            "opt_gs_rotation_stddev=0.2",
+            "OPT (GS), rotation_stddev 0.2",
+        ),
+        (
+            "opt_gs:rotation_stddev=0.1",
+            "opt_gs_rotation_stddev=0.1",
+            "OPT (GS), rotation_stddev 0.1",
+        ),
         (
             "sopt_gs:orthogonalize=cayley:rotated_fraction=0.5",
             "sopt_gs_orthogonalize=cayley_rotated_fraction=0.5",
@@ -83,10 +62,11 @@ def test_rows_have_names_folders_and_titles():
 def test_preset_sopt_sweeps_the_rotated_fraction(monkeypatch, tmp_path):
     args = arguments(monkeypatch, tmp_path / "out", "--preset=sopt", "--budget=0.1")
     assert args.backbone == "cnn6"
-    assert [row.name for row in args.rows] == [f"sopt_gs:rotated_fraction={f}" for f in ("0.125", "0.25", "0.5", "1")]
+    names = [f"sopt_gs:rotated_fraction={fraction}" for fraction in ("0.125", "0.25", "0.5", "1")]
+    assert [row.name for row in args.rows] == names
     assert {run.iterations for run in args.runs} == {30_000}
     beside = arguments(monkeypatch, tmp_path / "out", "--preset=sopt", "--methods=baseline")
-    assert [row.name for row in beside.rows] == ["baseline", *(row.name for row in args.rows)]
+    assert [row.name for row in beside.rows] == ["baseline", *names]
     assert not (tmp_path / "out").exists()
 
 
@@ -109,8 +89,9 @@ def test_preset_sopt_sweeps_the_rotated_fraction(monkeypatch, tmp_path):
 def test_warmup_of_shortened_runs(monkeypatch, tmp_path, words, warmup):
     args = arguments(monkeypatch, tmp_path, "--methods=baseline,sopt_gs", *words)
     assert args.warmup_iterations == warmup
-    assert {run.flags["warmup_iterations"] for run in args.runs} == {str(warmup)}  # alike, also of longer runs
-    assert captions.warmup(args) == (f"a linear warm-up over the first {warmup}" if warmup else "no warm-up")
+    # alike, also of longer runs
+    assert {run.flags["warmup_iterations"] for run in args.runs} == {str(warmup)}
+    assert captions.warmup(args).endswith(f" over the first {warmup}" if warmup else "no warm-up")
 
 
 def test_a_finished_run_has_the_settings_of_its_row(monkeypatch, tmp_path):
@@ -126,7 +107,8 @@ def test_a_finished_run_has_the_settings_of_its_row(monkeypatch, tmp_path):
     with pytest.raises(SettingsError, match=r"--rotation_stddev=0.3, not 0.2; take another --out"):
         scaled.is_finished()
     path.write_text(path.read_text().replace('"own": {"rotation_stddev": 0.3}', '"own": {}'))
-    with pytest.raises(SettingsError, match=r"--rotation_stddev=1.0, not 0.2"):  # a run of before that flag
+    # a run of before that flag
+    with pytest.raises(SettingsError, match=r"--rotation_stddev=1.0, not 0.2"):
         scaled.is_finished()
 
 
@@ -163,12 +145,16 @@ def test_all_seeds_takes_in_what_is_finished(monkeypatch, tmp_path):
 
 
 def test_the_table_of_a_comparison_with_collapses(monkeypatch, tmp_path, capsys):
-    """A collapsed run reads as no result, in every file, and is not the best; one that came back is a result."""
+    """A collapsed run reads as no result, in every file, and one that came back as one."""
     words = ["--iterations=1000", "--seeds=1,2", "--data_note=re-split"]
     methods = "--methods=baseline,upt,opt_gs,opt_gs:rotation_stddev=0.2,opt_or,opt_hr"
     args = arguments(monkeypatch, tmp_path, *words, methods)
     errors = {"baseline": [1.0, 99.0], "upt": [60.0, 50.0], "opt_gs": [70.0, 52.0]}
-    errors |= {"opt_gs:rotation_stddev=0.2": [70.0, 51.0], "opt_or": [99.0, 55.0], "opt_hr": [99.0, 20.0]}
+    errors |= {
+        "opt_gs:rotation_stddev=0.2": [70.0, 51.0],
+        "opt_or": [99.0, 55.0],
+        "opt_hr": [99.0, 20.0],
+    }
     for run in args.runs:
         facts = {}
         if run.row.method == "baseline" or run.name == "opt_hr_seed2":
@@ -181,7 +167,10 @@ def test_the_table_of_a_comparison_with_collapses(monkeypatch, tmp_path, capsys)
     rows = rows_of_markdown(tmp_path)
     assert rows["Baseline"][:2] == ["collapsed at 340, 340", ""]
     assert rows["OPT (HR) (1 of 2 collapsed)"][:2] == ["20.00", "20.00"]
-    assert rows["UPT"][:2] == ["51.00 ± 1.41", "**51.00 ± 1.41**"]  # the smallest last error of rows without a collapse
+    assert rows["UPT"][:2] == [
+        "51.00 ± 1.41",
+        "**51.00 ± 1.41**",
+    ]  # the smallest last error of rows without a collapse
     assert rows["OPT (OR)"][:2] == ["56.00 ± 1.41", "56.00 ± 1.41"]
     text = (tmp_path / "table.md").read_text()
     assert text.count("**") == 2
@@ -190,8 +179,10 @@ def test_the_table_of_a_comparison_with_collapses(monkeypatch, tmp_path, capsys)
     assert "Best, by the smallest last error: UPT with 51.00 ± 1.41 %." in text
     # 52 and 53 are within sqrt(2) * 1.41 = 2 of 51, the last not quite
     assert "does not tell it from OPT (GS), rotation_stddev 0.2." in text
-    assert "Baseline, seed 2, collapsed (guessing, noticed at iteration 340, rate 0.1) and did not come back" in text
-    assert "OPT (OR), seed 1, collapsed (its scores saturated, noticed at iteration 340, rate 0.1) and came back" in text
+    at = "noticed at iteration 340, rate 0.1"
+    seeds = f"seed 1: guessing, {at}; seed 2: guessing, {at}"
+    assert f"Baseline collapsed and did not come back, so it has no result ({seeds})." in text
+    assert f"OPT (OR) collapsed and came back (seed 1: saturated, {at}, until 600)." in text
     assert "Best, by" in capsys.readouterr().out
 
     with (tmp_path / "results.csv").open() as file:
@@ -201,7 +192,10 @@ def test_the_table_of_a_comparison_with_collapses(monkeypatch, tmp_path, capsys)
     assert found["opt_gs:rotation_stddev=0.2", "1"]["collapsed"] == ""
 
     page = (tmp_path / "report.html").read_text()
-    assert re.findall(r'<tr class="(\w+)"><td>([^<]+)</td>', page)[:2] == [("collapsed", "Baseline"), ("best", "UPT")]
+    assert re.findall(r'<tr class="(\w+)"><td>([^<]+)</td>', page)[:2] == [
+        ("collapsed", "Baseline"),
+        ("best", "UPT"),
+    ]
     assert page.count("(best)") == 1
     assert "<td>99.00</td>" not in page
 
@@ -230,91 +224,3 @@ def test_times_of_rows_with_settings_are_not_guessed(monkeypatch, tmp_path):
     cells = {line[0]: line[3:5] for line in table.table(table.summarize(args.runs), args)[1:]}
     assert cells["OPT (GS)"] == ["15", "1.50"]
     assert cells["OPT (GS), rotation_stddev 0.2"] == ["", ""]
-
-
-# Page
-
-
-def test_the_page_fits_a_phone_and_its_links_lead_somewhere(monkeypatch, tmp_path):
-    words = ["--methods=baseline,opt_gs:rotation_stddev=0.2", "--iterations=60", "--data_note=<i>half & half"]
-    args = arguments(monkeypatch, tmp_path, *words)
-    for run in args.runs:
-        make_up(run, [60.0, 50.0])
-    output.write(args.runs, args)
-    page = (tmp_path / "report.html").read_text()
-    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
-    assert page.count('<div class="scroll" tabindex="0" role="region"') == page.count("<table") + page.count("<img")
-    assert "<i>" not in page
-    assert "CIFAR-100, &lt;i&gt;half &amp; half" in page
-    links = re.findall(r'href="([^"]+)"', page)
-    assert len(links) == 4
-    for link in links:
-        assert (tmp_path / urllib.parse.unquote(link)).exists(), link
-    for alt in re.findall(r'<img alt="([^"]+)"', page):
-        assert "OPT (GS), rotation_stddev 0.2 50.00" in alt or "1.00" in alt
-    assert page.count("<figcaption>") == 2
-
-
-# Images
-
-
-def test_styles_differ_for_the_colour_blind_and_without_colour():
-    looks = [styles.style(i) for i in range(52)]
-    assert len({(look["ls"], look["marker"]) for look in looks}) == 52
-    colors = [look["color"] for look in looks[:12]]
-    # Machado, Oliveira and Fernandes 2009, on linear sRGB: nobody, deuteranopia, protanopia, tritanopia
-    sights = np.array(
-        [
-            [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-            [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-            [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-            [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-        ]
-    )
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-
-    def lab(color: str) -> np.ndarray:
-        srgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-        seen = np.clip(sights @ linear, 0, 1) @ to_xyz.T / to_xyz.sum(1)
-        x, y, z = np.where(seen > 216 / 24389, np.cbrt(seen), (24389 / 27 * seen + 16) / 116).T
-        return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
-
-    for one, other in itertools.combinations(colors, 2):
-        # CIELAB, where 2.3 is the least that is seen
-        assert np.linalg.norm(lab(one) - lab(other), axis=-1).min() > 10, (one, other)
-
-
-def test_methods_look_the_same_whatever_is_beside_them():
-    alone = styles.styles_of(parse(["opt_gs"]))
-    beside = styles.styles_of(parse(["baseline", "opt_gs:rotation_stddev=0.2", "opt_gs", "sopt_gs"]))
-    assert beside["opt_gs"] == alone["opt_gs"]
-    assert len({look["marker"] for look in beside.values()}) == 4
-
-
-def test_an_outlier_does_not_squeeze_the_loss(monkeypatch, tmp_path):
-    args = arguments(monkeypatch, tmp_path, "--methods=baseline,opt_gs,opt_ls,opt_or", "--iterations=1000")
-    fits = {"opt_or": [9.2] * 20}
-    for run in args.runs:
-        falling = [6.0, *np.linspace(4.0, 3.0, 19).tolist()]
-        make_up(run, [50.0] * 20, fits.get(run.row.method, falling))
-    summaries = table.summarize(args.runs)
-    lines = [images.line_of(summary, images.CURVES[1], as_share=False) for summary in summaries]
-    assert 4 < images.ceiling(lines) < 4.5
-    assert images.ceiling(lines[:3]) is not None  # the start alone lies above
-    same = [images.line_of(summary, images.CURVES[0], as_share=False) for summary in summaries]
-    assert images.ceiling(same) is None
-    assert images.rate_drops(args.runs[0]) == [pytest.approx(0.4, abs=0.05)]
-
-
-def test_runs_of_different_lengths_are_drawn_by_their_share(monkeypatch, tmp_path):
-    args = arguments(monkeypatch, tmp_path, "--methods=baseline,sopt_gs", "--budget=0.01")
-    for run in args.runs:
-        make_up(run, [60.0, 50.0])
-    summaries = table.summarize(args.runs)
-    assert [run.iterations for run in args.runs] == [750, 3000]
-    lines = [images.line_of(summary, images.CURVES[0], as_share=True) for summary in summaries]
-    for line in lines:
-        assert line.x.tolist() == [50, 100]
-    assert captions.lengths(summaries) == "750 iterations (S-OPT (GS): 3,000 iterations)"
-    assert "750 and 3,000 iterations" in captions.heading(summaries, args)

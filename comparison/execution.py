@@ -1,0 +1,111 @@
+"""How all runs are executed: some at a time, with a progress bar, and to the end of a signal."""
+
+import pathlib
+import signal
+import sys
+import time
+
+from tqdm import tqdm
+
+from comparison.runs import Run
+
+
+class StoppedError(Exception):
+    """A signal has ended the comparison; its runs have saved their state.
+
+    Attributes:
+        number: the signal's.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class _Signals:
+    """Notes the first SIGINT, SIGTERM or SIGHUP in place of ending at once; the second one does."""
+
+    number: int | None = None
+
+    def __enter__(self):
+        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        # what is ignored, as SIGHUP under nohup, stays so
+        before = {number: signal.getsignal(number) for number in asked}
+        self.before = {n: handler for n, handler in before.items() if handler != signal.SIG_IGN}
+        for number in self.before:
+            signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, _) -> None:
+        self.number = number
+        self.__exit__()
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def execute(runs: list[Run], jobs: int, gpus: list[str]) -> None:
+    """Runs what is not finished, ``jobs`` at a time, spread over ``gpus``.
+
+    Raises:
+        SettingsError: if a folder holds a finished run of other settings.
+        StoppedError: after a signal, when the runs have saved their state.
+    """
+    waiting = [run for run in runs if not run.is_finished()]
+    if len(waiting) < len(runs):
+        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already", flush=True)
+    slots = list(gpus) or [None]
+    slots = [slots[i % len(slots)] for i in range(max(jobs, len(gpus)))]
+    running: dict[int, Run] = {}
+    ended: list[Run] = []
+    with _Signals() as signals, _progress_bar(waiting) as bar:
+        while (waiting or running) and not signals.number:
+            for slot, gpu in enumerate(slots):
+                if slot not in running and waiting:
+                    running[slot] = waiting.pop(0)
+                    running[slot].start(gpu)
+            time.sleep(0.5)
+            for slot, run in list(running.items()):
+                if run.process.poll() is not None:
+                    ended.append(running.pop(slot))
+                    if run.process.returncode or not run.is_finished():
+                        last = _last_line(run.folder / "output.txt")
+                        run.failure = f"failed ({run.process.returncode}): {last}"
+                    tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
+            done = sum(run.done() for run in [*ended, *running.values(), *waiting])
+            bar.update(max(0, done - bar.n))
+        if signals.number:
+            _stop(list(running.values()), signals.number)
+
+
+def _progress_bar(waiting: list[Run]) -> tqdm:
+    # a log file gets a line every half minute, a terminal a bar that moves
+    interval = 0.2 if sys.stderr.isatty() else 30
+    total, start = sum(run.iterations for run in waiting), sum(run.done() for run in waiting)
+    # without miniters tqdm has a thread that draws more often than that
+    options = {"mininterval": interval, "miniters": 1, "dynamic_ncols": True}
+    return tqdm(desc="all runs", total=total, initial=start, unit="it", **options)
+
+
+def _stop(running: list[Run], number: int) -> None:
+    """Lets the runs save their state and end.
+
+    Raises:
+        StoppedError: when they have.
+    """
+    for run in running:
+        run.process.terminate()
+    name = signal.Signals(number).name
+    tqdm.write(
+        f"{name}: waiting for {len(running)} run(s) to save; another one ends them unsaved",
+        file=sys.stderr,
+    )
+    for run in running:
+        run.process.wait()
+    raise StoppedError(number)
+
+
+def _last_line(path: pathlib.Path) -> str:
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no output"

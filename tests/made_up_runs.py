@@ -1,0 +1,57 @@
+"""Run folders as train.py leaves them, made up, for tests of what compare.py makes of them."""
+
+import csv
+import json
+import pathlib
+import sys
+
+import compare
+from comparison.runs import Run
+
+COLLAPSED = {"iteration": 340, "state": "guessing", "until": None, "rate": 0.1}
+
+
+def arguments(monkeypatch, out: pathlib.Path, *words: str):
+    """Returns what compare.py makes of a command line."""
+    line = ["compare.py", "--dataset=cifar100", "--widths=8,8,8,8", f"--out={out}", *words]
+    monkeypatch.setattr(sys, "argv", line)
+    return compare.parse_arguments()
+
+
+def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **facts) -> None:
+    """Writes what a finished run leaves: tests with these errors in per cent, evenly spread."""
+    run.folder.mkdir(parents=True)
+    names = list(run.row.facts.defaults)
+    own = {name: float(value) for name, value in run.row.flags if name not in names}
+    words, numbers = ("dataset", "backbone"), ("seed", "warmup_iterations", "iterations")
+    shared = {name: run.flags[name] for name in words}
+    numbers += ("batch_size", "log_every", "eval_every")
+    counts = {name: int(run.flags[name]) for name in numbers}
+    settings = {"method": run.row.method, "widths": [8, 8, 8, 8], **shared, **counts, "own": own}
+    data = "CIFAR-100 from somewhere: 50,000 training and 10,000 test images of 100 classes"
+    made = {
+        "settings": settings,
+        "data": data,
+        "versions": {"python": "3"},
+        "git_commit": "abc",
+        "device": "CPU",
+    }
+    made |= {
+        "step_ms": 20.0,
+        "memory_gib": 0.5,
+        "seconds": 1.0,
+        "test_accuracy": 1 - errors[-1] / 100,
+    }
+    (run.folder / "run.json").write_text(json.dumps({**made, "collapsed": None, **facts}))
+    columns = ["iteration", "learning_rate", "fit", "test_acc", "energy/fc6", "drift/fc6"]
+    with (run.folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerow({"iteration": 0, "energy/fc6": 8.0, "drift/fc6": 1e-7})
+        for i, error in enumerate(errors, start=1):
+            iteration = run.iterations * i // len(errors) - 1
+            fit = fits[i - 1] if fits else 4 * error / 100
+            rate = 0.1 if i / len(errors) < 0.4 else 0.01
+            writer.writerow({"iteration": iteration - 1, "learning_rate": rate, "fit": fit})
+            test = {"test_acc": 1 - error / 100, "energy/fc6": 8.0 + 0.01 * i, "drift/fc6": 1e-6}
+            writer.writerow({"iteration": iteration, **test})
