@@ -1,7 +1,7 @@
 """Training losses beside those that the original program printed for the same data set.
 
     python -m benchmarks.original --data_dir=data
-    python -m benchmarks.original --runs=opt_gs --readme=README.md
+    python -m benchmarks.original --runs=opt_gs --readme=docs/fidelity.md
 
 The original's scripts were run unchanged, but for what lets TensorFlow 2.21 run them, on CIFAR-100
 re-split, once each; the log of the plain network is the one that its authors published with
@@ -20,8 +20,9 @@ import subprocess
 import sys
 import time
 
-from benchmarks.reporting import Parser, machine, marks, put
+from benchmarks.reporting import Parser, machine
 from common.training import folders
+from comparison.publishing import marks, put
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 AROUND = 10  # iterations before and after

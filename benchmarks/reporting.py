@@ -1,4 +1,4 @@
-"""What the benchmarks share: how they read their arguments, the machine's description, and the README's tables."""
+"""What the benchmarks share: reading arguments, describing the machine, publishing a table."""
 
 import argparse
 import importlib.metadata
@@ -7,7 +7,8 @@ import os
 import pathlib
 import platform
 import re
-import shutil
+
+from comparison.publishing import keep, marks, put
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -32,7 +33,7 @@ def numbers(text: str) -> list[int]:
 
 
 def csv_path(text: str) -> pathlib.Path:
-    """Returns the path of a CSV that can be written; its picture has the suffix .png."""
+    """Returns the path of a CSV that can be written; its image has the suffix .png."""
     path = pathlib.Path(text).expanduser()
     if path.suffix != ".csv" or path.is_dir() or not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is no file name ending in .csv, in a folder that is there")
@@ -50,31 +51,20 @@ def add_outputs(parser: Parser, name: str) -> None:
         return path
 
     file = pathlib.Path(f"{name}.csv")
-    parser.add_argument("--out", type=csv_path, default=file, help="the CSV; the picture goes beside it")
-    parser.add_argument("--readme", type=readme, help=f"put the table between its lines {begin} and {end}, the picture in docs/")
+    parser.add_argument("--out", type=csv_path, default=file, help="the CSV; the image goes beside it")
+    words = f"a Markdown file; put the table between its lines {begin} and {end}, the image in docs/"
+    parser.add_argument("--readme", type=readme, help=words)
 
 
-def marks(name: str) -> tuple[str, str]:
-    """Returns the lines between which a benchmark's table stands."""
-    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-
-
-def publish(readme: pathlib.Path, name: str, lines: list[str], picture: pathlib.Path, caption: str) -> None:
-    """Puts ``lines`` of Markdown and the picture between the marks, and a copy of the picture into docs/."""
-    kept = readme.absolute().parent / "docs" / f"{name}.png"
-    kept.parent.mkdir(exist_ok=True)
-    shutil.copyfile(picture, kept)
-    put(readme, name, [*lines, "", f"![{caption}](docs/{name}.png)"])
-    print(f"written: {kept}")
-
-
-def put(readme: pathlib.Path, name: str, lines: list[str]) -> None:
-    """Puts ``lines`` of Markdown between the marks."""
-    begin, end = marks(name)
-    before, rest = readme.read_text().split(begin)
-    after = rest.split(end)[1]
-    readme.write_text("\n".join([before + begin, *lines, end + after]))
-    print(f"written: {readme.absolute()}")
+def publish(
+    readme: pathlib.Path,
+    name: str,
+    lines: list[str],
+    image: pathlib.Path,
+    caption: str,
+) -> None:
+    """Puts ``lines`` of Markdown and the image between the marks of ``readme``."""
+    put(readme, name, [*lines, "", keep(readme, image, f"{name}.png", caption)])
 
 
 def machine() -> str:

@@ -4,9 +4,10 @@ import argparse
 import csv
 
 from comparison import captions, images, page, table
+from comparison.publishing import keep, marks, put
 from comparison.runs import Run
 
-MARKS = ("<!-- comparison: begin -->", "<!-- comparison: end -->")
+MARKS = marks("comparison")
 COLUMNS = ["method", "seed", "iterations", "status", "best_error", "last_error", "collapsed"]
 COLUMNS += ["collapsed_until", "step_ms", "memory_gib", "energy", "drift", "seconds"]
 IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
@@ -35,19 +36,9 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
     text = page.page(cells, summaries, best, title, about, verdict, notes, figures)
     (args.out / "report.html").write_text(text)
     if args.readme:
-        _write_readme(args, (args.out / "table.md").read_text(), alts)
+        results = (args.out / "table.md").read_text()
+        shown = [keep(args.readme, args.out / name, name, alts[name]) for name in IMAGES]
+        put(args.readme, "comparison", [results, "\n\n".join(shown)])
     print("\n".join([*lines, "", *about[:2], *verdict]))
     for name in ("results.csv", "table.md", *IMAGES, "report.html"):
         print(f"written: {(args.out / name).absolute()}")
-
-
-def _write_readme(args: argparse.Namespace, results: str, alts: dict[str, str]) -> None:
-    """Puts table and images between the marks of ``--readme``; images go into docs/ beside it."""
-    docs = args.readme.absolute().parent / "docs"
-    docs.mkdir(exist_ok=True)
-    for name in IMAGES:
-        (docs / name).write_bytes((args.out / name).read_bytes())
-    before, rest = args.readme.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    shown = "\n\n".join(f"![{alts[name]}](docs/{name})" for name in IMAGES)
-    args.readme.write_text(f"{before}{MARKS[0]}\n{results}\n{shown}\n{MARKS[1]}{after}")

@@ -30,9 +30,10 @@ def written(path: pathlib.Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def readme_with_marks(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """Returns a README that has an old table of the benchmark ``name``."""
-    path = folder / "README.md"
+def readme_with_marks(folder: pathlib.Path, name: str, file: str = "README.md") -> pathlib.Path:
+    """Returns a Markdown file that has an old table of the benchmark ``name``."""
+    path = folder / file
+    path.parent.mkdir(exist_ok=True)
     path.write_text(f"above\n<!-- {name}: begin -->\nyesterday\n<!-- {name}: end -->\nbelow\n")
     return path
 
@@ -128,7 +129,7 @@ def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):
         return {"step_ms": 100.0 if name == "baseline" else 130.0, "first_step_s": 2.0, "memory_gib": widths[0] / 50}
 
     monkeypatch.setattr(scale, "in_a_process", measured)
-    readme = readme_with_marks(tmp_path, "scale")
+    readme = readme_with_marks(tmp_path, "scale", "docs/benchmarks.md")
     words = ["--methods=opt_gs,opt_ls,baseline", "--widths=128,64", "--limit_s=7"]
     monkeypatch.setattr(sys, "argv", ["scale", *words, f"--out={tmp_path / 'scale.csv'}", f"--readme={readme}"])
     scale.main()
@@ -139,6 +140,9 @@ def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):
     assert (rows["opt_ls", "128"]["note"], rows["opt_ls", "128"]["step_ms"]) == ("over 7 s", "")
     assert rows["opt_gs", "128"]["note"] == "failed (-9): no output"
     assert "\n| OPT (LS) | 130 ms (1.30), 1.3 GiB | over 7 s |\n" in readme.read_text()
+    # of a file in docs/ the image lies beside it
+    assert "](scale.png)" in readme.read_text()
+    assert (tmp_path / "docs" / "scale.png").read_bytes() == (tmp_path / "scale.png").read_bytes()
     assert re.search(r"^opt_ls +128 over 7 s$", capsys.readouterr().out, re.MULTILINE)
 
 

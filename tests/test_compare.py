@@ -186,6 +186,7 @@ def test_one_run_that_fails_and_a_readme(tmp_path):
     assert "old" not in text
     assert "| Baseline | " in text
     assert "| 37.5 |" in text
+    assert "](docs/energy.png)" in text
     assert (tmp_path / "docs" / "energy.png").is_file()
 
 
