@@ -13,11 +13,18 @@ import pytest
 from common import backbones
 from common.backbones.resnet20 import resnet20
 from common.backbones.resnet32 import resnet32
+from common.layers import OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.training import flags
+from common.training.folders import known
 from common.training.steps import make_train_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-METHODS = sorted(path.parent.name for path in ROOT.glob("*/architecture.py"))
+METHODS = sorted(known())
+# of the paper's methods: the map that turns their neurons, if one does, and of how many channels
+PAPER = {"baseline": (None, 1), "upt": ("identity", 1), "mhe": (None, 1)}
+PAPER |= {"opt_gs": ("gram_schmidt", 1), "opt_hr": ("householder", 1), "opt_ls": ("lowdin", 1)}
+PAPER |= {"opt_cp": ("cayley", 1), "opt_ogd": ("identity", 1), "opt_or": ("identity", 1)}
+PAPER |= {"sopt_gs": ("gram_schmidt", 0.25)}
 
 
 def convolutions(name: str, widths: tuple[int, ...]) -> list[tuple[str, int, int, int]]:
@@ -54,21 +61,27 @@ def test_parameters(name, method):
     resnet = name.startswith("resnet")
     assert len(expected) == {"cnn6": 7, "cnn9": 10, "resnet20": 19, "resnet32": 31}[name]
     trained = classes * expected[-1][3] + (classes if resnet else 0)
-    for number, (layer_name, area, channels, neurons) in enumerate(expected):
+    for layer_name, area, channels, neurons in expected:
         n, layer = area * channels, model.get_layer(layer_name)
         trained += 2 * neurons if layer_name != "fc6" else 0  # gamma and beta
-        if method in ("baseline", "mhe"):
+        if not isinstance(layer, OrthogonalConv2D):
             assert layer.kernel.shape[2:] == (channels, neurons)
             trained += n * neurons
             continue
         assert layer.fix.shape == (n, neurons)
         rows = n
-        if method == "sopt_gs" and number:
-            rows = area * max(1, round(0.25 * channels))
+        if isinstance(layer, StochasticOrthogonalConv2D):
+            rows = area * max(1, round(layer.rotated_fraction * channels))
             assert layer.indices.shape == (rows,)
         assert layer.rotation.shape == (rows, rows)
         trained += rows**2
     assert sum(np.prod(v.shape) for v in model.trainable_variables) == trained
+    layers = [model.get_layer(layer_name) for layer_name, *_ in expected]
+    maps = [getattr(getattr(x, "orthogonalize", None), "__name__", None) for x in layers]
+    fractions = [getattr(x, "rotated_fraction", 1) for x in layers]
+    turned, fraction = PAPER.get(method, (maps[-1], fractions[-1]))
+    assert maps == [turned] * len(layers)
+    assert fractions == [1] + [fraction] * (len(layers) - 1)  # the first is turned as a whole
 
 
 @pytest.mark.slow

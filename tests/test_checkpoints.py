@@ -30,10 +30,9 @@ from common.errors import UserError
 from common.training.checkpoints import Checkpoints, Progress, locked
 from common.training.reporting import Report
 from tests.test_hostile import peak
-from tests.test_scripts import METHODS, ROOT, SMALL
+from tests.test_scripts import METHODS, ROOT, SMALL, episodes_of
 
 FLAGS = [*SMALL, "--iterations=30", "--log_every=1", "--eval_every=5", "--checkpoint_every=3"]
-OF_METHOD = {"sopt_gs": ["--iterations_per_episode=7"]}  # so that kills fall into several episodes
 LOGS = ("log_train_00.txt", "log_test_00.txt", "metrics.csv")
 
 
@@ -46,7 +45,8 @@ def begin() -> Iterator[Callable[..., subprocess.Popen]]:
     processes = []
 
     def start(method: str, log: pathlib.Path, *flags: str) -> subprocess.Popen:
-        command = [sys.executable, "train.py", *FLAGS, *OF_METHOD.get(method, []), f"--log_dir={log}", *flags]
+        # kills are to fall into several episodes
+        command = [sys.executable, "train.py", *FLAGS, *episodes_of(method, 7), f"--log_dir={log}", *flags]
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "https_proxy": "http://127.0.0.1:9"}
         pipe = subprocess.PIPE
         processes.append(subprocess.Popen(command, cwd=ROOT / method, env=environment, stdout=pipe, stderr=pipe, text=True))

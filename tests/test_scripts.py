@@ -1,6 +1,7 @@
 """The methods' train.py as a user starts them: in their folder, in a process of their own."""
 
 import csv
+import importlib
 import importlib.util
 import json
 import os
@@ -15,13 +16,18 @@ import keras
 import numpy as np
 import pytest
 
-import common.layers  # noqa: F401 (registers the layers that load_model meets)
 from common import datasets
+from common.layers.base import OrthogonalLayer
+from common.optimizers import OGD
+from common.orthogonal import identity
+from common.training.folders import known
+from common.training.method import Method
 from tests import archives
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-METHODS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
-QUICK = {"baseline", "opt_gs", "opt_ogd", "sopt_gs"}  # an optimizer and a schedule of episodes of their own among them
+METHODS = sorted(known())
+# what make test trains: an optimizer and a schedule of episodes of their own among them
+QUICK = {"baseline", "opt_gs", "opt_ogd", "sopt_gs"}
 SMALL = ["--dataset=digits", "--widths=8,8,8,8", "--batch_size=32"]
 
 
@@ -30,6 +36,30 @@ def start(method: str, *arguments: str, timeout: float = 300, **environment: str
     command = [sys.executable, "train.py", *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment}
     return subprocess.run(command, cwd=ROOT / method, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def method_of(name: str) -> Method:
+    """Returns the method in the folder ``name``, as it is without flags."""
+    return importlib.import_module(f"{name}.architecture").METHOD
+
+
+def episodes_of(name: str, length: int) -> list[str]:
+    """Returns the flag for episodes of ``length`` iterations; nothing for a method without any."""
+    return [f"--iterations_per_episode={length}"] if method_of(name).episode_length else []
+
+
+def energy_may_move(method: Method, rotated: list[OrthogonalLayer]) -> float | None:
+    """Returns by what share the energy of the neurons in ``rotated`` may move, None where it is free.
+
+    A map keeps it to float32. Without one, rotations stay orthogonal only if the optimizer turns
+    them, which OGD does up to its truncation.
+    """
+    if not rotated or any(layer.learn_neurons for layer in rotated):
+        return None
+    if all(layer.orthogonalize is not identity for layer in rotated):
+        return 1e-4
+    optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
+    return 0.05 if isinstance(optimizer, OGD) else None
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> None:
@@ -88,17 +118,45 @@ def test_trains_on_digits(tmp_path, method):
     if importlib.util.find_spec("tensorboard"):
         assert list((log / "tensorboard" / "00").glob("events.*"))
     # the energy of OPT's neurons stays; drift is that of the maps, of OGD's truncation, of OR's penalty
+    layers = keras.saving.load_model(log / "model.keras").layers
+    rotated = [layer for layer in layers if isinstance(layer, OrthogonalLayer)]
+    share = energy_may_move(method_of(method), rotated)
     tested = [row for row in rows if row["test_acc"] or row["iteration"] == "0"]
     assert len(tested) == len(tests) + 1  # the start too
     for name in [name for name in rows[0] if name.startswith("energy/")]:
         energies = np.array([float(row[name]) for row in tested])
         assert (energies > 0).all()
-        if method not in ("baseline", "mhe", "upt", "opt_or"):
-            assert np.abs(energies / energies[0] - 1).max() < (0.05 if method == "opt_ogd" else 1e-4)
+        if share is not None:
+            assert np.abs(energies / energies[0] - 1).max() < share
     drifts = [float(value) for name, value in tested[-1].items() if name.startswith("drift/")]
-    assert len(drifts) == (0 if method in ("baseline", "mhe") else 7)
-    if method not in ("baseline", "mhe", "upt", "opt_or", "opt_ogd"):
+    assert len(drifts) == len(rotated)
+    assert len(rotated) in (0, 7)
+    if rotated and all(layer.orthogonalize is not identity for layer in rotated):
         assert max(drifts) < 10 * 128 * np.finfo("float32").eps
+
+
+# of the paper's methods: what the rules above must come to
+KEPT = {"baseline": None, "upt": None, "mhe": None, "opt_or": None, "opt_ogd": 0.05}
+KEPT |= dict.fromkeys(["opt_gs", "opt_hr", "opt_ls", "opt_cp", "sopt_gs"], 1e-4)
+
+
+def test_whose_energy_stays():
+    """By the paper: that of all who turn their neurons, but for UPT and OPT (OR)."""
+    for name, share in KEPT.items():
+        model = method_of(name).build_model(widths=(4, 4, 4, 4))
+        rotated = [layer for layer in model.layers if isinstance(layer, OrthogonalLayer)]
+        assert energy_may_move(method_of(name), rotated) == share
+        assert len(rotated) == (0 if name in ("baseline", "mhe") else 7)
+    build_model = importlib.import_module("opt_gs.architecture").build_model
+    learned = build_model(learn_neurons=True, widths=(4, 4, 4, 4)).get_layer("conv2_0")
+    assert energy_may_move(method_of("opt_gs"), [learned]) is None
+
+
+def test_where_the_rates_drop():
+    usual, stochastic = (0.4, 2 / 3, 13 / 15), (0.4, 0.65, 0.85)
+    for name in KEPT:
+        expected = stochastic if name == "sopt_gs" else usual
+        assert method_of(name).drops == pytest.approx(expected)
 
 
 LEARNING = ["upt", "opt_ogd", "opt_gs", "sopt_gs"]
@@ -111,13 +169,13 @@ def test_learned_neurons_warm_up_and_folding(tmp_path, method):
     The rate that metrics.csv holds grows linearly, through the episodes of S-OPT.
     """
     words = ["--iterations=24", "--log_every=1", "--eval_every=8", "--warmup_iterations=20", "--learn_neurons"]
-    words += ["--iterations_per_episode=8"] if method == "sopt_gs" else []
+    words += episodes_of(method, 8)
     result = start(method, *SMALL, *words, f"--log_dir={tmp_path}")
     assert result.returncode == 0, result.stderr
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     rates = {int(row["iteration"]): float(row["learning_rate"]) for row in rows if row["fit"]}
-    drops = [round(24 * f) for f in ((0.4, 0.65, 0.85) if method == "sopt_gs" else (0.4, 2 / 3, 13 / 15))]
+    drops = [round(24 * f) for f in method_of(method).drops]
     for i, rate in rates.items():
         expected = 0.1 * min(1, (i + 1) / 20) * 0.1 ** sum(i >= d for d in drops)
         assert rate == pytest.approx(expected, rel=1e-5)
