@@ -8,6 +8,7 @@ import tensorflow as tf
 from . import layers
 from .orthogonal import Map, gram_schmidt, product
 from .private import all_layers
+from .regularizers import HypersphericalEnergy
 
 # a layer's replacement, and what sets the replacement's weights from the layer's
 Replacement = tuple[keras.layers.Layer, Callable[[keras.layers.Layer, keras.layers.Layer], None]]
@@ -104,6 +105,8 @@ def _folded(layer: keras.layers.Layer) -> Replacement | None:
     if isinstance(layer, layers.BatchNormalization):
         new = keras.layers.BatchNormalization
         return new(**_shared_arguments(layer, new), name=layer.name), _set_averages
+    if isinstance(getattr(layer, "kernel_regularizer", None), HypersphericalEnergy):
+        return type(layer).from_config(layer.get_config() | {"kernel_regularizer": None}), _copy_weights
     return None
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from common import layers, orthogonal
 from common.convert import fold_model, orthogonalize_model, refold
+from common.regularizers import HypersphericalEnergy
 
 MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley, orthogonal.identity]
 each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
@@ -83,6 +84,17 @@ def test_a_folded_model_loads_where_this_repository_is_not(tmp_path):
     fold_model(orthogonalize_model(plain_model())).save(tmp_path / "folded.keras")
     code = "import keras, sys; keras.saving.load_model('folded.keras'); assert 'common' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_a_folded_model_leaves_our_penalties_behind(tmp_path):
+    """A penalty of this repository would keep the plain model from loading elsewhere; Keras's own stay."""
+    penalties = (HypersphericalEnergy(), keras.regularizers.L2(1e-3))
+    layers_of = [keras.layers.Dense(4, kernel_regularizer=penalty) for penalty in penalties]
+    model = keras.Sequential([keras.Input((6,)), *layers_of])
+    fold_model(model).save(tmp_path / "folded.keras")
+    code = "import keras; print(*(type(x.kernel_regularizer).__name__ for x in keras.saving.load_model('folded.keras').layers))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert result.stdout.split() == ["NoneType", "L2"]
 
 
 def test_refold_brings_a_folded_model_up_to_date():

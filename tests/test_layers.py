@@ -1,3 +1,4 @@
+import inspect
 import pathlib
 import subprocess
 import sys
@@ -10,7 +11,13 @@ import tensorflow as tf
 from common import orthogonal
 from common.convert import fold_model
 from common.energy import EnergyLogger
-from common.layers import BatchNormalization, OrthogonalConv2D, OrthogonalDense, StochasticOrthogonalDense
+from common.layers import (
+    BatchNormalization,
+    OrthogonalConv2D,
+    OrthogonalDense,
+    StochasticOrthogonalConv2D,
+    StochasticOrthogonalDense,
+)
 
 MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley]
 each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
@@ -56,6 +63,32 @@ def test_neurons_are_learned_on_request(make):
     copy = type(layer).from_config(layer.get_config())
     assert copy.learn_neurons
     assert not make().learn_neurons
+
+
+def test_arguments_stand_in_kerass_order():
+    """What Keras's layers take by position, ours take in the same place."""
+    for ours, keras_class in ((OrthogonalConv2D, keras.layers.Conv2D), (OrthogonalDense, keras.layers.Dense)):
+        theirs = list(inspect.signature(keras_class.__init__).parameters)
+        positional = [n for n, p in inspect.signature(ours.__init__).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert positional == theirs[: len(positional)]
+        assert {"activation", "use_bias", "kernel_initializer", "bias_initializer"} <= set(positional)
+    for layer in (OrthogonalConv2D, OrthogonalDense, StochasticOrthogonalConv2D, StochasticOrthogonalDense):
+        assert {"orthogonalize", "activation", "learn_neurons"} <= set(inspect.signature(layer.__init__).parameters)
+    assert OrthogonalDense(10, "relu").activation is keras.activations.relu
+    assert OrthogonalConv2D(4, 3, 2, "same", "channels_last", 1, 1, "relu").strides == (2, 2)
+
+
+def test_channels_first_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"channels_last.*channels_first"):
+        OrthogonalConv2D(4, 3, data_format="channels_first")
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(ValueError, match="channels_first"):
+            OrthogonalConv2D(4, 3)
+        assert OrthogonalConv2D(4, 3, data_format="channels_last").data_format == "channels_last"
+    finally:
+        keras.config.set_image_data_format(before)
 
 
 def test_layers_that_share_an_initializer_draw_rotations_of_their_own():

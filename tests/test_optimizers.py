@@ -53,6 +53,31 @@ def test_the_warm_up_reaches_rotations_and_survives_a_file():
         optimizers.LinearWarmup(schedules[0], 0)
 
 
+def test_a_name_makes_no_rotation():
+    """A user's weight that is called "rotation" is updated as any other; a marked one of any name by OGD's rule."""
+    gradient = tf.constant(np.random.default_rng(0).normal(size=(4, 4)))
+    named = keras.Variable(np.eye(4), name="rotation", dtype="float64")
+    marked = mark(keras.Variable(np.eye(4), name="kernel", dtype="float64"), ROTATION)
+    optimizers.OGD(0.1).apply([gradient, gradient], [named, marked])
+    np.testing.assert_allclose(named, np.eye(4) - np.float32(0.1) * gradient.numpy(), rtol=1e-12)
+    x = marked.numpy()
+    # the update is orthogonal to third order in the rate
+    assert np.abs(x @ x.T - np.eye(4)).max() < 0.02**3 * np.linalg.norm(gradient) ** 3
+    with pytest.raises(ValueError, match="marked as"):
+        mark(named, "kernel")
+
+
+def test_kerass_weight_decay_leaves_rotations_alone():
+    """With gradients of zero it shrinks the other weights, and no rotation."""
+    rotation = mark(keras.Variable(np.eye(4)), ROTATION)
+    kernel = keras.Variable(np.eye(4))
+    optimizer = optimizers.OGD(0.1, weight_decay=0.5)
+    for _ in range(3):
+        optimizer.apply([tf.zeros([4, 4])] * 2, [rotation, kernel])
+    np.testing.assert_array_equal(rotation, np.eye(4, dtype="float32"))
+    np.testing.assert_allclose(kernel, (1 - 0.1 * 0.5) ** 3 * np.eye(4), rtol=1e-6)
+
+
 def test_momentum_keeps_the_rate_outside_the_average():
     """Against v -= rate * m, m = 0.9 m + g, through a drop of the rate; Keras's SGD gives something else."""
     gradients = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")

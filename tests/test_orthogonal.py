@@ -358,3 +358,25 @@ def test_what_is_no_square_float_matrix_is_refused(name):
     for bad in (np.ones((3, 4)), np.ones(3), np.ones((3, 3), "int32")):
         with pytest.raises(ValueError, match="a map takes"):
             MAPS[name](bad)
+
+
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+@each_map
+def test_second_derivatives_raise(name, jit):
+    """They would leave out what the gradient takes as constant; so they are refused, even of a linear loss."""
+    orthogonalize = MAPS[name]
+    w, neurons = (tf.constant(np.random.default_rng(0).normal(size=(5, c))) for c in (5, 2))
+    for call in (orthogonalize, lambda w: orthogonalize.product(w, neurons)):
+
+        @tf.function(jit_compile=jit)
+        def second(w, call=call):
+            with tf.GradientTape() as outer:
+                outer.watch(w)
+                with tf.GradientTape() as inner:
+                    inner.watch(w)
+                    total = tf.reduce_sum(call(w))
+                first = inner.gradient(total, w)
+            return outer.gradient(first, w)
+
+        with pytest.raises(NotImplementedError, match="no second derivative"):
+            second(w)

@@ -1,5 +1,7 @@
 """Keras layers whose kernel is a rotation of fixed random neurons, and the original's batch normalization."""
 
+# so that models that are loaded find their regularizers
+from .. import losses, regularizers  # noqa: F401
 from .base import he_normal
 from .convolution import OrthogonalConv2D
 from .dense import OrthogonalDense

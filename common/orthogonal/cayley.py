@@ -6,7 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from ..private import is_compiled_by_xla
-from .matrices import for_square_matrices, matmul, transpose, with_padded_rows
+from .matrices import for_square_matrices, matmul, once_differentiable, transpose, with_padded_rows
 from .polar import polar_by_products
 
 
@@ -26,7 +26,7 @@ def cayley(w: tf.Tensor) -> tf.Tensor:
     return _cayley_formed(w)
 
 
-@tf.custom_gradient
+@once_differentiable
 def _cayley_formed(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Returns Q; with (I - S)^-1 = (I + Q) / 2, dS = (I + Q)^T G (I + Q)^T / 2."""
     identity = tf.eye(w.shape[-1], batch_shape=tf.shape(w)[:-2], dtype=w.dtype)
@@ -71,7 +71,7 @@ def _skew_gradient(z: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.linalg.band_part(ds, 0, -1)
 
 
-@tf.custom_gradient
+@once_differentiable
 def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Returns ``2 (I - S)^-1 F - F``; with Y = (I - S)^-1 F and Z = (I - S)^-T G, dS = 2 Z Y^T and dF = 2 Z - G.
 
@@ -92,7 +92,7 @@ def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     return 2 * y - f, gradient
 
 
-@tf.custom_gradient
+@once_differentiable
 def _cayley_by_products(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Returns Q F by the polar factor U of I + S: for XLA, which has no LU factorization.
 

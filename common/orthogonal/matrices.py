@@ -53,12 +53,37 @@ def matmul(a: tf.Tensor, b: tf.Tensor, transpose_a: bool = False, transpose_b: b
     return _exact_product(transpose(a) if transpose_a else a, transpose(b) if transpose_b else b)
 
 
-@tf.custom_gradient
+@tf.custom_gradient  # its gradient is made of itself, so that it can be differentiated again
 def _exact_product(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return _exact_product(g, transpose(b)), _exact_product(transpose(a), g)
 
     return exact_dot(a, b), gradient
+
+
+def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tensor]:
+    """Returns `tf.custom_gradient(function)`, whose gradient raises where it is differentiated itself.
+
+    A gradient of one's own takes what the forward pass left as constants. A second derivative
+    would silently leave those out, and be wrong.
+    """
+
+    @functools.wraps(function)
+    @tf.custom_gradient
+    def outer(*inputs: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        output, gradient = function(*inputs)
+
+        # the inputs are arguments too, so that a derivative with respect to them is seen
+        @tf.custom_gradient
+        def guarded(upstream: tf.Tensor, *_: tf.Tensor) -> tuple:
+            def refuse(*_):
+                raise NotImplementedError("an orthogonal map has no second derivative here")
+
+            return gradient(upstream), refuse
+
+        return output, lambda upstream: guarded(upstream, *inputs)
+
+    return outer
 
 
 def transpose(x: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from ..private import is_compiled_by_xla
-from .matrices import epsilon, for_square_matrices, largest, matmul, transpose, with_padded_rows
+from .matrices import epsilon, for_square_matrices, largest, matmul, once_differentiable, transpose, with_padded_rows
 
 
 @for_square_matrices
@@ -48,7 +48,7 @@ lowdin.product = for_square_matrices(_polar)
 def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns U V^T of ``w = U S V^T``, or its product with ``neurons``, which is never formed then."""
 
-    @tf.custom_gradient
+    @once_differentiable
     def polar(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         s, u, v = tf.linalg.svd(w)
         right = matmul(v, *neurons, transpose_a=True) if neurons else transpose(v)  # V^T F
@@ -91,7 +91,7 @@ def _spectral_bound(w: tf.Tensor) -> tf.Tensor:
     return tf.where(bound > 0, bound, tf.ones_like(bound))
 
 
-@tf.custom_gradient
+@once_differentiable
 def polar_by_products(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     steps = _scales(w.dtype)
     scales = tf.constant(steps, w.dtype)

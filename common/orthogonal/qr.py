@@ -6,14 +6,14 @@ import numpy as np
 import tensorflow as tf
 
 from ..private import is_compiled_by_xla
-from .matrices import epsilon, for_square_matrices, largest, matmul, transpose, with_padded_rows
+from .matrices import epsilon, for_square_matrices, largest, matmul, once_differentiable, transpose, with_padded_rows
 
 
 @with_padded_rows
 def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns ``D Q^T @ neurons`` of ``w^T = Q R``, or D Q^T itself without ``neurons``; D are the signs of R's diagonal."""
 
-    @tf.custom_gradient
+    @once_differentiable
     def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         q, r, _ = _factors(transpose(w))
         signs = _signs(r)
@@ -37,7 +37,7 @@ def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     D are the signs of R's diagonal, but for the last, which makes the determinant (-1)^(n-1).
     """
 
-    @tf.custom_gradient
+    @once_differentiable
     def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         q, r, determinant = _factors(w)
         signs = _signs(r)[..., :-1, :]
