@@ -245,14 +245,14 @@ def main() -> None:
         execute(args.runs, args.jobs, args.gpus)
         if args.all_seeds:
             args.runs = with_all_seeds(args.runs)
-    except SettingsError as error:
+        output.write(args.runs, args)
+    except (SettingsError, OSError) as error:
         sys.exit(f"compare.py: {error}")
     except StoppedError as error:
         print(f"\n{error}; the same command goes on with what is not finished", file=sys.stderr)
         sys.exit(128 + error.number)
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on from the last checkpoints")
-    output.write(args.runs, args)
     if all(run.failure for run in args.runs):
         sys.exit("compare.py: every run failed; see output.txt in the runs' folders")
 

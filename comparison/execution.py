@@ -60,23 +60,31 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> None:
     running: dict[int, Run] = {}
     ended: list[Run] = []
     with _Signals() as signals, _progress_bar(waiting) as bar:
-        while (waiting or running) and not signals.number:
-            for slot, gpu in enumerate(slots):
-                if slot not in running and waiting:
-                    running[slot] = waiting.pop(0)
-                    running[slot].start(gpu)
-            time.sleep(0.5)
-            for slot, run in list(running.items()):
-                if run.process.poll() is not None:
-                    ended.append(running.pop(slot))
-                    if run.process.returncode or not run.is_finished():
-                        last = _last_line(run.folder / "output.txt")
-                        run.failure = f"failed ({run.process.returncode}): {last}"
-                    tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
-            done = sum(run.done() for run in [*ended, *running.values(), *waiting])
-            bar.update(max(0, done - bar.n))
+        try:
+            while (waiting or running) and not signals.number:
+                for slot, gpu in enumerate(slots):
+                    if slot not in running and waiting:
+                        waiting[0].start(gpu)
+                        running[slot] = waiting.pop(0)
+                time.sleep(0.5)
+                for slot, run in list(running.items()):
+                    if run.process.poll() is not None:
+                        ended.append(running.pop(slot))
+                        _conclude(run)
+                done = sum(run.done() for run in [*ended, *running.values(), *waiting])
+                bar.update(max(0, done - bar.n))
+        finally:
+            _stop(list(running.values()))
         if signals.number:
-            _stop(list(running.values()), signals.number)
+            raise StoppedError(signals.number)
+
+
+def _conclude(run: Run) -> None:
+    """Says, and notes, what has become of a run that ended."""
+    if run.process.returncode or not run.is_finished():
+        last = _last_line(run.folder / "output.txt")
+        run.failure = f"failed ({run.process.returncode}): {last}"
+    tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
 
 
 def _progress_bar(waiting: list[Run]) -> tqdm:
@@ -88,22 +96,16 @@ def _progress_bar(waiting: list[Run]) -> tqdm:
     return tqdm(desc="all runs", total=total, initial=start, unit="it", **options)
 
 
-def _stop(running: list[Run], number: int) -> None:
-    """Lets the runs save their state and end.
-
-    Raises:
-        StoppedError: when they have.
-    """
+def _stop(running: list[Run]) -> None:
+    """Lets the runs save their state, and waits until they have."""
     for run in running:
         run.process.terminate()
-    name = signal.Signals(number).name
-    tqdm.write(
-        f"{name}: waiting for {len(running)} run(s) to save; another one ends them unsaved",
-        file=sys.stderr,
-    )
+    if running:
+        names = ", ".join(run.name for run in running)
+        note = f"waiting for {names} to save; a second signal ends them at once"
+        tqdm.write(note, file=sys.stderr)
     for run in running:
         run.process.wait()
-    raise StoppedError(number)
 
 
 def _last_line(path: pathlib.Path) -> str:

@@ -5,12 +5,15 @@ import itertools
 import json
 import pathlib
 import re
+import sys
+import time
 
 import pytest
 
 from comparison import captions, output, table
+from comparison.execution import execute
 from comparison.rows import parse
-from comparison.runs import SettingsError, with_all_seeds
+from comparison.runs import Run, SettingsError, with_all_seeds
 from tests.made_up_runs import COLLAPSED, arguments, make_up
 
 
@@ -139,6 +142,44 @@ def test_all_seeds_takes_in_what_is_finished(monkeypatch, tmp_path):
     output.write(runs, args)
     assert rows_of_markdown(tmp_path)["OPT (GS)"][1] == "**51.50 ± 0.71**"
     assert "seeds 1, 2 and 10 (OPT (GS): seeds 1 and 2)" in (tmp_path / "table.md").read_text()
+
+
+class Patient(Run):
+    """A run that does nothing but notice a SIGTERM."""
+
+    def command(self) -> list[str]:
+        code = (
+            "import pathlib, signal, sys, time\n"
+            "def save(*_):\n"
+            "    time.sleep(1)\n"
+            "    pathlib.Path('saved').touch()\n"
+            "    sys.exit(143)\n"
+            "signal.signal(signal.SIGTERM, save)\n"
+            "pathlib.Path('ready').touch()\n"
+            "time.sleep(60)\n"
+        )
+        return [sys.executable, "-c", f"import os; os.chdir({str(self.folder)!r})\n{code}"]
+
+
+class Broken(Run):
+    """A run that cannot be started, when the other is under way."""
+
+    def start(self, gpu: str | None) -> None:
+        deadline = time.monotonic() + 30
+        while not list(self.folder.parent.glob("*/ready")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        raise OSError("no room")
+
+
+def test_an_error_lets_the_other_runs_save(monkeypatch, tmp_path):
+    args = arguments(monkeypatch, tmp_path, "--methods=baseline,opt_gs", "--iterations=60")
+    first, second = args.runs
+    kinds = {"baseline": Patient, "opt_gs": Broken}
+    runs = [kinds[run.row.method](run.row, "1", tmp_path, run.alike) for run in (first, second)]
+    with pytest.raises(OSError, match="no room"):
+        execute(runs, jobs=2, gpus=[])
+    assert (runs[0].folder / "saved").exists()
+    assert runs[0].process.returncode == 143
 
 
 # Table
