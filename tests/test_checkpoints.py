@@ -146,7 +146,7 @@ def survive(begin, log: pathlib.Path, method: str, *flags: str, kills: int, earl
 
 def obey(method: str, number: int, said: str) -> None:
     """Runs the command that the last line of a run that was told to end asks for, as it stands there."""
-    said = re.fullmatch(rf"{signal.Signals(number).name} after (\d+) iterations; to go on: (python .+ --resume)", said)
+    said = re.fullmatch(rf"{signal.Signals(number).name} after (\d+) iterations; to go on: (\S*python\S* .+ --resume)", said)
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PATH": path}
     command = ["/bin/sh", "-c", said[2]]

@@ -158,6 +158,9 @@ def run(main: Callable[[Settings], None], script: str) -> None:
         main: the method's training.
         script: ``__file__`` of the train.py; its folder names the method and states its facts.
     """
+    if sys.platform == "win32":  # no file locks of this kind, no signals
+        print("Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
+        sys.exit(2)
     program = sys.modules["__main__"]
     folder = pathlib.Path(script).resolve().parent
     for name, value in folders.facts(folder.name).defaults.items():

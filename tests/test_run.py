@@ -1,0 +1,182 @@
+"""What a run says of itself: its times, its surroundings, its summary, its scalars."""
+
+import contextlib
+import csv
+import importlib.metadata
+import json
+import pathlib
+import re
+import resource
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import datasets
+from common.errors import UserError
+from common.training import devices, loop, reporting
+from common.training.checkpoints import Checkpoints, Progress
+from common.training.settings import Settings
+from tests.test_scripts import ROOT, SMALL, start
+
+FLAGS = [*SMALL, "--iterations=12", "--log_every=2", "--eval_every=4", "--checkpoint_every=6"]
+
+
+def settings(folder: pathlib.Path, **others: object) -> Settings:
+    values = {
+        "method": "opt_gs",
+        "dataset": "digits",
+        "data_dir": folder,
+        "backbone": "cnn6",
+        "widths": (4, 4, 4, 4),
+        "iterations": 2,
+        "batch_size": 16,
+        "base_lr": 0.1,
+        "warmup_iterations": 0,
+        "seed": 0,
+        "gpu_no": None,
+        "jit": "off",
+        "log_dir": folder / "log",
+        "log_every": 1,
+        "eval_every": 1,
+        "checkpoint_every": 1,
+        "resume": False,
+        "steps_per_execution": None,
+        "distribute": "none",
+        "worker_timeout": 10.0,
+        "deterministic": False,
+    }
+    return Settings(**values | others)
+
+
+def scalars(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
+    """Returns step and value of each scalar that TensorBoard shows."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    names = events.Tags()["tensors"]
+    return {n: [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(n)] for n in names}
+
+
+def test_times_summary_and_scalars_through_a_resumed_run(tmp_path):
+    """The times add up; a run that is over keeps its run.json; TensorBoard has each row of metrics.csv once."""
+    log = [f"--log_dir={tmp_path}"]
+    first = start("opt_gs", *FLAGS, *log)
+    assert first.returncode == 0, first.stderr
+    line = re.search(r"^time: ([\d.]+) s: (.+)$", first.stdout, re.MULTILINE)
+    parts = [float(number) for number in re.findall(r"([\d.]+) s (?:to|of)", line[2])]
+    assert len(parts) == 5
+    assert sum(parts) == pytest.approx(float(line[1]), abs=0.3)  # six figures rounded to 0.1
+    facts = json.loads((tmp_path / "run.json").read_text())
+    pace = float(re.search(r"\(([\d.]+) ms per step\)", line[2])[1])
+    assert facts["step_ms"] == pytest.approx(pace, abs=0.06)
+    # neither the models' saving nor the tests are in it
+    assert 11e-3 * facts["step_ms"] == pytest.approx(parts[1], abs=0.06)
+
+    again = start("opt_gs", *FLAGS, *log, "--resume")
+    assert again.returncode == 0, again.stderr
+    after = json.loads((tmp_path / "run.json").read_text())
+    assert after.pop("resumed_after") == 12
+    assert after == facts
+
+    # back to the first checkpoint: what came after it is done anew
+    (tmp_path / "checkpoints" / "checkpoint_00000012.npz").unlink()
+    for best in (tmp_path / "checkpoints").glob("best_*"):
+        best.unlink()
+    resumed = start("opt_gs", *FLAGS, *log, "--resume")
+    assert "going on after 6 iterations" in resumed.stdout
+    assert re.search(r"[\d.]+ s before this start", resumed.stdout)
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["seconds"]]
+    found = scalars(tmp_path / "tensorboard" / "00")
+    assert {name.split("/")[0] for name in found} == {"train", "test", "energy", "drift"}
+    for name, column in (("train/fit", "fit"), ("test/acc", "test_acc"), ("energy/conv2_0", "energy/conv2_0")):
+        expected = [(int(row["iteration"]), np.float32(row[column])) for row in rows if row[column]]
+        assert found[name] == expected
+
+
+def test_the_parts_of_a_clock_add_up(monkeypatch):
+    now = iter([0.0, 1.0, 3.0, 3.0, 7.0, 8.0, 8.0])
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: next(now))
+    clock = loop.Clock(earlier=10.0)
+    with clock.part("first step"):
+        pass
+    with clock.part("training"):
+        pass
+    assert clock.seconds() == 18.0
+    assert clock.summary(4) == (
+        "18.0 s: 2.0 s to the end of the first step, 4.0 s of training (1000.0 ms per step), "
+        "0.0 s of tests, 0.0 s of saving, 2.0 s of anything else, 10.0 s before this start"
+    )
+
+
+def test_an_error_of_the_disk_elsewhere_is_not_the_log_dirs(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("the data's own trouble")
+
+    monkeypatch.setattr(datasets, "load", fail)
+    with pytest.raises(OSError, match="the data's own trouble"):
+        loop.train(settings(tmp_path), types.SimpleNamespace())
+
+
+def test_versions_are_those_of_what_is_imported(monkeypatch):
+    """tensorflow-cpu and nightly builds have no metadata under the name tensorflow."""
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    versions = reporting.environment()["versions"]
+    assert versions["tensorflow"] == tf.__version__
+    assert versions["tensorflow-datasets"] is None
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 2**20), ("darwin", 2**30)])
+def test_peak_memory_in_each_systems_unit(monkeypatch, platform, unit):
+    """Linux counts KiB and macOS bytes."""
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda _: types.SimpleNamespace(ru_maxrss=3 * unit))
+    assert loop.peak_memory() == 3
+
+
+def test_windows_is_told_in_one_line():
+    code = "import runpy, sys; sys.platform = 'win32'; runpy.run_path('train.py', run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "opt_gs", capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == "Windows is not supported; use Linux, macOS or WSL\n"
+
+
+@pytest.mark.parametrize(
+    ("distribute", "gpu_no", "visible"),
+    [("none", None, ["gpu0"]), ("none", 1, ["gpu1"]), ("mirrored", None, None), ("multi_worker", None, None)],
+)
+def test_which_gpus_are_used(monkeypatch, tmp_path, distribute, gpu_no, visible):
+    """All of a machine, as --distribute promises, but the one that is asked for."""
+    gpus, set_to = ["gpu0", "gpu1"], []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus if kind == "GPU" else [])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda gpu, _: set_to.append(gpu))
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: "all")
+    monkeypatch.setenv("TF_CONFIG", "no cluster")
+    # the cluster is not there, which is found after the devices are chosen
+    missing = pytest.raises(UserError, match="TF_CONFIG")
+    with missing if distribute == "multi_worker" else contextlib.nullcontext():
+        devices.strategy_for(settings(tmp_path, distribute=distribute, gpu_no=gpu_no))
+    assert set_to == ([] if visible is None else visible)
+
+
+def test_checkpoints_of_very_many_iterations(tmp_path):
+    """Beyond 10^8 a name has nine digits, and comes after those of eight."""
+    checkpoints = Checkpoints(tmp_path, [], {})
+    sizes = {"number": 0, "train": 0, "test": 0, "metrics": 0}
+    for iteration in (99_999_000, 100_000_000, 100_001_000):
+        checkpoints.save(Progress(iteration, logs=sizes))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        "checkpoint_100000000.npz",
+        "checkpoint_100001000.npz",
+    ]
+    assert checkpoints.restore().iteration == 100_001_000
