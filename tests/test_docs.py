@@ -1,0 +1,166 @@
+"""What README and docs/ say can be done: links lead somewhere, images are there, commands exist."""
+
+import importlib.util
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+import compare
+from common.training.folders import known
+from comparison.rows import parse
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+METHODS = list(known())
+CODE = re.compile(r"^ {4,}(\S.*)$", re.MULTILINE)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def prose(page: pathlib.Path) -> str:
+    """Returns a page without what programs have written into it."""
+    marks = re.compile(r"(<!-- (.+): begin -->).*?(<!-- \2: end -->)", re.DOTALL)
+    return marks.sub(r"\1\3", page.read_text())
+
+
+def code_of(page: pathlib.Path) -> list[str]:
+    """Returns a page's lines of code, comments left out, and what stands between backticks."""
+    text = page.read_text()
+    lines = [re.sub(r"(^|\s)# .*", "", line) for line in CODE.findall(text)]
+    spans = re.findall(r"`([^`]+)`", CODE.sub("", text))
+    return [*lines, *(" ".join(span.split()) for span in spans)]
+
+
+def commands(start: str) -> list[tuple[str, list[str]]]:
+    """Returns what stands before ``start`` and the words after it, of each such command."""
+    command = re.compile(rf"(.*&& )?{re.escape(start)}( .*)?")
+    lines = dict.fromkeys(line for page in PAGES for line in code_of(page))
+    found = [match for line in lines if (match := command.fullmatch(line.strip()))]
+    return [(match[1] or "", shlex.split(match[2] or "")) for match in found]
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """Returns the names that GitHub gives to a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_readme_is_short_and_leads_to_every_page():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 150
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"](docs/{page.name}" in text
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        path, _, anchor = target.partition("#")
+        if not target.startswith("https://"):
+            there = page.parent / path if path else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
+
+
+def test_every_image_is_shown():
+    shown = set()
+    for page in PAGES:
+        targets = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page.read_text())
+        shown |= {(page.parent / target).resolve() for target in targets}
+    assert shown == set((ROOT / "docs").glob("*.png"))
+
+
+def test_the_caption_of_the_energy_is_of_its_image():
+    """compare.py --readme=README.md writes docs/energy.png anew; the caption must then change."""
+    before, rest = README.read_text().split("<!-- comparison: begin -->")
+    if "](docs/energy.png)" in rest:
+        assert "--iterations=1000 " not in before
+
+
+@each_page
+def test_lines_fit_a_screen(page):
+    lines = [line for line in prose(page).splitlines() if not line.startswith("|")]
+    assert [line for line in lines if len(line) > 100] == []
+
+
+def test_every_method_has_its_section_with_its_flags():
+    sections = prose(ROOT / "docs/methods.md").split("\n## ")
+    command = [sys.executable, "train.py", "--help"]
+    for method in METHODS:
+        section = next(s for s in sections if s.splitlines()[0].endswith(f": `{method}/`"))
+        options = {"cwd": ROOT / method, "capture_output": True, "text": True}
+        text = subprocess.run(command, check=True, **options).stdout
+        flags = re.findall(r"^  --(\w+)$", text, re.MULTILINE)
+        shared = flags.index("deterministic") + 1  # the last of those that all methods have
+        for flag in flags[shared:]:
+            assert f"`--{flag}`" in section, f"{method} --{flag}"
+
+
+def test_train_commands_are_accepted():
+    """Each command of a train.py, with its flags' values, up to where training would begin."""
+    found = commands("python train.py")
+    assert len(found) > 20
+    for before, words in found:
+        folder = re.fullmatch(r"cd (\w+) && ", before or "cd opt_gs && ")
+        assert folder, before
+        command = [sys.executable, "train.py", *words, "--only_check_args"]
+        options = {"cwd": ROOT / folder[1], "capture_output": True, "text": True}
+        result = subprocess.run(command, check=False, **options)
+        assert result.returncode == 0, (before, words, result.stderr)
+
+
+def test_commands_of_compare_are_accepted():
+    found = commands("python compare.py")
+    assert len(found) > 3
+    for _, words in found:
+        args = compare.arguments().parse_args(words)
+        parse(args.methods or [])
+
+
+def test_modules_are_there_and_have_the_flags():
+    found = commands("python -m")
+    modules = {words[0] for _, words in found}
+    assert modules > {"benchmarks.steps", "benchmarks.original", "data.prepare"}
+    for _, (module, *words) in found:
+        source = pathlib.Path(importlib.util.find_spec(module).origin).read_text()
+        if module.startswith("benchmarks."):
+            source += (ROOT / "benchmarks/reporting.py").read_text()
+        for word in words:
+            flag = word.partition("=")[0]
+            assert f'"{flag}"' in source, (module, word)
+
+
+def test_other_commands_are_there():
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    asked = {words[0] for _, words in commands("make")}
+    assert "quickstart" in asked
+    assert asked <= set(targets)
+    source = (ROOT / "predict.py").read_text()
+    assert commands("python predict.py")
+    for _, words in commands("python predict.py"):
+        flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+        assert all(f'"{flag}"' in source for flag in flags)
+
+
+def test_flags_in_the_text_are_flags():
+    """Of some program: the train.py files, compare.py, the benchmarks."""
+    paths = [*ROOT.glob("*/train.py"), *ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")]
+    paths += [ROOT / "common/training/flags.py", ROOT / "data/prepare.py"]
+    text = "\n".join(path.read_text() for path in paths)
+    flags = set(re.findall(r'(?:DEFINE_\w+\(\s*"|"--)(\w+)"', text)) | {"help"}
+    mentioned = {name for page in PAGES for name in re.findall(r"--(\w+)", prose(page))}
+    assert len(mentioned) > 30
+    assert mentioned <= flags
+
+
+def test_names_of_the_library_are_public():
+    import common
+
+    table = (ROOT / "docs/own_model.md").read_text().split("| name | what |")[1].split("\n\n")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert named == {name for name in common.__all__ if not name.startswith("_")}
