@@ -15,9 +15,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="+", type=pathlib.Path, help="PNG, JPEG, GIF or BMP files")
-    parser.add_argument("--model", type=pathlib.Path, default=pathlib.Path(__file__).parent / "opt_gs/log/folded.keras")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "pictures", nargs="+", type=pathlib.Path, help="PNG, JPEG, GIF or BMP files"
+    )
+    parser.add_argument(
+        "--model",
+        type=pathlib.Path,
+        default=pathlib.Path(__file__).parent / "opt_gs/log/folded.keras",
+    )
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {' '.join(message.split())}\n")
     args = parser.parse_args()
     classes = args.model.parent / "classes.txt"
@@ -36,7 +44,10 @@ def main() -> None:
     names = classes.read_text().splitlines()
     if model.input_shape != (None, 32, 32, 3) or model.output_shape != (None, len(names)):
         shapes = f"{model.input_shape} to {model.output_shape}"
-        parser.exit(2, f"{parser.prog}: {args.model} takes {shapes}, not 32x32 pictures to {len(names)} classes\n")
+        parser.exit(
+            2,
+            f"{parser.prog}: {args.model} takes {shapes}, not 32x32 pictures to {len(names)} classes\n",
+        )
     for path in args.pictures:
         try:
             picture = tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False)
@@ -45,7 +56,9 @@ def main() -> None:
         picture = tf.image.resize(picture, (32, 32), antialias=True)
         probabilities = tf.nn.softmax(model(picture[tf.newaxis], training=False)[0])
         print(f"{path}:")
-        for probability, index in zip(*tf.math.top_k(probabilities, min(5, len(names))), strict=True):
+        for probability, index in zip(
+            *tf.math.top_k(probabilities, min(5, len(names))), strict=True
+        ):
             print(f"  {100 * float(probability):5.1f} %  {names[int(index)]}")
 
 

@@ -11,7 +11,9 @@ from common.training.method import Method
 
 def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:
     """Returns a convolution without bias, its kernel drawn as OPT's neurons are."""
-    return keras.layers.Conv2D(filters, kernel_size, use_bias=False, kernel_initializer=he_normal(), **kwargs)
+    return keras.layers.Conv2D(
+        filters, kernel_size, use_bias=False, kernel_initializer=he_normal(), **kwargs
+    )
 
 
 def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.Model:

@@ -32,7 +32,9 @@ def pictures_per_second(function, arguments, seconds: float) -> float:
 def main(seconds: float = 10.0) -> None:
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8))
     picks = datasets.draws(seed=0, iteration=0, count=len(images), batch_size=BATCH)
-    pipeline = pictures_per_second(tf.function(lambda batch: datasets.augment(images, batch)), picks, seconds)
+    pipeline = pictures_per_second(
+        tf.function(lambda batch: datasets.augment(images, batch)), picks, seconds
+    )
     step = make_train_step(METHOD, METHOD.build_model(), optimizers.Momentum(0.1))
     batch = tf.cast(images[:BATCH], tf.float32), tf.zeros([BATCH], tf.int32)
     network = pictures_per_second(lambda b: step(*b), itertools.repeat(batch), seconds)

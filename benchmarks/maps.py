@@ -43,7 +43,19 @@ SIZES, QUICK_SIZES = [27, 144, 288, 576, 1024, 2048], [27, 144, 288]
 BATCH, BATCH_UP_TO, QUICK_BATCH_UP_TO = 5, 576, 144
 JIT_SKIPPED = {"tf.linalg.svd": "skipped: XLA's SVD takes 2 s a call at n = 144, 25 s at n = 288"}
 UNIT = "tf.matmul"
-COLUMNS = ["map", "implementation", "n", "batch", "jit", "ms", "multiple", "orthogonality", "deviation", "rounds", "note"]
+COLUMNS = [
+    "map",
+    "implementation",
+    "n",
+    "batch",
+    "jit",
+    "ms",
+    "multiple",
+    "orthogonality",
+    "deviation",
+    "rounds",
+    "note",
+]
 
 Call = Callable[[], object]  # computes value and gradient, and returns the value
 
@@ -73,7 +85,9 @@ REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "gs columns": _signed_qr,
     "householder": lambda w: _signed_like_reflections(_signed_qr(w)),
     "lowdin": _polar,
-    "cayley": lambda w: np.linalg.solve(np.eye(w.shape[-1]) - _skew(w), np.eye(w.shape[-1]) + _skew(w)),
+    "cayley": lambda w: np.linalg.solve(
+        np.eye(w.shape[-1]) - _skew(w), np.eye(w.shape[-1]) + _skew(w)
+    ),
     "exponential": lambda w: scipy.linalg.expm(_skew(w)),
 }
 PANELS = {
@@ -100,7 +114,9 @@ def cotangent(like: np.ndarray) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(like.shape, np.float32)
 
 
-def tensorflow_call(function: Callable, is_product: bool, w: np.ndarray, f: np.ndarray, jit: bool) -> Call:
+def tensorflow_call(
+    function: Callable, is_product: bool, w: np.ndarray, f: np.ndarray, jit: bool
+) -> Call:
     """Returns a call of ``function(w, f)``, which has the shape of f if it is a product, with the gradient of ``w``."""
 
     @tf.function(jit_compile=jit)
@@ -113,7 +129,11 @@ def tensorflow_call(function: Callable, is_product: bool, w: np.ndarray, f: np.n
     tensors = [tf.constant(array) for array in (w, f, cotangent(f if is_product else w))]
     compiled = both.get_concrete_function(*tensors)  # half as long to call as `both`
     # on a CPU a call returns when it is done
-    wait = tf.test.experimental.sync_devices if tf.config.list_physical_devices("GPU") else lambda: None
+    wait = (
+        tf.test.experimental.sync_devices
+        if tf.config.list_physical_devices("GPU")
+        else lambda: None
+    )
 
     def call() -> tf.Tensor:
         value, _ = compiled(*tensors)
@@ -123,8 +143,17 @@ def tensorflow_call(function: Callable, is_product: bool, w: np.ndarray, f: np.n
     return call
 
 
-def _tensorflow(name: str, map_name: str, function: Callable, is_ours: bool = False, is_product: bool = False) -> Implementation:
-    return Implementation(name, map_name, functools.partial(tensorflow_call, function, is_product), is_ours, is_product, True)
+def _tensorflow(
+    name: str, map_name: str, function: Callable, is_ours: bool = False, is_product: bool = False
+) -> Implementation:
+    return Implementation(
+        name,
+        map_name,
+        functools.partial(tensorflow_call, function, is_product),
+        is_ours,
+        is_product,
+        True,
+    )
 
 
 def tensorflow_implementations() -> Iterator[Implementation]:
@@ -135,7 +164,9 @@ def tensorflow_implementations() -> Iterator[Implementation]:
         name = function.__name__
         product = functools.partial(orthogonal.product, function)
         yield _tensorflow(f"{name} product", map_name, product, is_ours=True, is_product=True)
-        yield _tensorflow(f"{name} formed", map_name, lambda w, f, function=function: function(w), is_ours=True)
+        yield _tensorflow(
+            f"{name} formed", map_name, lambda w, f, function=function: function(w), is_ours=True
+        )
 
     def qr(w: tf.Tensor, f: tf.Tensor) -> tf.Tensor:
         q, r = tf.linalg.qr(w)
@@ -180,14 +211,18 @@ def torch_implementations() -> Iterator[Implementation]:
 
         return call
 
-    def function(name: str, map_name: str, evaluate: Callable[[torch.Tensor], torch.Tensor]) -> Implementation:
+    def function(
+        name: str, map_name: str, evaluate: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Implementation:
         def prepare(w: np.ndarray, f: np.ndarray, jit: bool) -> Call:
             parameter = torch.tensor(w, device=device, requires_grad=True)
             return call_of(parameter, lambda: evaluate(parameter))
 
         return Implementation(name, map_name, prepare)
 
-    def parametrization(name: str, map_name: str, register: Callable, factor: float | None) -> Implementation:
+    def parametrization(
+        name: str, map_name: str, register: Callable, factor: float | None
+    ) -> Implementation:
         """The parameter is ``factor * w^T``, or what `register` makes of the weight w."""
 
         def prepare(w: np.ndarray, f: np.ndarray, jit: bool) -> Call:
@@ -211,7 +246,9 @@ def torch_implementations() -> Iterator[Implementation]:
         return u @ vh
 
     def own(name: str) -> Callable:
-        return functools.partial(parametrizations.orthogonal, orthogonal_map=name, use_trivialization=False)
+        return functools.partial(
+            parametrizations.orthogonal, orthogonal_map=name, use_trivialization=False
+        )
 
     yield function("torch.linalg.qr", "gs columns", qr)
     yield function("torch.linalg.svd", "lowdin", svd)
@@ -225,7 +262,9 @@ def torch_implementations() -> Iterator[Implementation]:
         def based(triv: str, module: torch.nn.Module) -> None:
             geotorch.orthogonal(module, triv=triv)
             # geotorch multiplies by a base, which an assignment sets: the identity keeps the product and not its effect
-            module.weight = torch.eye(module.weight.shape[-1], device=device).expand(module.weight.shape)
+            module.weight = torch.eye(module.weight.shape[-1], device=device).expand(
+                module.weight.shape
+            )
 
         yield parametrization("geotorch cayley", "cayley", functools.partial(based, "cayley"), -2)
         yield parametrization("geotorch expm", "exponential", functools.partial(based, "expm"), -1)
@@ -277,13 +316,34 @@ def first_calls(
     f = random.standard_normal((*leading, n, args.columns), np.float32)
     reference = functools.cache(lambda name: REFERENCES[name](w.astype(np.float64)))
     one = tf.constant(w.reshape(-1, n, n)[0])
-    timed = [({"map": "one product", "implementation": UNIT, "jit": "off"}, lambda: tf.matmul(one, one), 10)]
+    timed = [
+        (
+            {"map": "one product", "implementation": UNIT, "jit": "off"},
+            lambda: tf.matmul(one, one),
+            10,
+        )
+    ]
     skipped = []
-    entries = [(i, jit) for jit in [False, True][: 1 + (n <= args.jit_up_to)] for i in implementations if i.can_jit or not jit]
-    progress = tqdm(entries, desc=f"n = {n}, batch {batch}, first calls", unit="map", dynamic_ncols=True, leave=False)
+    entries = [
+        (i, jit)
+        for jit in [False, True][: 1 + (n <= args.jit_up_to)]
+        for i in implementations
+        if i.can_jit or not jit
+    ]
+    progress = tqdm(
+        entries,
+        desc=f"n = {n}, batch {batch}, first calls",
+        unit="map",
+        dynamic_ncols=True,
+        leave=False,
+    )
     for implementation, jit in progress:
         progress.set_postfix_str(implementation.name)
-        row = {"map": implementation.map, "implementation": implementation.name, "jit": "on" if jit else "off"}
+        row = {
+            "map": implementation.map,
+            "implementation": implementation.name,
+            "jit": "on" if jit else "off",
+        }
         if jit and implementation.name in JIT_SKIPPED:
             skipped.append(row | {"note": JIT_SKIPPED[implementation.name]})
             continue
@@ -296,29 +356,45 @@ def first_calls(
         except RuntimeError as error:  # PyTorch 2.13 cannot solve batches on some processors
             skipped.append(row | {"note": f"failed: {str(error).splitlines()[0]}"})
             continue
-        row |= errors(value, reference(implementation.map), f if implementation.is_product else None)
-        if jit or seconds < 1:  # what is slow is not called again for this; XLA's first call compiles
+        row |= errors(
+            value, reference(implementation.map), f if implementation.is_product else None
+        )
+        if (
+            jit or seconds < 1
+        ):  # what is slow is not called again for this; XLA's first call compiles
             seconds = seconds_of(call, 1)
         timed.append((row, call, max(1, min(100, int(0.01 / seconds)))))
     return timed, skipped
 
 
-def measure(n: int, batch: int, implementations: list[Implementation], args: argparse.Namespace) -> list[dict]:
+def measure(
+    n: int, batch: int, implementations: list[Implementation], args: argparse.Namespace
+) -> list[dict]:
     """Returns the rows of maps.csv of one n."""
     timed, skipped = first_calls(n, batch, implementations, args)
     times: list[list[float]] = [[] for _ in timed]
     begin = time.perf_counter()
-    for number in tqdm(range(args.rounds), desc=f"n = {n}, batch {batch}", unit="round", dynamic_ncols=True, leave=False):
+    for number in tqdm(
+        range(args.rounds),
+        desc=f"n = {n}, batch {batch}",
+        unit="round",
+        dynamic_ncols=True,
+        leave=False,
+    ):
         if number and time.perf_counter() - begin > args.seconds:
             break
         for (_, call, repeats), own in zip(timed, times, strict=True):
             if repeats > 1:
-                time.sleep(0.01)  # threads of the implementation before, OpenMP's above all, wait busily for a while
+                time.sleep(
+                    0.01
+                )  # threads of the implementation before, OpenMP's above all, wait busily for a while
                 call()
             own.append(1e3 * seconds_of(call, repeats))
     for (row, _, _), own in zip(timed, times, strict=True):
         row |= {"ms": statistics.median(own), "rounds": len(own)}
-        row["multiple"] = statistics.median(ms / product for ms, product in zip(own, times[0], strict=True))
+        row["multiple"] = statistics.median(
+            ms / product for ms, product in zip(own, times[0], strict=True)
+        )
     return [{"n": n, "batch": batch} | row for row in [*(row for row, _, _ in timed), *skipped]]
 
 
@@ -328,7 +404,9 @@ HEAD += f"{'ms':>10} {'multiple':>9} {'|QtQ-I|':>9} {'deviation':>9}"
 
 def line(row: dict) -> str:
     """Returns a row of the table that is printed."""
-    start = f"{row['map']:12} {row['implementation']:22} {row['n']:5} {row['batch']:5} {row['jit']:>4} "
+    start = (
+        f"{row['map']:12} {row['implementation']:22} {row['n']:5} {row['batch']:5} {row['jit']:>4} "
+    )
     if "ms" not in row:
         return start + row["note"]
     accuracy = f" {row['orthogonality']:9.1e} {row['deviation']:9.1e}" if "deviation" in row else ""
@@ -351,15 +429,23 @@ def draw(path: pathlib.Path, rows: list[dict], ours: set[str], title: str) -> No
     colors = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
     rows = single(rows)
     sizes = sorted({row["n"] for row in rows})
-    for axes, (heading, maps) in zip(figure.subplots(1, 3, sharey=True), PANELS.items(), strict=True):
+    for axes, (heading, maps) in zip(
+        figure.subplots(1, 3, sharey=True), PANELS.items(), strict=True
+    ):
         names = dict.fromkeys(row["implementation"] for row in rows if row["map"] in maps)
         for color, name in zip(colors, names, strict=False):
-            style = {"lw": 3, "marker": "o", "ms": 6, "zorder": 3} if name in ours else {"lw": 1, "marker": "s", "ms": 4}
+            style = (
+                {"lw": 3, "marker": "o", "ms": 6, "zorder": 3}
+                if name in ours
+                else {"lw": 1, "marker": "s", "ms": 4}
+            )
             points = [(row["n"], row["ms"]) for row in rows if row["implementation"] == name]
             style["ls"] = "--" if name.endswith(" formed") else "-"
             axes.plot(*zip(*points, strict=True), label=name, color=color, **style)
         points = [(row["n"], row["ms"]) for row in rows if row["implementation"] == UNIT]
-        axes.plot(*zip(*points, strict=True), label="one product (tf.matmul)", color="grey", lw=1, ls=":")
+        axes.plot(
+            *zip(*points, strict=True), label="one product (tf.matmul)", color="grey", lw=1, ls=":"
+        )
         axes.set(xscale="log", yscale="log", title=heading, xlabel="n")
         axes.set_xticks(sizes, [str(n) for n in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -382,18 +468,28 @@ def markdown(rows: list[dict], ours: set[str], about: str) -> list[str]:
     batches = {row["implementation"]: row for row in batches if row["n"] == widest}
     rows = single(rows)
     sizes = sorted({row["n"] for row in rows})
-    heads = [f"n = {n}" for n in sizes] + [f"{BATCH} of {widest}"] * bool(batches) + [f"error, n = {sizes[-1]}"]
+    heads = (
+        [f"n = {n}" for n in sizes]
+        + [f"{BATCH} of {widest}"] * bool(batches)
+        + [f"error, n = {sizes[-1]}"]
+    )
     lines = ["| implementation | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for name in dict.fromkeys(row["implementation"] for row in rows):
         own = {row["n"]: row for row in rows if row["implementation"] == name}
         timed = [own.get(n) for n in sizes] + [batches.get(name)] * bool(batches)
         cells = [
-            "" if not row else f"{digits(row['ms'], 3)} ({digits(row['multiple'], 2)})" if "ms" in row else "fails"
+            ""
+            if not row
+            else f"{digits(row['ms'], 3)} ({digits(row['multiple'], 2)})"
+            if "ms" in row
+            else "fails"
             for row in timed
         ]
         error = own.get(sizes[-1], {}).get("orthogonality")
         title = f"**{name}**" if name in ours else name
-        lines.append("| " + " | ".join([title, *cells, "" if error is None else f"{error:.0e}"]) + " |")
+        lines.append(
+            "| " + " | ".join([title, *cells, "" if error is None else f"{error:.0e}"]) + " |"
+        )
     note = (
         "Milliseconds, forward and backward; in brackets, multiples of one n x n product. The error is max \\|Q^T Q - I\\|, "
         "of a product K = map(w) @ f max \\|K^T K - f^T f\\| / max \\|f^T f\\|."
@@ -402,19 +498,37 @@ def markdown(rows: list[dict], ours: set[str], about: str) -> list[str]:
 
 
 def main() -> None:
-    parser = Parser(prog="benchmarks.maps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="benchmarks.maps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--sizes", type=numbers, help=f"n (default: {','.join(map(str, SIZES))})")
-    parser.add_argument("--implementations", help="those whose names have one of these in them: cayley,torch (default: all)")
+    parser.add_argument(
+        "--implementations",
+        help="those whose names have one of these in them: cayley,torch (default: all)",
+    )
     parser.add_argument("--columns", type=positive, default=64, help="columns of f (default: 64)")
-    parser.add_argument("--rounds", type=positive, default=7, help="the most calls of each (default: 7)")
-    parser.add_argument("--seconds", type=positive, default=60, help="start no round after this time at an n (default: 60)")
+    parser.add_argument(
+        "--rounds", type=positive, default=7, help="the most calls of each (default: 7)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=positive,
+        default=60,
+        help="start no round after this time at an n (default: 60)",
+    )
     parser.add_argument(
         "--jit_up_to",
         type=lambda text: 0 if text == "0" else positive(text),
         default=576,
         help="the largest n with jit rows; 0 for none (default: 576)",
     )
-    parser.add_argument("--quick", action="store_true", help="n = 27, 144, 288 in three rounds, batches up to 144, no jit")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="n = 27, 144, 288 in three rounds, batches up to 144, no jit",
+    )
     add_outputs(parser, "maps")
     args = parser.parse_args()
     if args.quick:
@@ -439,7 +553,9 @@ def main() -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for n in sorted(set(args.sizes or (QUICK_SIZES if args.quick else SIZES))):
-            for batch in [1, BATCH] if n <= (QUICK_BATCH_UP_TO if args.quick else BATCH_UP_TO) else [1]:
+            for batch in (
+                [1, BATCH] if n <= (QUICK_BATCH_UP_TO if args.quick else BATCH_UP_TO) else [1]
+            ):
                 measured = measure(n, batch, implementations, args)
                 writer.writerows(measured)
                 file.flush()
@@ -451,7 +567,13 @@ def main() -> None:
     draw(picture, rows, ours, f"{title}, f of {args.columns} columns\n{about}")
     print(f"written: {args.out.absolute()}\nwritten: {picture.absolute()}")
     if args.readme:
-        publish(args.readme, "maps", markdown(rows, ours, about), picture, "Time of a map and its gradient against n")
+        publish(
+            args.readme,
+            "maps",
+            markdown(rows, ours, about),
+            picture,
+            "Time of a map and its gradient against n",
+        )
 
 
 if __name__ == "__main__":

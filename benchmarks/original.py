@@ -47,10 +47,20 @@ class Original:
 
 LINES = {
     "opt_gs": Original("opt_gs", {100: 3.98, 200: 3.79}, 200),
-    "opt_ls": Original("opt_ls", {100: 3.97, 200: 3.69, 300: 3.54, 400: 3.40, 500: 3.43, 600: 3.29}, 600),
-    "opt_ogd": Original("opt_ogd", {100: 3.79, 200: 3.52, 300: 3.48, 400: 3.02, 500: 2.89, 600: 2.92, 1000: 2.66}, 1000),
-    "opt_or": Original("opt_or", {100: 9.14, 200: 9.14, 300: 9.21, 400: 7.29, 500: 4.56, 600: 3.90}, 600),
-    "baseline": Original("baseline", {100: 9.1382}, 300, ("--backbone=cnn9", "--widths=64,128,256,256")),
+    "opt_ls": Original(
+        "opt_ls", {100: 3.97, 200: 3.69, 300: 3.54, 400: 3.40, 500: 3.43, 600: 3.29}, 600
+    ),
+    "opt_ogd": Original(
+        "opt_ogd",
+        {100: 3.79, 200: 3.52, 300: 3.48, 400: 3.02, 500: 2.89, 600: 2.92, 1000: 2.66},
+        1000,
+    ),
+    "opt_or": Original(
+        "opt_or", {100: 9.14, 200: 9.14, 300: 9.21, 400: 7.29, 500: 4.56, 600: 3.90}, 600
+    ),
+    "baseline": Original(
+        "baseline", {100: 9.1382}, 300, ("--backbone=cnn9", "--widths=64,128,256,256")
+    ),
 }
 
 
@@ -67,15 +77,26 @@ def train(run: Original, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[i
             return {}
         with log.open() as file:
             # a row may be half written
-            return {int(r["iteration"]): float(r["fit"]) for r in csv.DictReader(file) if r["fit"] and r["seconds"]}
+            return {
+                int(r["iteration"]): float(r["fit"])
+                for r in csv.DictReader(file)
+                if r["fit"] and r["seconds"]
+            }
 
     end = run.last + AROUND
     if max(fits(), default=0) >= end:
         return fits()
-    words = [f"--data_dir={data_dir.absolute()}", f"--log_dir={folder.absolute()}", "--log_every=1", *run.flags]
+    words = [
+        f"--data_dir={data_dir.absolute()}",
+        f"--log_dir={folder.absolute()}",
+        "--log_every=1",
+        *run.flags,
+    ]
     words += ["--resume"] if any(folder.glob("checkpoints/*.npz")) else []
     with output.open("w") as file:
-        process = subprocess.Popen([sys.executable, "train.py", *words], cwd=ROOT / run.method, stdout=file, stderr=file)
+        process = subprocess.Popen(
+            [sys.executable, "train.py", *words], cwd=ROOT / run.method, stdout=file, stderr=file
+        )
         try:
             while process.poll() is None and max(fits(), default=0) < end:
                 time.sleep(1)
@@ -94,7 +115,9 @@ def rows(name: str, fits: dict[int, float]) -> list[list[str]]:
         mean = statistics.mean(fits[i] for i in range(iteration - AROUND, iteration + AROUND + 1))
         title = folders.facts(LINES[name].method).title
         title += f" ({' '.join(LINES[name].flags)})" if LINES[name].flags else ""
-        lines.append([title, str(iteration), f"{there:.2f}", f"{fits[iteration]:.2f}", f"{mean:.2f}"])
+        lines.append(
+            [title, str(iteration), f"{there:.2f}", f"{fits[iteration]:.2f}", f"{mean:.2f}"]
+        )
     return lines
 
 
@@ -103,18 +126,30 @@ def main() -> None:
     parser = Parser(prog="benchmarks.original", description=__doc__, formatter_class=description)
     parser.add_argument("--runs", default=",".join(LINES), help="a list (default: all)")
     parser.add_argument("--data_dir", type=pathlib.Path, default=ROOT / "data")
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("original"), help="folder of the runs")
-    parser.add_argument("--readme", type=pathlib.Path, help=f"put the table between its lines {marks('original')}")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("original"), help="folder of the runs"
+    )
+    parser.add_argument(
+        "--readme", type=pathlib.Path, help=f"put the table between its lines {marks('original')}"
+    )
     args = parser.parse_args()
     names = args.runs.split(",")
     if not set(names) <= LINES.keys():
         parser.error(f"--runs must be among {', '.join(LINES)}")
-    if args.readme and not (args.readme.is_file() and all(m in args.readme.read_text() for m in marks("original"))):
+    if args.readme and not (
+        args.readme.is_file() and all(m in args.readme.read_text() for m in marks("original"))
+    ):
         parser.error(f"--readme={args.readme} has no lines {' and '.join(marks('original'))}")
-    lines = ["| run | iteration | the original's loss | ours | mean of our 21 batches |", "|" + "---|" * 5]
+    lines = [
+        "| run | iteration | the original's loss | ours | mean of our 21 batches |",
+        "|" + "---|" * 5,
+    ]
     print(*lines, sep="\n")
     for name in names:
-        new = ["| " + " | ".join(row) + " |" for row in rows(name, train(LINES[name], args.data_dir, args.out / name))]
+        new = [
+            "| " + " | ".join(row) + " |"
+            for row in rows(name, train(LINES[name], args.data_dir, args.out / name))
+        ]
         print(*new, sep="\n", flush=True)
         lines += new
     if args.readme:

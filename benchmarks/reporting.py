@@ -36,7 +36,9 @@ def csv_path(text: str) -> pathlib.Path:
     """Returns the path of a CSV that can be written; its image has the suffix .png."""
     path = pathlib.Path(text).expanduser()
     if path.suffix != ".csv" or path.is_dir() or not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is no file name ending in .csv, in a folder that is there")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no file name ending in .csv, in a folder that is there"
+        )
     return path
 
 
@@ -46,13 +48,19 @@ def add_outputs(parser: Parser, name: str) -> None:
 
     def readme(text: str) -> pathlib.Path:
         path = pathlib.Path(text).expanduser()
-        if not path.is_file() or not all(path.read_text().count(mark) == 1 for mark in (begin, end)):
+        if not path.is_file() or not all(
+            path.read_text().count(mark) == 1 for mark in (begin, end)
+        ):
             raise argparse.ArgumentTypeError(f"{text!r} is no file with lines {begin} and {end}")
         return path
 
     file = pathlib.Path(f"{name}.csv")
-    parser.add_argument("--out", type=csv_path, default=file, help="the CSV; the image goes beside it")
-    words = f"a Markdown file; put the table between its lines {begin} and {end}, the image in docs/"
+    parser.add_argument(
+        "--out", type=csv_path, default=file, help="the CSV; the image goes beside it"
+    )
+    words = (
+        f"a Markdown file; put the table between its lines {begin} and {end}, the image in docs/"
+    )
     parser.add_argument("--readme", type=readme, help=words)
 
 
@@ -74,10 +82,15 @@ def machine() -> str:
     info = pathlib.Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", info.read_text()) if info.is_file() else None
     gpus = [
-        tf.config.experimental.get_device_details(g).get("device_name", g.name) for g in tf.config.list_physical_devices("GPU")
+        tf.config.experimental.get_device_details(g).get("device_name", g.name)
+        for g in tf.config.list_physical_devices("GPU")
     ]
     names = [name for name in ("tensorflow", "torch", "geotorch") if importlib.util.find_spec(name)]
     versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
     processor = found[1] if found else platform.processor() or platform.machine()
-    policy = [f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}"] if "OMP_WAIT_POLICY" in os.environ else []
+    policy = (
+        [f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}"]
+        if "OMP_WAIT_POLICY" in os.environ
+        else []
+    )
     return ", ".join([processor, f"{CORES} cores", *gpus, *versions, *policy])

@@ -23,7 +23,17 @@ from benchmarks.steps import PLAIN, STYLES, TITLES, check_methods, in_a_process
 
 # by default; those that are left out cost what one of these does
 SOME = [PLAIN, "opt_gs", "opt_ls", "opt_cp", "sopt_gs"]
-COLUMNS = ["method", "width", "batch", "steps", "step_ms", "ratio", "first_step_s", "memory_gib", "note"]
+COLUMNS = [
+    "method",
+    "width",
+    "batch",
+    "steps",
+    "step_ms",
+    "ratio",
+    "first_step_s",
+    "memory_gib",
+    "note",
+]
 
 
 def measure(method: str, width: int, steps: int, args: argparse.Namespace) -> dict:
@@ -35,7 +45,9 @@ def measure(method: str, width: int, steps: int, args: argparse.Namespace) -> di
         return row | {"note": f"over {args.limit_s} s"}
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines()
-        return row | {"note": f"failed ({error.returncode}): {lines[-1][:200] if lines else 'no output'}"}
+        return row | {
+            "note": f"failed ({error.returncode}): {lines[-1][:200] if lines else 'no output'}"
+        }
 
 
 def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
@@ -50,7 +62,13 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
     for axes, key in zip(figure.subplots(1, 2), labels, strict=True):
         for method in dict.fromkeys(row["method"] for row in rows):
             points = [(row["width"], row[key]) for row in rows if row["method"] == method]
-            axes.plot(*zip(*points, strict=True), label=TITLES.get(method, method), lw=1.6, ms=6, **STYLES.get(method, {}))
+            axes.plot(
+                *zip(*points, strict=True),
+                label=TITLES.get(method, method),
+                lw=1.6,
+                ms=6,
+                **STYLES.get(method, {}),
+            )
         values = [row[key] for row in rows]
         axes.set(xscale="log", yscale="log", xlabel="width of every stage", ylabel=labels[key])
         axes.set_ylim(min(values) / 1.5, max(values) * 1.5)
@@ -60,7 +78,9 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.set_yticks([], minor=True)
         axes.grid(alpha=0.3)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False
+    )
     figure.suptitle(title)
     figure.savefig(path, dpi=150)
 
@@ -68,25 +88,53 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
 def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
     """Returns a table of ms, ratio and memory, a column a width, and what it was measured on."""
     widths = sorted({row["width"] for row in rows})
-    lines = ["| method | " + " | ".join(f"width {width}" for width in widths) + " |", "|---|" + "---|" * len(widths)]
+    lines = [
+        "| method | " + " | ".join(f"width {width}" for width in widths) + " |",
+        "|---|" + "---|" * len(widths),
+    ]
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = []
-        for row in (row for width in widths for row in rows if (row["method"], row["width"]) == (method, width)):
+        for row in (
+            row
+            for width in widths
+            for row in rows
+            if (row["method"], row["width"]) == (method, width)
+        ):
             ratio = f" ({row['ratio']:.2f})" if "ratio" in row else ""
-            cells.append(f"{row['step_ms']:.0f} ms{ratio}, {row['memory_gib']:.1f} GiB" if "step_ms" in row else row["note"])
+            cells.append(
+                f"{row['step_ms']:.0f} ms{ratio}, {row['memory_gib']:.1f} GiB"
+                if "step_ms" in row
+                else row["note"]
+            )
         lines.append(f"| {TITLES.get(method, method)} | " + " | ".join(cells) + " |")
     about = f"{machine()}; batch {args.batch}, --jit={args.jit}; in brackets, multiples of the plain step at that width."
     return [*lines, "", about]
 
 
 def main() -> None:
-    parser = Parser(prog="benchmarks.scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", type=lambda s: s.split(","), default=SOME, help=f"(default: {','.join(SOME)})")
+    parser = Parser(
+        prog="benchmarks.scale",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--methods", type=lambda s: s.split(","), default=SOME, help=f"(default: {','.join(SOME)})"
+    )
     parser.add_argument("--widths", type=numbers, help="(default: 64,128,256)")
     parser.add_argument("--batch", type=positive, default=32, help="pictures a step (default: 32)")
-    parser.add_argument("--steps", type=positive, default=3, help="timed steps at the largest width; more below (default: 3)")
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        default=3,
+        help="timed steps at the largest width; more below (default: 3)",
+    )
     parser.add_argument("--jit", choices=["on", "off"], default="off")
-    parser.add_argument("--limit_s", type=positive, default=240, help="seconds a measurement may take (default: 240)")
+    parser.add_argument(
+        "--limit_s",
+        type=positive,
+        default=240,
+        help="seconds a measurement may take (default: 240)",
+    )
     parser.add_argument("--quick", action="store_true", help="widths 16 and 32, two steps")
     add_outputs(parser, "scale")
     args = parser.parse_args()
@@ -94,7 +142,10 @@ def main() -> None:
     args.methods.sort(key=lambda name: name != PLAIN)  # first: the others' ratios need it
     widths = sorted(set(args.widths or ([16, 32] if args.quick else [64, 128, 256])))
     rows = []
-    print(f"{'method':10} {'width':>6} {'step ms':>10} {'ratio':>6} {'first step s':>13} {'memory GiB':>11}", flush=True)
+    print(
+        f"{'method':10} {'width':>6} {'step ms':>10} {'ratio':>6} {'first step s':>13} {'memory GiB':>11}",
+        flush=True,
+    )
     with (
         args.out.open("w", newline="") as file,
         tqdm(total=len(widths) * len(args.methods), unit="run", dynamic_ncols=True) as bar,
@@ -127,7 +178,13 @@ def main() -> None:
     draw(picture, [row for row in rows if "step_ms" in row], f"A step of CNN-6, batch {args.batch}")
     print(f"written: {picture.absolute()}")
     if args.readme:
-        publish(args.readme, "scale", markdown(rows, args), picture, "Step and memory against width, on logarithmic axes")
+        publish(
+            args.readme,
+            "scale",
+            markdown(rows, args),
+            picture,
+            "Step and memory against width, on logarithmic axes",
+        )
 
 
 if __name__ == "__main__":

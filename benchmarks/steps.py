@@ -31,10 +31,21 @@ TITLES = {name: facts.title for name, facts in METHODS.items()}
 STYLES = {name: style(index) for index, name in enumerate(TITLES)}
 PLAIN = "baseline"  # the step that the others are ratios to
 BATCH = 128
-COLUMNS = ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "memory_ratio", "pictures_per_s"]
+COLUMNS = [
+    "method",
+    "widths",
+    "step_ms",
+    "ratio",
+    "first_step_s",
+    "memory_gib",
+    "memory_ratio",
+    "pictures_per_s",
+]
 
 
-def measure(name: str, widths: list[int], jit: bool, steps: int, batch: int = BATCH) -> dict[str, float]:
+def measure(
+    name: str, widths: list[int], jit: bool, steps: int, batch: int = BATCH
+) -> dict[str, float]:
     """Times one method in this process; milliseconds, seconds and GiB."""
     import keras
     import numpy as np
@@ -47,7 +58,9 @@ def measure(name: str, widths: list[int], jit: bool, steps: int, batch: int = BA
     keras.utils.set_random_seed(0)
     method = importlib.import_module(f"{name}.architecture").METHOD
     model = method.build_model(widths=widths)
-    step = make_train_step(method, model, method.make_optimizer(0.1, lambda rate, factor=0.1: rate), jit)
+    step = make_train_step(
+        method, model, method.make_optimizer(0.1, lambda rate, factor=0.1: rate), jit
+    )
     random = np.random.default_rng(0)
     images = tf.constant(random.integers(0, 256, (batch, 32, 32, 3)).astype("float32"))
     labels = tf.constant(random.integers(0, 100, batch), tf.int32)
@@ -67,11 +80,20 @@ def measure(name: str, widths: list[int], jit: bool, steps: int, batch: int = BA
     once()
     first = time.perf_counter() - start
     times = [once(calls) for _ in range(steps)]
-    return {"step_ms": 1e3 * statistics.median(times), "first_step_s": first, "memory_gib": peak_memory()}
+    return {
+        "step_ms": 1e3 * statistics.median(times),
+        "first_step_s": first,
+        "memory_gib": peak_memory(),
+    }
 
 
 def in_a_process(
-    name: str, widths: list[int], jit: str, steps: int, batch: int = BATCH, limit_s: float | None = None
+    name: str,
+    widths: list[int],
+    jit: str,
+    steps: int,
+    batch: int = BATCH,
+    limit_s: float | None = None,
 ) -> dict[str, float]:
     """Returns what `measure` does, in a process of its own.
 
@@ -79,9 +101,16 @@ def in_a_process(
         subprocess.TimeoutExpired: if it takes more than ``limit_s`` seconds.
         subprocess.CalledProcessError: if it fails; ``stderr`` says how.
     """
-    words = [f"--measure={name}", f"--widths={','.join(map(str, widths))}", f"--jit={jit}", f"--steps={steps}"]
+    words = [
+        f"--measure={name}",
+        f"--widths={','.join(map(str, widths))}",
+        f"--jit={jit}",
+        f"--steps={steps}",
+    ]
     command = [sys.executable, "-m", "benchmarks.steps", *words, f"--batch={batch}"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s, check=True)
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s, check=True
+    )
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -105,7 +134,10 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
     figure = Figure(figsize=(10, 1.4 + 0.42 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     same = len({row["widths"] for row in rows}) == 1
-    labels = [TITLES.get(row["method"], row["method"]) + ("" if same else f", {row['widths']}") for row in rows]
+    labels = [
+        TITLES.get(row["method"], row["method"]) + ("" if same else f", {row['widths']}")
+        for row in rows
+    ]
     colors = [STYLES.get(row["method"], {}).get("color", "grey") for row in rows]
     for axes, key, text, label in zip(
         panels,
@@ -115,7 +147,11 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
         strict=True,
     ):
         values = [row[key] for row in rows]
-        axes.bar_label(axes.barh(range(len(rows)), values, color=colors), [text.format(v) for v in values], padding=3)
+        axes.bar_label(
+            axes.barh(range(len(rows)), values, color=colors),
+            [text.format(v) for v in values],
+            padding=3,
+        )
         axes.set(xlabel=label, xlim=(0, 1.15 * max(values)))
         axes.grid(axis="x", alpha=0.3)
     panels[0].axvline(1, color="black", lw=1, ls=":")
@@ -127,17 +163,27 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
 
 def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
     """Returns the table, and what it was measured on."""
-    lines = ["| method | widths | ms a step | x plain step | s to the first step | peak GiB | x plain | pictures a second |"]
+    lines = [
+        "| method | widths | ms a step | x plain step | s to the first step | peak GiB | x plain | pictures a second |"
+    ]
     lines.append("|" + "---|" * 8)
     for row in rows:
         start = f"| {TITLES.get(row['method'], row['method'])} | {row['widths']} | {row['step_ms']:.0f} | {row['ratio']:.2f} "
         memory = f"| {row['memory_gib']:.2f} | {row['memory_ratio']:.2f} "
         lines.append(f"{start}| {row['first_step_s']:.1f} {memory}| {row['pictures_per_s']:.0f} |")
-    return [*lines, "", f"{machine()}; batch {BATCH}, --jit={args.jit}, median of {args.steps} steps."]
+    return [
+        *lines,
+        "",
+        f"{machine()}; batch {BATCH}, --jit={args.jit}, median of {args.steps} steps.",
+    ]
 
 
 def main() -> None:
-    parser = Parser(prog="benchmarks.steps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="benchmarks.steps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--methods", type=lambda s: s.split(","), help="a list; all by default")
     parser.add_argument("--jit", choices=["on", "off"], default="off")
     parser.add_argument("--steps", type=positive, default=10, help="timed steps (default: 10)")
@@ -151,20 +197,32 @@ def main() -> None:
         parser.error("--widths must be four numbers")
     args.steps = 5 if args.quick else args.steps
     if args.measure:
-        print(json.dumps(measure(args.measure, args.widths, args.jit == "on", args.steps, args.batch)))
+        print(
+            json.dumps(measure(args.measure, args.widths, args.jit == "on", args.steps, args.batch))
+        )
         return
     check_methods(parser, args.methods or [])
     rows = []
-    print(f"{'method':10} {'widths':>14} {'step ms':>9} {'ratio':>6} {'first step s':>13} {'memory GiB':>11} {'pictures/s':>11}")
+    print(
+        f"{'method':10} {'widths':>14} {'step ms':>9} {'ratio':>6} {'first step s':>13} {'memory GiB':>11} {'pictures/s':>11}"
+    )
     for name in args.methods or METHODS:
         widths = args.widths or default_widths(METHODS[name])
         try:
-            before, row, after = (in_a_process(m, widths, args.jit, args.steps) for m in (PLAIN, name, PLAIN))
+            before, row, after = (
+                in_a_process(m, widths, args.jit, args.steps) for m in (PLAIN, name, PLAIN)
+            )
         except subprocess.CalledProcessError as error:
             sys.exit(f"{name} failed:\n{error.stderr}")
         row["ratio"] = row["step_ms"] / statistics.mean([before["step_ms"], after["step_ms"]])
-        row["memory_ratio"] = row["memory_gib"] / statistics.mean([before["memory_gib"], after["memory_gib"]])
-        row |= {"method": name, "widths": "/".join(map(str, widths)), "pictures_per_s": 1e3 * BATCH / row["step_ms"]}
+        row["memory_ratio"] = row["memory_gib"] / statistics.mean(
+            [before["memory_gib"], after["memory_gib"]]
+        )
+        row |= {
+            "method": name,
+            "widths": "/".join(map(str, widths)),
+            "pictures_per_s": 1e3 * BATCH / row["step_ms"],
+        }
         rows.append(row)
         print(
             f"{name:10} {row['widths']:>14} {row['step_ms']:9.1f} {row['ratio']:6.2f} {row['first_step_s']:13.1f} "
@@ -176,11 +234,22 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     picture = args.out.with_suffix(".png")
-    draw(picture, rows, f"A step of CNN-6, batch {BATCH}" + (f", widths {rows[0]['widths']}" if args.widths else ""))
+    draw(
+        picture,
+        rows,
+        f"A step of CNN-6, batch {BATCH}"
+        + (f", widths {rows[0]['widths']}" if args.widths else ""),
+    )
     print(f"written: {args.out.absolute()}")
     print(f"written: {picture.absolute()}")
     if args.readme:
-        publish(args.readme, "steps", markdown(rows, args), picture, "Step and memory of each method beside the plain ones")
+        publish(
+            args.readme,
+            "steps",
+            markdown(rows, args),
+            picture,
+            "Step and memory of each method beside the plain ones",
+        )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def orthogonalize_model(
     found = set()
 
     def replace(layer: keras.layers.Layer) -> Replacement | None:
-        if type(layer) not in (keras.layers.Conv2D, keras.layers.Dense) or (wanted is not None and layer.name not in wanted):
+        if type(layer) not in (keras.layers.Conv2D, keras.layers.Dense) or (
+            wanted is not None and layer.name not in wanted
+        ):
             return None
         found.add(layer.name)
         for name in ("kernel_constraint", "kernel_regularizer", "bias_constraint"):
@@ -46,10 +48,20 @@ def orthogonalize_model(
                 raise ValueError(f"{layer.name} has a {name}, which OPT layers do not have")
         if getattr(layer, "data_format", "channels_last") != "channels_last":
             raise ValueError(f"{layer.name} has channels_first data, which OPT layers do not take")
-        new = layers.OrthogonalConv2D if isinstance(layer, keras.layers.Conv2D) else layers.OrthogonalDense
+        new = (
+            layers.OrthogonalConv2D
+            if isinstance(layer, keras.layers.Conv2D)
+            else layers.OrthogonalDense
+        )
         arguments = _shared_arguments(layer, new)
-        arguments |= {"orthogonalize": orthogonalize, "rotation_initializer": rotation_initializer, "name": layer.name}
-        arguments |= {name: getattr(layer, name) for name in ("bias_regularizer", "activity_regularizer")}
+        arguments |= {
+            "orthogonalize": orthogonalize,
+            "rotation_initializer": rotation_initializer,
+            "name": layer.name,
+        }
+        arguments |= {
+            name: getattr(layer, name) for name in ("bias_regularizer", "activity_regularizer")
+        }
         return new(**arguments), _set_fix
 
     converted = _convert(model, replace)
@@ -63,7 +75,9 @@ def _set_fix(plain: keras.layers.Layer, turned: keras.layers.Layer) -> None:
     identity = tf.eye(kernel.shape[0], dtype=kernel.dtype)
     start = product(turned.orthogonalize, turned.rotation.value, identity)
     if tf.reduce_max(tf.abs(tf.matmul(start, start, transpose_a=True) - identity)) > 1e-3:
-        raise ValueError(f"the map takes the rotation that {turned.name} starts from to no orthogonal matrix")
+        raise ValueError(
+            f"the map takes the rotation that {turned.name} starts from to no orthogonal matrix"
+        )
     turned.fix.assign(tf.matmul(start, kernel, transpose_a=True))
     if plain.use_bias:
         turned.bias.assign(plain.bias)
@@ -100,13 +114,19 @@ def refold(model: keras.Model, folded: keras.Model) -> None:
 
 def _folded(layer: keras.layers.Layer) -> Replacement | None:
     if isinstance(layer, layers.OrthogonalConv2D | layers.OrthogonalDense):
-        new = keras.layers.Conv2D if isinstance(layer, layers.OrthogonalConv2D) else keras.layers.Dense
+        new = (
+            keras.layers.Conv2D
+            if isinstance(layer, layers.OrthogonalConv2D)
+            else keras.layers.Dense
+        )
         return new(**_shared_arguments(layer, new), name=layer.name), _set_kernel
     if isinstance(layer, layers.BatchNormalization):
         new = keras.layers.BatchNormalization
         return new(**_shared_arguments(layer, new), name=layer.name), _set_averages
     if isinstance(getattr(layer, "kernel_regularizer", None), HypersphericalEnergy):
-        return type(layer).from_config(layer.get_config() | {"kernel_regularizer": None}), _copy_weights
+        return type(layer).from_config(
+            layer.get_config() | {"kernel_regularizer": None}
+        ), _copy_weights
     return None
 
 
@@ -125,7 +145,16 @@ def _set_averages(ours: layers.BatchNormalization, plain: keras.layers.BatchNorm
 
 
 _SHARED = {
-    keras.layers.Conv2D: ["filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "activation", "use_bias"],
+    keras.layers.Conv2D: [
+        "filters",
+        "kernel_size",
+        "strides",
+        "padding",
+        "dilation_rate",
+        "groups",
+        "activation",
+        "use_bias",
+    ],
     keras.layers.Dense: ["units", "activation", "use_bias"],
     keras.layers.BatchNormalization: ["axis", "momentum", "epsilon", "center", "scale"],
 }
@@ -143,13 +172,18 @@ def _copy_weights(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
         target.assign(source)
 
 
-def _convert(model: keras.Model, replace: Callable[[keras.layers.Layer], Replacement | None]) -> keras.Model:
+def _convert(
+    model: keras.Model, replace: Callable[[keras.layers.Layer], Replacement | None]
+) -> keras.Model:
     if not model.built:
         raise ValueError("the model must be built: call it once, or give it an Input")
     pairs = []
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        new, set_weights = replace(layer) or (layer.__class__.from_config(layer.get_config()), _copy_weights)
+        new, set_weights = replace(layer) or (
+            layer.__class__.from_config(layer.get_config()),
+            _copy_weights,
+        )
         pairs.append((layer, new, set_weights))
         return new
 

@@ -35,7 +35,9 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
     """
     neurons = tf.cast(neurons, tf.float64)
     if neurons.shape.rank != 2 or s < 0:
-        raise ValueError(f"neurons must be a matrix and s at least 0, not of shape {neurons.shape} and {s}")
+        raise ValueError(
+            f"neurons must be a matrix and s at least 0, not of shape {neurons.shape} and {s}"
+        )
     units = neurons / tf.norm(neurons, axis=0)
     count = neurons.shape[1]
 
@@ -49,7 +51,9 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
         same = tf.range(start, start + block.shape[1])[:, tf.newaxis] == tf.range(count)
         for sign in (1, -1) if half_space else (1,):
             # |w_i - w_j|^2 = 2 - 2 cos; a neuron's distance from itself is left out, that from its opposite is 2
-            square = tf.where(same, tf.constant(4.0, tf.float64), tf.maximum(2 - 2 * sign * cosines, 0))
+            square = tf.where(
+                same, tf.constant(4.0, tf.float64), tf.maximum(2 - 2 * sign * cosines, 0)
+            )
             energies = pairs(square)
             if sign == 1:
                 energies = tf.where(same, tf.zeros_like(energies), energies)
@@ -59,7 +63,9 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
 
 def orthogonality_drift(q: tf.Tensor) -> tf.Tensor:
     """Returns max |Q Q^T - I| of ``q [n, n]``, a scalar of its dtype."""
-    return tf.reduce_max(tf.abs(tf.matmul(q, q, transpose_b=True) - tf.eye(q.shape[-1], dtype=q.dtype)))
+    return tf.reduce_max(
+        tf.abs(tf.matmul(q, q, transpose_b=True) - tf.eye(q.shape[-1], dtype=q.dtype))
+    )
 
 
 def is_orthogonal_layer(layer: keras.layers.Layer) -> bool:

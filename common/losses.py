@@ -9,7 +9,9 @@ from .marks import NEURONS, purpose_of
 
 
 @keras.saving.register_keras_serializable(package="opt")
-def smoothed_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.01, offset: float = 1e-4) -> tf.Tensor:
+def smoothed_cross_entropy(
+    labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.01, offset: float = 1e-4
+) -> tf.Tensor:
     """Returns ``-sum(target * log(softmax(logits) + offset))`` of each example.
 
     The target is ``(1 - smoothing) * onehot + smoothing / num_classes``. Serves as a Keras loss:
@@ -24,7 +26,10 @@ def smoothed_cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: floa
     """
     classes = logits.shape[-1]
     labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
-    target = tf.one_hot(labels, classes, on_value=1 - smoothing, off_value=0.0, dtype=logits.dtype) + smoothing / classes
+    target = (
+        tf.one_hot(labels, classes, on_value=1 - smoothing, off_value=0.0, dtype=logits.dtype)
+        + smoothing / classes
+    )
     return -tf.reduce_sum(target * tf.math.log(tf.nn.softmax(logits) + offset), axis=-1)
 
 

@@ -13,7 +13,11 @@ DROPS = (30 / 75, 50 / 75, 65 / 75)
 
 
 def step_decay(
-    rate: float, iterations: int, factor: float = 0.1, drops: Sequence[float] = DROPS, warmup: int = 0
+    rate: float,
+    iterations: int,
+    factor: float = 0.1,
+    drops: Sequence[float] = DROPS,
+    warmup: int = 0,
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """Returns the schedule ``rate * factor^k`` from the k-th drop on, with a linear warm-up before.
 
@@ -152,7 +156,9 @@ class OGD(Momentum):
         if not 0 <= rotation_momentum < 1:
             raise ValueError(f"`rotation_momentum` must lie in [0, 1), not {rotation_momentum}")
         if reorthogonalize_every < 0:
-            raise ValueError(f"`reorthogonalize_every` must be 0 or more, not {reorthogonalize_every}")
+            raise ValueError(
+                f"`reorthogonalize_every` must be 0 or more, not {reorthogonalize_every}"
+            )
         self.rotation_learning_rate = rotation_learning_rate
         self.rotation_momentum = rotation_momentum
         self.reorthogonalize_every = reorthogonalize_every
@@ -174,9 +180,15 @@ class OGD(Momentum):
             return
         rate = self.rotation_learning_rate
         # not tf.cast alone, which takes a Python float through float32
-        rate = tf.cast(rate(self.iterations), variable.dtype) if callable(rate) else tf.constant(rate, variable.dtype)
+        rate = (
+            tf.cast(rate(self.iterations), variable.dtype)
+            if callable(rate)
+            else tf.constant(rate, variable.dtype)
+        )
         x = tf.convert_to_tensor(variable)
-        m = self.rotation_momentum * tf.convert_to_tensor(self.momentums[index]) - tf.cast(gradient, variable.dtype)
+        m = self.rotation_momentum * tf.convert_to_tensor(self.momentums[index]) - tf.cast(
+            gradient, variable.dtype
+        )
         mxt = matmul(m, x, transpose_b=True)
         a = mxt - matmul(x, matmul(x, mxt, transpose_a=True)) / 2
         w = a - tf.transpose(a)
@@ -187,7 +199,11 @@ class OGD(Momentum):
             y = x + rate / 2 * matmul(w, x + y)
         if self.reorthogonalize_every:
             due = (self.iterations + 1) % self.reorthogonalize_every == 0
-            y = tf.cond(due, lambda: y - matmul(y, matmul(y, y, transpose_a=True) - _identity_like(y)) / 2, lambda: y)
+            y = tf.cond(
+                due,
+                lambda: y - matmul(y, matmul(y, y, transpose_a=True) - _identity_like(y)) / 2,
+                lambda: y,
+            )
         self.assign(self.momentums[index], m)
         self.assign(variable, y)
 
@@ -206,7 +222,9 @@ class OGD(Momentum):
         config = dict(config)
         if isinstance(config["rotation_learning_rate"], dict):
             schedules = keras.optimizers.schedules
-            config["rotation_learning_rate"] = schedules.deserialize(config["rotation_learning_rate"], custom_objects)
+            config["rotation_learning_rate"] = schedules.deserialize(
+                config["rotation_learning_rate"], custom_objects
+            )
         return super().from_config(config, custom_objects)
 
 

@@ -118,11 +118,15 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
 
     def __call__(self, rotation: tf.Tensor) -> tf.Tensor:
         rotation = tf.convert_to_tensor(rotation)
-        gap = matmul(rotation, rotation, transpose_b=True) - tf.eye(rotation.shape[-1], dtype=rotation.dtype)
+        gap = matmul(rotation, rotation, transpose_b=True) - tf.eye(
+            rotation.shape[-1], dtype=rotation.dtype
+        )
         square = tf.reduce_sum(tf.square(gap))
         away = square > 0
         # the inner where keeps sqrt's infinite derivative at 0 out of the gradient
-        return self.factor * tf.where(away, tf.sqrt(tf.where(away, square, tf.ones_like(square))), tf.zeros_like(square))
+        return self.factor * tf.where(
+            away, tf.sqrt(tf.where(away, square, tf.ones_like(square))), tf.zeros_like(square)
+        )
 
     def get_config(self) -> dict:
         return {"factor": self.factor}

@@ -12,9 +12,13 @@ from common.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", choices=["cifar100", "cifar10"], default="cifar100")
-    parser.add_argument("--data_dir", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent)
+    parser.add_argument(
+        "--data_dir", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent
+    )
     args = parser.parse_args()
     try:
         print(datasets.load(args.dataset, args.data_dir.expanduser()))

@@ -20,7 +20,9 @@ def main() -> float:
     keras.utils.set_random_seed(0)
     digits = load_digits()
     images = digits.images[..., np.newaxis].astype("float32") / 16
-    train_x, test_x, train_y, test_y = train_test_split(images, digits.target, test_size=0.2, random_state=0)
+    train_x, test_x, train_y, test_y = train_test_split(
+        images, digits.target, test_size=0.2, random_state=0
+    )
 
     model = keras.Sequential(
         [

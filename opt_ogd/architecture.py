@@ -13,7 +13,9 @@ from common.orthogonal import identity
 from common.training.method import Method
 
 
-def build_model(backbone: Callable[..., keras.Model] = cnn6, learn_neurons: bool = False, **kwargs) -> keras.Model:
+def build_model(
+    backbone: Callable[..., keras.Model] = cnn6, learn_neurons: bool = False, **kwargs
+) -> keras.Model:
     """Returns ``backbone`` with rotations that start at I.
 
     Args:
@@ -31,9 +33,13 @@ def build_model(backbone: Callable[..., keras.Model] = cnn6, learn_neurons: bool
     return backbone(layer, **kwargs)
 
 
-def make_optimizer(base_lr: float, decay: Callable, rotation_lr: float = 0.02, reorthogonalize_every: int = 0) -> OGD:
+def make_optimizer(
+    base_lr: float, decay: Callable, rotation_lr: float = 0.02, reorthogonalize_every: int = 0
+) -> OGD:
     """Returns the optimizer; where the other weights' rate drops to a tenth, that of rotations drops to a fifth."""
-    return OGD(decay(base_lr), decay(rotation_lr, factor=0.2), reorthogonalize_every=reorthogonalize_every)
+    return OGD(
+        decay(base_lr), decay(rotation_lr, factor=0.2), reorthogonalize_every=reorthogonalize_every
+    )
 
 
 def method(learn_neurons: bool = False, **options) -> Method:

@@ -27,7 +27,9 @@ absl_flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=2**31 - 1,
 )
-absl_flags.register_validator("rotation_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more")
+absl_flags.register_validator(
+    "rotation_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more"
+)
 flags.define_learn_neurons()
 
 

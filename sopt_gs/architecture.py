@@ -35,7 +35,9 @@ def build_model(
         "learn_neurons": learn_neurons,
         "use_bias": False,
     }
-    layer = functools.partial(StochasticOrthogonalConv2D, rotated_fraction=rotated_fraction, **common)
+    layer = functools.partial(
+        StochasticOrthogonalConv2D, rotated_fraction=rotated_fraction, **common
+    )
     return backbone(layer, stem=functools.partial(OrthogonalConv2D, **common), **kwargs)
 
 
@@ -51,7 +53,11 @@ def following(model: keras.Model, layer: keras.layers.Layer) -> list[BatchNormal
 
 
 def start_episode(
-    model: keras.Model, seed: int, episode: int, reset_bn: bool = True, draw: Callable[..., np.ndarray] = draw_rows
+    model: keras.Model,
+    seed: int,
+    episode: int,
+    reset_bn: bool = True,
+    draw: Callable[..., np.ndarray] = draw_rows,
 ) -> None:
     """Merges what the last episode learned and takes up new rows.
 
@@ -66,7 +72,9 @@ def start_episode(
     for number, layer in enumerate(layers):
         if episode:
             layer.merge()
-        layer.restart(draw(seed, episode, number, n=layer.fix.shape[0], rows=layer.rotation.shape[0]))
+        layer.restart(
+            draw(seed, episode, number, n=layer.fix.shape[0], rows=layer.rotation.shape[0])
+        )
         for normalization in following(model, layer) if reset_bn else ():
             normalization.gamma.assign(np.ones(normalization.gamma.shape))
             normalization.beta.assign(np.zeros(normalization.beta.shape))

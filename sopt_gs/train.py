@@ -19,10 +19,16 @@ from common.training import flags
 
 absl_flags.DEFINE_integer("iterations_per_episode", 750, "iterations an episode", lower_bound=1)
 absl_flags.DEFINE_float(
-    "rotated_fraction", 0.25, "how much of a layer's input channels is rotated at a time, over 0 and at most 1"
+    "rotated_fraction",
+    0.25,
+    "how much of a layer's input channels is rotated at a time, over 0 and at most 1",
 )
-absl_flags.DEFINE_bool("reset_bn", True, "return gamma and beta to 1 and 0 at each episode, as the original does")
-absl_flags.register_validator("rotated_fraction", lambda v: 0 < v <= 1, "must be over 0 and at most 1")
+absl_flags.DEFINE_bool(
+    "reset_bn", True, "return gamma and beta to 1 and 0 at each episode, as the original does"
+)
+absl_flags.register_validator(
+    "rotated_fraction", lambda v: 0 < v <= 1, "must be over 0 and at most 1"
+)
 absl_flags.DEFINE_enum(
     "orthogonalize",
     "gram_schmidt",

@@ -55,7 +55,9 @@ def files(cifar=CIFAR100, train: int = 20, test: int = 10, seed: int = 0) -> dic
     return records
 
 
-def write_folder(data_dir: pathlib.Path, records: dict[str, dict], cifar=CIFAR100, dumps=python2_pickle) -> pathlib.Path:
+def write_folder(
+    data_dir: pathlib.Path, records: dict[str, dict], cifar=CIFAR100, dumps=python2_pickle
+) -> pathlib.Path:
     folder = data_dir / cifar.folder
     folder.mkdir(parents=True)
     for name, record in records.items():
@@ -63,7 +65,9 @@ def write_folder(data_dir: pathlib.Path, records: dict[str, dict], cifar=CIFAR10
     return folder
 
 
-def write_archive(data_dir: pathlib.Path, records: dict[str, dict], cifar=CIFAR100, names=None) -> pathlib.Path:
+def write_archive(
+    data_dir: pathlib.Path, records: dict[str, dict], cifar=CIFAR100, names=None
+) -> pathlib.Path:
     """Writes the archive; ``names`` renames members."""
     data_dir.mkdir(parents=True, exist_ok=True)
     path = data_dir / cifar.archive

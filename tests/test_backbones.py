@@ -39,7 +39,10 @@ def convolutions(name: str, widths: tuple[int, ...]) -> list[tuple[str, int, int
     blocks, found, channels = (int(name[6:]) - 2) // 6, [("conv1", 9, 3, widths[0])], widths[0]
     for stage, width in enumerate(widths, start=2):
         for block in range(blocks):
-            found += [(f"conv{stage}_{block}_0", 9, channels, width), (f"conv{stage}_{block}_1", 9, width, width)]
+            found += [
+                (f"conv{stage}_{block}_0", 9, channels, width),
+                (f"conv{stage}_{block}_1", 9, width, width),
+            ]
             channels = width
     return found
 
@@ -93,7 +96,9 @@ def test_every_method_trains_every_backbone(name, method):
     keras.utils.set_random_seed(0)
     recipe = importlib.import_module(f"{method}.architecture").METHOD
     model = recipe.build_model(backbones.load(name), num_classes=5, widths=widths_of(name))
-    step = make_train_step(recipe, model, recipe.make_optimizer(0.01, lambda rate, factor=0.1: rate))
+    step = make_train_step(
+        recipe, model, recipe.make_optimizer(0.01, lambda rate, factor=0.1: rate)
+    )
     if recipe.start_episode:
         recipe.start_episode(model, 0, 0)
     random = np.random.default_rng(0)
@@ -109,18 +114,34 @@ def test_the_flags_know_the_backbones():
 
 def test_a_backbone_is_one_file(tmp_path):
     """A file put into the folder is a network for the flags, for training and for compare.py."""
-    shutil.copytree(ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "log", "docs", "tests"))
+    shutil.copytree(
+        ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "log", "docs", "tests")
+    )
     folder = tmp_path / "copy" / "common" / "backbones"
-    text = (folder / "cnn6.py").read_text().replace("cnn6", "tiny").replace("cnn(layer, 2,", "cnn(layer, 1,")
-    (folder / "tiny.py").write_text(text.replace("WIDTHS = (64, 64, 64, 64)", "WIDTHS = (4, 4, 4, 6)"))
-    flags = ["--dataset=digits", "--iterations=2", "--batch_size=16", f"--log_dir={tmp_path / 'log'}"]
+    text = (
+        (folder / "cnn6.py")
+        .read_text()
+        .replace("cnn6", "tiny")
+        .replace("cnn(layer, 2,", "cnn(layer, 1,")
+    )
+    (folder / "tiny.py").write_text(
+        text.replace("WIDTHS = (64, 64, 64, 64)", "WIDTHS = (4, 4, 4, 6)")
+    )
+    flags = [
+        "--dataset=digits",
+        "--iterations=2",
+        "--batch_size=16",
+        f"--log_dir={tmp_path / 'log'}",
+    ]
     command = [sys.executable, "train.py", "--backbone=tiny", *flags]
     subprocess.run(command, cwd=tmp_path / "copy" / "opt_gs", check=True, capture_output=True)
     model = keras.saving.load_model(tmp_path / "log" / "folded.keras")
     kernels = [layer.filters for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     assert kernels == [4, 4, 4, 6, 10]
     words = ["compare.py", "--backbone=tiny", "--widths=1,2"]
-    result = subprocess.run([sys.executable, *words], cwd=tmp_path / "copy", capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path / "copy", capture_output=True, text=True
+    )
     assert "such as 4,4,4,6" in result.stderr
 
 
@@ -129,15 +150,21 @@ def test_resnet20_has_the_published_number_of_parameters():
     plain = importlib.import_module("baseline.architecture").build_model
     for backbone, millions in ((resnet20, 0.27), (resnet32, 0.46)):
         model = plain(backbone, num_classes=10)
-        assert sum(np.prod(v.shape) for v in model.trainable_variables) / 1e6 == pytest.approx(millions, abs=0.005)
+        assert sum(np.prod(v.shape) for v in model.trainable_variables) / 1e6 == pytest.approx(
+            millions, abs=0.005
+        )
 
 
 def test_shortcuts_of_kind_a():
     """Where a stage begins: every second pixel, and zeros for the new channels, after the old ones."""
-    model = importlib.import_module("baseline.architecture").build_model(resnet20, num_classes=3, widths=(4, 6, 8))
+    model = importlib.import_module("baseline.architecture").build_model(
+        resnet20, num_classes=3, widths=(4, 6, 8)
+    )
     add = model.get_layer("conv3_0_add")
     before = model.get_layer("conv2_2_relu").output
-    branch, shortcut = keras.Model(model.input, [before, add.input[1]])(np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)))
+    branch, shortcut = keras.Model(model.input, [before, add.input[1]])(
+        np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
+    )
     np.testing.assert_array_equal(shortcut[..., :4], branch[:, ::2, ::2])
     assert not np.any(shortcut[..., 4:])
     assert shortcut.shape[-1] == 6

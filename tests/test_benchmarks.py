@@ -20,7 +20,9 @@ def start(name: str, *arguments: str) -> subprocess.CompletedProcess:
     """Runs ``python -m benchmarks.NAME`` in the repository's root and returns its output and exit code."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
 
 
 def written(path: pathlib.Path) -> list[dict[str, str]]:
@@ -47,7 +49,11 @@ def assert_positive(row: dict[str, str], *columns: str) -> None:
 def test_maps(tmp_path):
     readme = readme_with_marks(tmp_path, "maps")
     names = ["gram_schmidt formed", "lowdin product", "cayley product", "tf.linalg.qr"]
-    words = [f"--implementations={','.join(names)}", f"--out={tmp_path / 'maps.csv'}", f"--readme={readme}"]
+    words = [
+        f"--implementations={','.join(names)}",
+        f"--out={tmp_path / 'maps.csv'}",
+        f"--readme={readme}",
+    ]
     result = start("maps", "--quick", "--sizes=27", *words)
     assert result.returncode == 0, result.stderr
     rows = written(tmp_path / "maps.csv")
@@ -61,10 +67,14 @@ def test_maps(tmp_path):
             assert (row["n"], row["jit"]) == ("27", "off")
             assert_positive(row, "ms", "multiple", "orthogonality", "deviation", "rounds")
             assert float(row["orthogonality"]) < 10 * 27 * EPSILON
-            assert float(row["deviation"]) < 1e-4  # a map of another matrix, or of another sign, is off by 1
+            assert (
+                float(row["deviation"]) < 1e-4
+            )  # a map of another matrix, or of another sign, is off by 1
             assert f" {name} " in result.stdout
     text = readme.read_text()
-    assert text.startswith("above\n<!-- maps: begin -->\n| implementation | n = 27 | 5 of 27 | error, n = 27 |\n")
+    assert text.startswith(
+        "above\n<!-- maps: begin -->\n| implementation | n = 27 | 5 of 27 | error, n = 27 |\n"
+    )
     assert "| **cayley product** | " in text
     assert text.endswith("<!-- maps: end -->\nbelow\n")
     assert "yesterday" not in text
@@ -89,7 +99,11 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
     times = {"baseline": 100.0, "opt_gs": 150.0, "opt_cp": 200.0}
 
     def measured(name: str, widths: list[int], *_) -> dict[str, float]:
-        return {"step_ms": times[name], "first_step_s": 2.0, "memory_gib": 0.8 if name == "baseline" else 1.0}
+        return {
+            "step_ms": times[name],
+            "first_step_s": 2.0,
+            "memory_gib": 0.8 if name == "baseline" else 1.0,
+        }
 
     monkeypatch.setattr(steps, "in_a_process", measured)
     readme = readme_with_marks(tmp_path, "steps")
@@ -97,41 +111,69 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["steps", *words])
     steps.main()
     rows = written(tmp_path / "steps.csv")
-    columns = ["method", "widths", "step_ms", "ratio", "first_step_s", "memory_gib", "memory_ratio", "pictures_per_s"]
+    columns = [
+        "method",
+        "widths",
+        "step_ms",
+        "ratio",
+        "first_step_s",
+        "memory_gib",
+        "memory_ratio",
+        "pictures_per_s",
+    ]
     assert list(rows[0]) == columns
     assert [(row["method"], row["widths"], float(row["ratio"])) for row in rows] == [
         ("opt_gs", "64/64/64/64", 1.5),
         ("opt_cp", "32/64/128/128", 2.0),
     ]
     assert "opt_cp" in capsys.readouterr().out
-    assert "\n| OPT (CP) | 32/64/128/128 | 200 | 2.00 | 2.0 | 1.00 | 1.25 | 640 |\n" in readme.read_text()
+    assert (
+        "\n| OPT (CP) | 32/64/128/128 | 200 | 2.00 | 2.0 | 1.00 | 1.25 | 640 |\n"
+        in readme.read_text()
+    )
     assert "](docs/steps.png)" in readme.read_text()
 
 
 @pytest.mark.slow
 def test_steps_of_a_small_network(tmp_path):
-    words = ["--quick", "--widths=8,8,8,8", "--methods=baseline,opt_gs", f"--out={tmp_path / 'steps.csv'}"]
+    words = [
+        "--quick",
+        "--widths=8,8,8,8",
+        "--methods=baseline,opt_gs",
+        f"--out={tmp_path / 'steps.csv'}",
+    ]
     result = start("steps", *words)
     assert result.returncode == 0, result.stderr
     rows = written(tmp_path / "steps.csv")
-    assert [(row["method"], row["widths"]) for row in rows] == [("baseline", "8/8/8/8"), ("opt_gs", "8/8/8/8")]
+    assert [(row["method"], row["widths"]) for row in rows] == [
+        ("baseline", "8/8/8/8"),
+        ("opt_gs", "8/8/8/8"),
+    ]
     for row in rows:
         assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib", "pictures_per_s")
 
 
 def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):
-    def measured(name: str, widths: list[int], jit: str, count: int, batch: int, limit_s: int) -> dict[str, float]:
+    def measured(
+        name: str, widths: list[int], jit: str, count: int, batch: int, limit_s: int
+    ) -> dict[str, float]:
         assert (jit, batch) == ("off", 32)
         if (name, widths[0]) == ("opt_ls", 128):
             raise subprocess.TimeoutExpired("steps", limit_s)
         if (name, widths[0]) == ("opt_gs", 128):
             raise subprocess.CalledProcessError(-9, "steps", stderr="")
-        return {"step_ms": 100.0 if name == "baseline" else 130.0, "first_step_s": 2.0, "memory_gib": widths[0] / 50}
+        return {
+            "step_ms": 100.0 if name == "baseline" else 130.0,
+            "first_step_s": 2.0,
+            "memory_gib": widths[0] / 50,
+        }
 
     monkeypatch.setattr(scale, "in_a_process", measured)
     readme = readme_with_marks(tmp_path, "scale", "docs/benchmarks.md")
     words = ["--methods=opt_gs,opt_ls,baseline", "--widths=128,64", "--limit_s=7"]
-    monkeypatch.setattr(sys, "argv", ["scale", *words, f"--out={tmp_path / 'scale.csv'}", f"--readme={readme}"])
+    monkeypatch.setattr(
+        sys, "argv", ["scale", *words, f"--out={tmp_path / 'scale.csv'}", f"--readme={readme}"]
+    )
     scale.main()
     rows = {(row["method"], row["width"]): row for row in written(tmp_path / "scale.csv")}
     assert len(rows) == 6
@@ -148,10 +190,14 @@ def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_scale_of_small_networks(tmp_path):
-    result = start("scale", "--quick", "--methods=baseline,opt_cp", f"--out={tmp_path / 'scale.csv'}")
+    result = start(
+        "scale", "--quick", "--methods=baseline,opt_cp", f"--out={tmp_path / 'scale.csv'}"
+    )
     assert result.returncode == 0, result.stderr
     rows = written(tmp_path / "scale.csv")
-    assert [(row["method"], row["width"]) for row in rows] == [(m, w) for w in ("16", "32") for m in ("baseline", "opt_cp")]
+    assert [(row["method"], row["width"]) for row in rows] == [
+        (m, w) for w in ("16", "32") for m in ("baseline", "opt_cp")
+    ]
     for row in rows:
         assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib")
 
@@ -204,4 +250,6 @@ def test_bad_arguments(monkeypatch, capsys, tmp_path, arguments):
 def test_bad_arguments_as_a_user_gives_them():
     result = start("scale", "--widths=wide")
     assert result.returncode == 2
-    assert result.stderr.splitlines() == ["benchmarks.scale: argument --widths: 'wide' is not a positive whole number"]
+    assert result.stderr.splitlines() == [
+        "benchmarks.scale: argument --widths: 'wide' is not a positive whole number"
+    ]

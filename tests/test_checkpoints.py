@@ -46,10 +46,24 @@ def begin() -> Iterator[Callable[..., subprocess.Popen]]:
 
     def start(method: str, log: pathlib.Path, *flags: str) -> subprocess.Popen:
         # kills are to fall into several episodes
-        command = [sys.executable, "train.py", *FLAGS, *episodes_of(method, 7), f"--log_dir={log}", *flags]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "https_proxy": "http://127.0.0.1:9"}
+        command = [
+            sys.executable,
+            "train.py",
+            *FLAGS,
+            *episodes_of(method, 7),
+            f"--log_dir={log}",
+            *flags,
+        ]
+        environment = os.environ | {
+            "CUDA_VISIBLE_DEVICES": "-1",
+            "https_proxy": "http://127.0.0.1:9",
+        }
         pipe = subprocess.PIPE
-        processes.append(subprocess.Popen(command, cwd=ROOT / method, env=environment, stdout=pipe, stderr=pipe, text=True))
+        processes.append(
+            subprocess.Popen(
+                command, cwd=ROOT / method, env=environment, stdout=pipe, stderr=pipe, text=True
+            )
+        )
         return processes[-1]
 
     yield start
@@ -114,11 +128,15 @@ def disturb(
     assert process.poll() is None
     process.send_signal(number)
     result = end(process)
-    assert result.returncode == (-number if number == signal.SIGKILL else 128 + number), result.stderr
+    assert result.returncode == (-number if number == signal.SIGKILL else 128 + number), (
+        result.stderr
+    )
     return result
 
 
-def kill(process: subprocess.Popen, log: pathlib.Path, after: int, chance: random.Random) -> subprocess.CompletedProcess:
+def kill(
+    process: subprocess.Popen, log: pathlib.Path, after: int, chance: random.Random
+) -> subprocess.CompletedProcess:
     """Kills a process at a random moment. Garbage is added to its logs, as if more had been logged since the checkpoint."""
     result = disturb(process, signal.SIGKILL, log, after, chance)
     for name in LOGS:
@@ -134,7 +152,9 @@ def went_on_after(result: subprocess.CompletedProcess) -> int:
     return done
 
 
-def survive(begin, log: pathlib.Path, method: str, *flags: str, kills: int, earliest: int = 4) -> list[int]:
+def survive(
+    begin, log: pathlib.Path, method: str, *flags: str, kills: int, earliest: int = 4
+) -> list[int]:
     """Kills and resumes a run so many times, lets it end, and returns after how many iterations each part went on."""
     chance, parts = random.Random(method), []  # noqa: S311
     process = begin(method, log, *flags)
@@ -146,11 +166,16 @@ def survive(begin, log: pathlib.Path, method: str, *flags: str, kills: int, earl
 
 def obey(method: str, number: int, said: str) -> None:
     """Runs the command that the last line of a run that was told to end asks for, as it stands there."""
-    said = re.fullmatch(rf"{signal.Signals(number).name} after (\d+) iterations; to go on: (\S*python\S* .+ --resume)", said)
+    said = re.fullmatch(
+        rf"{signal.Signals(number).name} after (\d+) iterations; to go on: (\S*python\S* .+ --resume)",
+        said,
+    )
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PATH": path}
     command = ["/bin/sh", "-c", said[2]]
-    result = subprocess.run(command, cwd=ROOT / method, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        command, cwd=ROOT / method, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     assert went_on_after(result) == int(said[1])
 
@@ -163,16 +188,31 @@ def outcome(log: pathlib.Path) -> dict[str, object]:
     assert len(arrays) > 20
     assert not list(log.rglob("*.tmp"))
     with (log / "metrics.csv").open(newline="") as file:
-        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+        rows = [
+            {name: value for name, value in row.items() if name != "seconds"}
+            for row in csv.DictReader(file)
+        ]
     texts = {path.name: path.read_text() for path in log.glob("log_*")}
     assert set(texts) == set(LOGS[:2])  # one run number, however often it was resumed
-    hashes = {name: (array.dtype, array.shape, hashlib.sha256(array).hexdigest()) for name, array in arrays.items()}
+    hashes = {
+        name: (array.dtype, array.shape, hashlib.sha256(array).hexdigest())
+        for name, array in arrays.items()
+    }
     names = ("iteration", "test_accuracy", "best_accuracy")
-    return {"hashes": hashes, "rows": rows, "texts": texts, "progress": [progress[name] for name in names]}
+    return {
+        "hashes": hashes,
+        "rows": rows,
+        "texts": texts,
+        "progress": [progress[name] for name in names],
+    }
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.mark.slow
@@ -236,8 +276,16 @@ def test_interrupted(begin, whole, tmp_path):
 def test_other_settings_by_script(begin, whole, tmp_path):
     log = shutil.copytree(whole()[0], tmp_path / "log")
     before = files(log)
-    complain(begin("opt_gs", log, "--seed=1", "--resume"), "--resume: ", "of seed 0, and this run of seed 1")
-    complain(begin("opt_hr", log, "--resume"), "--resume: ", "of method opt_gs, and this run of method opt_hr")
+    complain(
+        begin("opt_gs", log, "--seed=1", "--resume"),
+        "--resume: ",
+        "of seed 0, and this run of seed 1",
+    )
+    complain(
+        begin("opt_hr", log, "--resume"),
+        "--resume: ",
+        "of method opt_gs, and this run of method opt_hr",
+    )
     assert files(log) == before
 
 
@@ -257,17 +305,27 @@ def test_resumed_after_the_end(begin, whole, tmp_path):
 @pytest.mark.slow
 def test_nothing_to_resume(begin, whole, tmp_path):
     """Neither an empty folder nor a log that has been cut since the checkpoint is gone on with."""
-    complain(begin("opt_gs", tmp_path / "empty", "--resume"), "--resume: there is no checkpoint in ", tmp_path / "empty")
+    complain(
+        begin("opt_gs", tmp_path / "empty", "--resume"),
+        "--resume: there is no checkpoint in ",
+        tmp_path / "empty",
+    )
     log = shutil.copytree(whole()[0], tmp_path / "log")
     os.truncate(log / LOGS[0], 100)
     before = files(log)
-    complain(begin("opt_gs", log, "--resume"), log / LOGS[0], "is shorter than it was at the checkpoint")
+    complain(
+        begin("opt_gs", log, "--resume"), log / LOGS[0], "is shorter than it was at the checkpoint"
+    )
     assert files(log) == before
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite(begin, tmp_path):
-    words = ["the loss is nan at iteration 1", "rate of 1e+30", tmp_path / "checkpoints" / "checkpoint_00000001.npz"]
+    words = [
+        "the loss is nan at iteration 1",
+        "rate of 1e+30",
+        tmp_path / "checkpoints" / "checkpoint_00000001.npz",
+    ]
     complain(begin("opt_gs", tmp_path, "--base_lr=1e30", "--checkpoint_every=1"), *words)
 
 
@@ -283,9 +341,15 @@ def mount(tmp_path) -> Iterator[Callable[[str], pathlib.Path]]:
             folder = tmp_path / "mounted"
             folder.mkdir()
             command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-            result = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
+            result = (
+                subprocess.run(command, capture_output=True, text=True)
+                if shutil.which("mount")
+                else None
+            )
             if not result or result.returncode:
-                pytest.skip(f"no tmpfs can be mounted here: {result.stderr.strip() if result else 'no mount'}")
+                pytest.skip(
+                    f"no tmpfs can be mounted here: {result.stderr.strip() if result else 'no mount'}"
+                )
             stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
             return folder
 
@@ -306,7 +370,12 @@ def assert_sound(log: pathlib.Path) -> None:
 def test_a_full_disk(begin, mount):
     """A disk that has room for two checkpoints and not for three: the run stops with a line, and the two stay sound."""
     log = mount("size=1m") / "log"
-    complain(begin("opt_gs", log), log / "checkpoints", "No space left on device; the last good checkpoint is ", "_00000006.npz")
+    complain(
+        begin("opt_gs", log),
+        log / "checkpoints",
+        "No space left on device; the last good checkpoint is ",
+        "_00000006.npz",
+    )
     assert_sound(log)
 
 
@@ -315,19 +384,29 @@ def test_a_limit_to_the_size_of_files(begin, tmp_path):
     """After the first checkpoint no file may grow to its size any more."""
     process = begin("opt_gs", tmp_path)
     wait_for((tmp_path / "checkpoints" / "checkpoint_00000003.npz").exists, process)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    resource.prlimit(
+        process.pid, resource.RLIMIT_FSIZE, (200_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    )
     complain(process, tmp_path / "checkpoints", "File too large; the last good checkpoint is ")
     assert_sound(tmp_path)
 
 
 def not_writable(tmp_path: pathlib.Path) -> list[pathlib.Path]:
     (tmp_path / "file").write_text("mine")
-    return [tmp_path / "file" / "log", tmp_path / "file", pathlib.Path("/proc/x"), pathlib.Path("/proc/self/x/y")]
+    return [
+        tmp_path / "file" / "log",
+        tmp_path / "file",
+        pathlib.Path("/proc/x"),
+        pathlib.Path("/proc/self/x/y"),
+    ]
 
 
 def test_folders_that_cannot_be_written(tmp_path):
     for folder in not_writable(tmp_path):
-        with pytest.raises(UserError, match=f"^--log_dir={folder} cannot be written: "), locked(folder):
+        with (
+            pytest.raises(UserError, match=f"^--log_dir={folder} cannot be written: "),
+            locked(folder),
+        ):
             pass
 
 
@@ -344,12 +423,19 @@ def test_a_folder_is_refused_before_data_is_read(begin, tmp_path, mount):
 # One process
 
 SETTINGS = {"method": "opt_ogd", "widths": (8, 8, 8, 8), "rotation_lr": 0.02}
-START, STEP = (np.array([[0.5, -1.5], [2.5, np.pi], [1e-30, 1e30]], "f4"), np.array(0, "i4")), (np.float32(1 / 3), 1)
+START, STEP = (
+    (np.array([[0.5, -1.5], [2.5, np.pi], [1e-30, 1e30]], "f4"), np.array(0, "i4")),
+    (np.float32(1 / 3), 1),
+)
 
 
 def small(folder: pathlib.Path, **others: object) -> Checkpoints:
     """Returns the checkpoints, of a kilobyte, of a run of two small variables."""
-    return Checkpoints(folder, [keras.Variable(array, dtype=array.dtype.name) for array in START], SETTINGS | others)
+    return Checkpoints(
+        folder,
+        [keras.Variable(array, dtype=array.dtype.name) for array in START],
+        SETTINGS | others,
+    )
 
 
 def weights(iteration: int) -> list[np.ndarray]:
@@ -364,7 +450,12 @@ def train(checkpoints: Checkpoints, iteration: int) -> Progress:
 
 
 def reached(iteration: int) -> Progress:
-    sizes = {"number": 0, "train": 50 * iteration, "test": 10 * iteration, "metrics": 99 * iteration}
+    sizes = {
+        "number": 0,
+        "train": 50 * iteration,
+        "test": 10 * iteration,
+        "metrics": 99 * iteration,
+    }
     return Progress(iteration, 0.5 * iteration, iteration / 100, iteration / 50, sizes)
 
 
@@ -407,12 +498,16 @@ def test_every_truncation(saved, tmp_path, capsys):
         assert restored(checkpoints, path, capsys) == 3
         with pytest.raises(UserError, match=r"\A--resume: there is no sound checkpoint in .+\Z"):
             alone.restore()
-        assert capsys.readouterr().err.startswith(f"warning: {alone.folder / path.name} is damaged (")
+        assert capsys.readouterr().err.startswith(
+            f"warning: {alone.folder / path.name} is damaged ("
+        )
     assert are(alone, 0)
     print(f"{size} truncations: all named")
 
 
-def flip(checkpoints: Checkpoints, path: pathlib.Path, capsys, flips: Iterable[tuple[int, int]]) -> None:
+def flip(
+    checkpoints: Checkpoints, path: pathlib.Path, capsys, flips: Iterable[tuple[int, int]]
+) -> None:
     """Flips one bit at a time, ``(byte, bit)``: the file must be named as damaged, or restored exactly as it was."""
     whole, found = path.read_bytes(), collections.Counter()
     for at, bit in flips:
@@ -447,17 +542,43 @@ def wrong_facts(facts: dict) -> Iterator[object]:
     """Yields what no checkpoint says of itself: text that is no JSON, JSON that lacks fields, and fields that are no numbers."""
     settings, progress = facts["settings"], facts["progress"]
     yield from ("", "{", "text", "[" * 100_000, "9" * 10_000, json.dumps(facts) + "}")
-    yield from ([], None, 7, {}, {"settings": settings}, {"progress": progress}, [settings, progress])
+    yield from (
+        [],
+        None,
+        7,
+        {},
+        {"settings": settings},
+        {"progress": progress},
+        [settings, progress],
+    )
     yield from (facts | {"settings": wrong} for wrong in (None, 7, [], "text", [settings]))
-    yield from (facts | {"progress": wrong} for wrong in (None, 7, [], {}, "text", [progress], progress | {"more": 1}))
+    yield from (
+        facts | {"progress": wrong}
+        for wrong in (None, 7, [], {}, "text", [progress], progress | {"more": 1})
+    )
     for name in progress:
         yield facts | {"progress": {key: value for key, value in progress.items() if key != name}}
-        wrong = [-7, -7.5, "7", [], {}, float("nan"), float("inf"), *([None] if name != "test_accuracy" else [])]
+        wrong = [
+            -7,
+            -7.5,
+            "7",
+            [],
+            {},
+            float("nan"),
+            float("inf"),
+            *([None] if name != "test_accuracy" else []),
+        ]
         yield from (facts | {"progress": progress | {name: value}} for value in wrong)
     for name in progress["logs"]:
         logs = progress["logs"]
-        yield facts | {"progress": progress | {"logs": {key: value for key, value in logs.items() if key != name}}}
-        yield from (facts | {"progress": progress | {"logs": logs | {name: value}}} for value in (-7, "7", None, 7.5, [7]))
+        yield facts | {
+            "progress": progress
+            | {"logs": {key: value for key, value in logs.items() if key != name}}
+        }
+        yield from (
+            facts | {"progress": progress | {"logs": logs | {name: value}}}
+            for value in (-7, "7", None, 7.5, [7])
+        )
 
 
 def hostile(path: pathlib.Path, evil: Evil) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -473,7 +594,9 @@ def hostile(path: pathlib.Path, evil: Evil) -> Iterator[tuple[str, Callable[[], 
                 if content is not None:
                     with archive.open(name, "w") as member:
                         for _ in range(times if name in changed else 1):
-                            member.write(content) if isinstance(content, bytes) else np.save(member, content)
+                            member.write(content) if isinstance(content, bytes) else np.save(
+                                member, content
+                            )
 
     def npy(descr: str, shape: str) -> bytes:
         header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
@@ -482,24 +605,75 @@ def hostile(path: pathlib.Path, evil: Evil) -> Iterator[tuple[str, Callable[[], 
     for facts in wrong_facts(json.loads(sound["facts.json"])):
         text = facts if isinstance(facts, str) else json.dumps(facts)
         yield f"facts {text[-150:]}", functools.partial(write, {"facts.json": text.encode()})
-    for facts in (None, pickled, array, pickle.dumps(evil), b"\xff" + sound["facts.json"], sound["facts.json"] + b"\0"):
+    for facts in (
+        None,
+        pickled,
+        array,
+        pickle.dumps(evil),
+        b"\xff" + sound["facts.json"],
+        sound["facts.json"] + b"\0",
+    ):
         yield f"facts {facts}", functools.partial(write, {"facts.json": facts})
-    wrong = [array.T, array.ravel(), array[None], array[:2], array[:0], None, pickled, np.array("text"), array.astype("f8")]
-    wrong += [array.astype(">f4"), *(array.view(dtype) for dtype in ("i4", "S4", "c8", "f4,f4")), pickle.dumps(evil)]
+    wrong = [
+        array.T,
+        array.ravel(),
+        array[None],
+        array[:2],
+        array[:0],
+        None,
+        pickled,
+        np.array("text"),
+        array.astype("f8"),
+    ]
+    wrong += [
+        array.astype(">f4"),
+        *(array.view(dtype) for dtype in ("i4", "S4", "c8", "f4,f4")),
+        pickle.dumps(evil),
+    ]
     for name, other in itertools.product(("0000.npy", "0001.npy"), wrong):
         yield f"{name} {other}", functools.partial(write, {name: other})
-    for shape in ("(3, -2)", f"({2**40},)", f"({2**32}, {2**32})", f"({2**40}, 0)", "3", "('3', 2)", "()", "evil", "[" * 9999):
+    for shape in (
+        "(3, -2)",
+        f"({2**40},)",
+        f"({2**32}, {2**32})",
+        f"({2**40}, 0)",
+        "3",
+        "('3', 2)",
+        "()",
+        "evil",
+        "[" * 9999,
+    ):
         yield f"shape {shape[:50]}", functools.partial(write, {"0000.npy": npy("'<f4'", shape)})
     for descr in ("'|O'", "'<f99'", "[]", "None", "'<f4'" * 3000):
         yield f"dtype {descr[:50]}", functools.partial(write, {"0000.npy": npy(descr, "(3, 2)")})
     for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):
         bomb = npy("'<f4'", f"({2**26},)") + bytes(2**22)
         yield f"256 MB by method {method}", functools.partial(write, {"0000.npy": bomb}, method, 64)
-        yield f"256 MB of facts by method {method}", functools.partial(write, {"facts.json": b" " * 2**22}, method, 64)
+        yield (
+            f"256 MB of facts by method {method}",
+            functools.partial(write, {"facts.json": b" " * 2**22}, method, 64),
+        )
         yield f"sound, but packed by method {method}", functools.partial(write, {}, method)
-    contents = [b"", b"PK", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), bytes(4096), b"text\n" * 99, pickle.dumps(evil)]
-    contents += [npy("'<f4'", "(3, 2)"), npy("'<f4'", "(3, 2)") + whole[:-9], b"junk" + whole[9:], whole[::-1], whole[:-500] * 2]
-    yield from ((f"the bytes {content[:20]}", functools.partial(path.write_bytes, content)) for content in contents)
+    contents = [
+        b"",
+        b"PK",
+        b"PK\x03\x04",
+        b"PK\x05\x06" + bytes(18),
+        bytes(4096),
+        b"text\n" * 99,
+        pickle.dumps(evil),
+    ]
+    contents += [
+        npy("'<f4'", "(3, 2)"),
+        npy("'<f4'", "(3, 2)") + whole[:-9],
+        b"junk" + whole[9:],
+        whole[::-1],
+        whole[:-500] * 2,
+    ]
+    yield from (
+        (f"the bytes {content[:20]}", functools.partial(path.write_bytes, content))
+        for content in contents
+    )
     yield "a folder", path.mkdir
     yield "a link to nothing", functools.partial(path.symlink_to, path.parent / "none")
     yield "a link to itself", functools.partial(path.symlink_to, path)
@@ -527,9 +701,22 @@ def test_hostile_files(saved, tmp_path, capsys):
     assert peak() - start < 64 * 2**20
 
 
-OTHERS = {"method": ("opt_gs", "opt_hr"), "dataset": ("digits", "cifar10"), "backbone": ("cnn6", "cnn9"), "seed": (0, 1)}
-OTHERS |= {"widths": ([8, 8, 8, 8], [8, 8, 8, 9]), "iterations": (30, 31), "base_lr": (0.1, 0.2), "rotation_lr": (0.02, 0.05)}
-OTHERS |= {"pictures": ("of digits with the sum 0", "of digits with the sum 1"), "rotated_fraction": (None, 0.5)}
+OTHERS = {
+    "method": ("opt_gs", "opt_hr"),
+    "dataset": ("digits", "cifar10"),
+    "backbone": ("cnn6", "cnn9"),
+    "seed": (0, 1),
+}
+OTHERS |= {
+    "widths": ([8, 8, 8, 8], [8, 8, 8, 9]),
+    "iterations": (30, 31),
+    "base_lr": (0.1, 0.2),
+    "rotation_lr": (0.02, 0.05),
+}
+OTHERS |= {
+    "pictures": ("of digits with the sum 0", "of digits with the sum 1"),
+    "rotated_fraction": (None, 0.5),
+}
 
 
 def test_other_settings(tmp_path):
@@ -538,10 +725,16 @@ def test_other_settings(tmp_path):
     checkpoints = small(tmp_path, **there)
     path = checkpoints.save(train(checkpoints, 3))
     for name, (was, given) in [*OTHERS.items(), ("widths", ([8, 8, 8, 8], None))]:
-        words = [",".join(map(str, value)) if isinstance(value, list) else value for value in (was, given)]
+        words = [
+            ",".join(map(str, value)) if isinstance(value, list) else value
+            for value in (was, given)
+        ]
         with pytest.raises(UserError) as raised:
             small(tmp_path, **there | {name: given}).restore()
-        assert str(raised.value) == f"--resume: {path} is of {name} {words[0]}, and this run of {name} {words[1]}"
+        assert (
+            str(raised.value)
+            == f"--resume: {path} is of {name} {words[0]}, and this run of {name} {words[1]}"
+        )
     assert small(tmp_path, **there).restore() == reached(3)
 
 
@@ -562,11 +755,15 @@ def test_a_checkpoint_of_before_a_setting_was_there(tmp_path):
     small(tmp_path).save(train(small(tmp_path), 3))
     variables = small(tmp_path).variables
     for value, sound in ((0, True), (400, False)):
-        now = Checkpoints(tmp_path, variables, SETTINGS | {"warmup_iterations": value}, {"warmup_iterations": 0})
+        now = Checkpoints(
+            tmp_path, variables, SETTINGS | {"warmup_iterations": value}, {"warmup_iterations": 0}
+        )
         if sound:
             assert now.restore() == reached(3)
         else:
-            with pytest.raises(UserError, match="is of warmup_iterations 0, and this run of warmup_iterations 400"):
+            with pytest.raises(
+                UserError, match="is of warmup_iterations 0, and this run of warmup_iterations 400"
+            ):
                 now.restore()
 
 
@@ -622,7 +819,10 @@ def test_weights_that_are_not_finite_are_not_saved(saved):
         wrong = weights(9)[0]
         wrong[at] = value
         checkpoints.variables[0].assign(wrong)
-        with pytest.raises(UserError, match=f"^after iteration 8 a weight is not finite; the last good checkpoint is {path}, "):
+        with pytest.raises(
+            UserError,
+            match=f"^after iteration 8 a weight is not finite; the last good checkpoint is {path}, ",
+        ):
             checkpoints.save(reached(9))
     assert files(path.parent) == before
 
@@ -641,10 +841,14 @@ def test_logs_are_cut_back(tmp_path):
         report.close()
         report = Report(tmp_path, "title", sizes=sizes)
         assert len(report.history) == 1
-        assert {name: files(tmp_path)[name] for name in LOGS} == {name: before[name] for name in LOGS}
+        assert {name: files(tmp_path)[name] for name in LOGS} == {
+            name: before[name] for name in LOGS
+        }
     report.close()
     (tmp_path / "metrics.csv").write_text("iteration\n")
-    with pytest.raises(UserError, match=f"^{tmp_path / 'metrics.csv'} is shorter than it was at the checkpoint$"):
+    with pytest.raises(
+        UserError, match=f"^{tmp_path / 'metrics.csv'} is shorter than it was at the checkpoint$"
+    ):
         Report(tmp_path, "title", sizes=sizes)
 
 
@@ -659,7 +863,9 @@ def test_tensorboard_that_cannot_be_written(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
-        with pytest.raises(UserError, match=r"\A.*tensorboard.* cannot be written: File too large\Z"):
+        with pytest.raises(
+            UserError, match=r"\A.*tensorboard.* cannot be written: File too large\Z"
+        ):
             collections.deque((report.train("iter_1", iteration=1, **ROW) for _ in range(1000)), 0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

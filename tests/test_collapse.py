@@ -68,7 +68,11 @@ def test_it_speaks_once_and_remembers():
 
 @pytest.mark.parametrize(
     "memory",
-    [{"count": 3}, {"count": "3", "current": None, "collapsed": None}, {"count": 3, "current": "well", "collapsed": None}],
+    [
+        {"count": 3},
+        {"count": "3", "current": None, "collapsed": None},
+        {"count": 3, "current": "well", "collapsed": None},
+    ],
 )
 def test_a_memory_that_cannot_be_is_refused(memory):
     with pytest.raises(ValueError, match="collapsed"):
@@ -82,7 +86,13 @@ def test_a_collapsed_run_says_so_once(tmp_path):
     assert result.returncode == 0, result.stderr
     lines = re.findall(r"warning: the network has collapsed: .*", result.stderr)
     assert len(lines) == 1, result.stderr
-    for word in ("saturated", "-log(1e-4)", "300 iterations", "learning rate of ", "--warmup_iterations"):
+    for word in (
+        "saturated",
+        "-log(1e-4)",
+        "300 iterations",
+        "learning rate of ",
+        "--warmup_iterations",
+    ):
         assert word in lines[0]
     facts = json.loads((tmp_path / "run.json").read_text())
     assert facts["collapsed"]["state"] == "saturated"

@@ -22,7 +22,9 @@ def command(out: pathlib.Path, *words: str) -> list[str]:
 
 def run(out: pathlib.Path, *words: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    return subprocess.run(command(out, *words), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run(
+        command(out, *words), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
+    )
 
 
 def results(out: pathlib.Path) -> list[dict[str, str]]:
@@ -32,12 +34,17 @@ def results(out: pathlib.Path) -> list[dict[str, str]]:
 
 def errors(out: pathlib.Path) -> list[tuple[str, ...]]:
     """Returns what does not depend on the machine's pace."""
-    return [tuple(row[k] for k in ("method", "seed", "status", "best_error", "last_error", "energy")) for row in results(out)]
+    return [
+        tuple(row[k] for k in ("method", "seed", "status", "best_error", "last_error", "energy"))
+        for row in results(out)
+    ]
 
 
 def assert_written(out: pathlib.Path, titles: list[str]) -> None:
     lines = (out / "table.md").read_text().splitlines()
-    assert lines[0].startswith("| method | best error % | last error % | ms per step | x baseline | memory GiB |")
+    assert lines[0].startswith(
+        "| method | best error % | last error % | ms per step | x baseline | memory GiB |"
+    )
     assert [line.split("|")[1].strip() for line in lines[2 : 2 + len(titles)]] == titles
     for name in ("curves.png", "energy.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
@@ -52,7 +59,18 @@ def assert_written(out: pathlib.Path, titles: list[str]) -> None:
 def test_all_methods_with_seeds_and_what_a_second_call_does(tmp_path):
     result = run(tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    titles = ["Baseline", "UPT", "MHE", "OPT (GS)", "OPT (HR)", "OPT (LS)", "OPT (CP)", "OPT (OGD)", "OPT (OR)", "S-OPT (GS)"]
+    titles = [
+        "Baseline",
+        "UPT",
+        "MHE",
+        "OPT (GS)",
+        "OPT (HR)",
+        "OPT (LS)",
+        "OPT (CP)",
+        "OPT (OGD)",
+        "OPT (OR)",
+        "S-OPT (GS)",
+    ]
     assert_written(tmp_path / "out", titles)
     rows = {row["method"]: row for row in results(tmp_path / "out")}
     assert {row["status"] for row in rows.values()} == {"finished"}
@@ -71,7 +89,10 @@ def test_all_methods_with_seeds_and_what_a_second_call_does(tmp_path):
 
 @pytest.mark.slow
 def test_rows_with_settings(tmp_path):
-    words = ["--methods=opt_gs,opt_gs:rotation_stddev=0.2,upt:learn_neurons,opt_gs:rotation_stddev=0.20", "--iterations=20"]
+    words = [
+        "--methods=opt_gs,opt_gs:rotation_stddev=0.2,upt:learn_neurons,opt_gs:rotation_stddev=0.20",
+        "--iterations=20",
+    ]
     result = run(tmp_path / "out", *words)
     assert result.returncode == 0, result.stderr
     titles = ["UPT, learn_neurons", "OPT (GS)", "OPT (GS), rotation_stddev 0.2"]
@@ -79,7 +100,9 @@ def test_rows_with_settings(tmp_path):
     runs = tmp_path / "out" / "runs"
     folders = ["opt_gs_rotation_stddev=0.2_seed1", "opt_gs_seed1", "upt_learn_neurons=true_seed1"]
     assert sorted(path.name for path in runs.iterdir()) == folders
-    own = [json.loads((runs / name / "run.json").read_text())["settings"]["own"] for name in folders]
+    own = [
+        json.loads((runs / name / "run.json").read_text())["settings"]["own"] for name in folders
+    ]
     assert [facts.get("rotation_stddev") for facts in own[:2]] == [0.2, 1.0]
     assert own[2]["learn_neurons"] is True
     assert "3 of 3 runs are finished already" in run(tmp_path / "out", *words).stdout
@@ -88,7 +111,12 @@ def test_rows_with_settings(tmp_path):
 @pytest.mark.slow
 def test_killed_in_the_middle_and_called_again(tmp_path):
     words = ["--methods=baseline,opt_gs,opt_ogd", "--seeds=1,2"]
-    process = subprocess.Popen(command(tmp_path / "cut", *words), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(tmp_path / "cut", *words),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     runs = tmp_path / "cut" / "runs"
     deadline = time.monotonic() + 300
     while not list(runs.glob("baseline_seed2/metrics.csv")):
@@ -124,7 +152,11 @@ def test_a_signal_loses_no_iteration(tmp_path):
 
     def interrupted(number: int, send, iteration: int) -> int:
         """Starts the comparison, sends the signal after an iteration, and returns how many the checkpoint has."""
-        options = {"cwd": ROOT, "env": {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}, "start_new_session": True}
+        options = {
+            "cwd": ROOT,
+            "env": {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+            "start_new_session": True,
+        }
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command(tmp_path / "out", *words), **options, **pipes)
         deadline = time.monotonic() + 300
@@ -170,12 +202,24 @@ def test_one_run_that_fails_and_a_readme(tmp_path):
     paper = tmp_path / "paper.csv"
     paper.write_text("baseline,37.5\n")
     began = time.monotonic()
-    result = run(out, "--methods=opt_gs,baseline", "--iterations=10", f"--readme={readme}", f"--paper={paper}", "--jobs=2")
+    result = run(
+        out,
+        "--methods=opt_gs,baseline",
+        "--iterations=10",
+        f"--readme={readme}",
+        f"--paper={paper}",
+        "--jobs=2",
+    )
     assert result.returncode == 0, result.stderr
     # without a terminal: at the start, at the end, around the line of each run, and every half minute
     assert result.stderr.count("all runs") <= 2 + 2 * 2 + (time.monotonic() - began) // 30
     assert "over the first 2 iterations" in result.stdout
-    assert json.loads((out / "runs" / "baseline_seed1" / "run.json").read_text())["settings"]["warmup_iterations"] == 2
+    assert (
+        json.loads((out / "runs" / "baseline_seed1" / "run.json").read_text())["settings"][
+            "warmup_iterations"
+        ]
+        == 2
+    )
     assert "a linear warm-up over the first 2" in (out / "table.md").read_text()
     rows = {row["method"]: row for row in results(out)}
     assert rows["baseline"]["status"] == "finished"

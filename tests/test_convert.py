@@ -11,7 +11,13 @@ from common import layers, orthogonal
 from common.convert import fold_model, orthogonalize_model, refold
 from common.regularizers import HypersphericalEnergy
 
-MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley, orthogonal.identity]
+MAPS = [
+    orthogonal.gram_schmidt,
+    orthogonal.householder,
+    orthogonal.lowdin,
+    orthogonal.cayley,
+    orthogonal.identity,
+]
 each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
 PICTURES = np.random.default_rng(0).normal(size=(3, 13, 11, 4)).astype("float32")
 
@@ -27,7 +33,9 @@ def plain_model() -> keras.Model:
     y = keras.layers.Conv2D(8, (1, 3), strides=2, groups=2, bias_initializer="ones")(inner)
     x = keras.Model(inner, y, name="inside")(x)
     x = keras.layers.Flatten()(x)
-    return keras.Model(inputs, [keras.layers.Dense(5, name="head")(x), keras.layers.Dense(2, use_bias=False)(x)])
+    return keras.Model(
+        inputs, [keras.layers.Dense(5, name="head")(x), keras.layers.Dense(2, use_bias=False)(x)]
+    )
 
 
 def outputs(model: keras.Model) -> np.ndarray:
@@ -51,18 +59,33 @@ STARTS = ["identity", "orthogonal", keras.initializers.RandomNormal(stddev=1.0)]
 @pytest.mark.parametrize(
     ("orthogonalize", "rotations"),
     # without a map R itself must be orthogonal to begin with
-    [(m, start) for m in MAPS for start in STARTS if m is not orthogonal.identity or isinstance(start, str)],
+    [
+        (m, start)
+        for m in MAPS
+        for start in STARTS
+        if m is not orthogonal.identity or isinstance(start, str)
+    ],
 )
 def test_turning_a_model_changes_no_output(orthogonalize, rotations):
     model = plain_model()
     before, weights = outputs(model), model.get_weights()
     turned = orthogonalize_model(model, orthogonalize, rotation_initializer=rotations)
-    found = [layer for layer in leaves(turned) if isinstance(layer, layers.OrthogonalConv2D | layers.OrthogonalDense)]
+    found = [
+        layer
+        for layer in leaves(turned)
+        if isinstance(layer, layers.OrthogonalConv2D | layers.OrthogonalDense)
+    ]
     assert len(found) == 5
-    assert not [layer for layer in leaves(turned) if type(layer) in (keras.layers.Conv2D, keras.layers.Dense)]
+    assert not [
+        layer
+        for layer in leaves(turned)
+        if type(layer) in (keras.layers.Conv2D, keras.layers.Dense)
+    ]
     # products of up to 3 x 240 float32 terms
     np.testing.assert_allclose(outputs(turned), before, atol=1e-5 * np.abs(before).max())
-    for old, new in zip(weights, model.get_weights(), strict=True):  # the model itself is left alone
+    for old, new in zip(
+        weights, model.get_weights(), strict=True
+    ):  # the model itself is left alone
         np.testing.assert_array_equal(old, new)
 
 
@@ -77,7 +100,9 @@ def test_folding_changes_no_output_and_leaves_nothing_of_ours(tmp_path, orthogon
     assert all(type(layer).__module__.startswith("keras.") for layer in leaves(folded))
     folded.save(tmp_path / "folded.keras")
     assert b"opt>" not in (tmp_path / "folded.keras").read_bytes()
-    np.testing.assert_array_equal(outputs(keras.saving.load_model(tmp_path / "folded.keras")), outputs(folded))
+    np.testing.assert_array_equal(
+        outputs(keras.saving.load_model(tmp_path / "folded.keras")), outputs(folded)
+    )
 
 
 def test_a_folded_model_loads_where_this_repository_is_not(tmp_path):
@@ -93,7 +118,9 @@ def test_a_folded_model_leaves_our_penalties_behind(tmp_path):
     model = keras.Sequential([keras.Input((6,)), *layers_of])
     fold_model(model).save(tmp_path / "folded.keras")
     code = "import keras; print(*(type(x.kernel_regularizer).__name__ for x in keras.saving.load_model('folded.keras').layers))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
     assert result.stdout.split() == ["NoneType", "L2"]
 
 
@@ -107,10 +134,18 @@ def test_refold_brings_a_folded_model_up_to_date():
 
 
 def test_folding_debiases_the_averages():
-    model = keras.Sequential([keras.Input((13, 11, 4)), layers.OrthogonalConv2D(5, 3), layers.BatchNormalization(scale=False)])
+    model = keras.Sequential(
+        [
+            keras.Input((13, 11, 4)),
+            layers.OrthogonalConv2D(5, 3),
+            layers.BatchNormalization(scale=False),
+        ]
+    )
     for _ in range(3):
         model(PICTURES, training=True)
-    np.testing.assert_allclose(fold_model(model)(PICTURES), model(PICTURES, training=False), atol=1e-5)
+    np.testing.assert_allclose(
+        fold_model(model)(PICTURES), model(PICTURES, training=False), atol=1e-5
+    )
 
 
 def test_chosen_layers_alone():
@@ -122,7 +157,9 @@ def test_chosen_layers_alone():
 
 
 def test_sequential_models_stay_sequential():
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(3)])
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(4, activation="tanh"), keras.layers.Dense(3)]
+    )
     turned = orthogonalize_model(model, layer_names=[model.layers[0].name])
     assert isinstance(turned, keras.Sequential)
     assert [type(layer) for layer in turned.layers] == [layers.OrthogonalDense, keras.layers.Dense]
@@ -133,10 +170,22 @@ def test_sequential_models_stay_sequential():
     ("make", "message"),
     [
         (lambda: keras.Sequential([keras.layers.Dense(3)]), "must be built"),
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, kernel_constraint="non_neg")]), "kernel_constraint"),
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, kernel_regularizer="l2")]), "kernel_regularizer"),
         (
-            lambda: keras.Sequential([keras.Input((4, 9, 9)), keras.layers.Conv2D(3, 3, data_format="channels_first")]),
+            lambda: keras.Sequential(
+                [keras.Input((4,)), keras.layers.Dense(3, kernel_constraint="non_neg")]
+            ),
+            "kernel_constraint",
+        ),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((4,)), keras.layers.Dense(3, kernel_regularizer="l2")]
+            ),
+            "kernel_regularizer",
+        ),
+        (
+            lambda: keras.Sequential(
+                [keras.Input((4, 9, 9)), keras.layers.Conv2D(3, 3, data_format="channels_first")]
+            ),
             "channels_first",
         ),
     ],
@@ -147,7 +196,9 @@ def test_what_cannot_be_turned_is_said(make, message):
 
 
 def test_what_cannot_be_folded_is_said():
-    wrapped = keras.Sequential([keras.Input((3, 6)), keras.layers.TimeDistributed(layers.OrthogonalDense(4))])
+    wrapped = keras.Sequential(
+        [keras.Input((3, 6)), keras.layers.TimeDistributed(layers.OrthogonalDense(4))]
+    )
     with pytest.raises(ValueError, match="cannot be folded"):
         fold_model(wrapped)
     plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])

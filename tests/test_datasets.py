@@ -27,13 +27,19 @@ def assert_holds(data: datasets.Dataset, records: dict, cifar=CIFAR100) -> None:
     assert data.train_images.dtype == np.uint8
     assert data.train_images.shape[1:] == (32, 32, 3)
     for row, column, colour in [(0, 0, 0), (3, 17, 1), (31, 30, 2)]:
-        np.testing.assert_array_equal(data.train_images[:, row, column, colour], pixels[:, colour * 1024 + row * 32 + column])
+        np.testing.assert_array_equal(
+            data.train_images[:, row, column, colour], pixels[:, colour * 1024 + row * 32 + column]
+        )
     np.testing.assert_array_equal(data.train_labels, labels)
     np.testing.assert_array_equal(data.test_labels, records[cifar.test_file][cifar.label_key])
     assert data.class_names == tuple(records[cifar.names_file][cifar.names_key])
 
 
-@pytest.mark.parametrize("dumps", [archives.python2_pickle, lambda r: pickle.dumps(r, protocol=4)], ids=["python2", "protocol4"])
+@pytest.mark.parametrize(
+    "dumps",
+    [archives.python2_pickle, lambda r: pickle.dumps(r, protocol=4)],
+    ids=["python2", "protocol4"],
+)
 def test_reads_the_official_folder(tmp_path, dumps):
     records = archives.files()
     folder = archives.write_folder(tmp_path, records, dumps=dumps)
@@ -57,7 +63,10 @@ def test_reads_an_archive_and_names_both_sums_where_they_differ(tmp_path, capsys
     warning = capsys.readouterr().err
     assert warning.startswith("warning:")
     assert CIFAR100.md5 in warning
-    assert hashlib.md5((tmp_path / CIFAR100.archive).read_bytes(), usedforsecurity=False).hexdigest() in warning
+    assert (
+        hashlib.md5((tmp_path / CIFAR100.archive).read_bytes(), usedforsecurity=False).hexdigest()
+        in warning
+    )
     assert [p.name for p in tmp_path.iterdir()] == [CIFAR100.archive]  # nothing was unpacked
 
 
@@ -81,10 +90,18 @@ def tfds_copy(tmp_path):
     records = archives.files()
     for name, file in (("train", "train.bin"), ("test", "test.bin")):
         record = records[name]
-        labels = np.stack([np.zeros_like(record["fine_labels"]), record["fine_labels"]], axis=1).astype(np.uint8)
-        (source / "cifar-100-binary" / file).write_bytes(np.concatenate([labels, record["data"]], axis=1).tobytes())
-    (source / "cifar-100-binary" / "fine_label_names.txt").write_text("\n".join(records["meta"]["fine_label_names"]))
-    (source / "cifar-100-binary" / "coarse_label_names.txt").write_text("\n".join(f"coarse {i}" for i in range(20)))
+        labels = np.stack(
+            [np.zeros_like(record["fine_labels"]), record["fine_labels"]], axis=1
+        ).astype(np.uint8)
+        (source / "cifar-100-binary" / file).write_bytes(
+            np.concatenate([labels, record["data"]], axis=1).tobytes()
+        )
+    (source / "cifar-100-binary" / "fine_label_names.txt").write_text(
+        "\n".join(records["meta"]["fine_label_names"])
+    )
+    (source / "cifar-100-binary" / "coarse_label_names.txt").write_text(
+        "\n".join(f"coarse {i}" for i in range(20))
+    )
 
     data_dir = tmp_path / "data"
     builder = tfds.builder("cifar100", data_dir=data_dir)
@@ -100,19 +117,25 @@ def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch, nested):
     data_dir, _ = tfds_copy
     folder = next((data_dir / "cifar100").glob("*"))
     ran = data_dir / "ran"
-    (data_dir / "hostile_module.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n")
+    (data_dir / "hostile_module.py").write_text(
+        f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n"
+    )
     monkeypatch.syspath_prepend(str(data_dir))
     monkeypatch.delitem(sys.modules, "hostile_module", raising=False)
     features = json.loads((folder / "features.json").read_text())
     if nested:  # JSON in JSON, as TFDS's older features are kept, with the dot in disguise
         features["featuresDict"]["features"]["more"] = {
             "pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
-            "jsonFeature": {"json": '{"feature": {"type": "hostile_module\\u002eEvil", "content": {}}}'},
+            "jsonFeature": {
+                "json": '{"feature": {"type": "hostile_module\\u002eEvil", "content": {}}}'
+            },
         }
     else:
         features["pythonClassName"] = "hostile_module.Evil"
     (folder / "features.json").write_text(json.dumps(features))
-    with pytest.raises(UserError, match=r"features\.json asks for .+, which no copy of CIFAR needs"):
+    with pytest.raises(
+        UserError, match=r"features\.json asks for .+, which no copy of CIFAR needs"
+    ):
         datasets.load("cifar100", data_dir)
     assert not ran.exists()
     assert "hostile_module" not in sys.modules
@@ -131,8 +154,14 @@ def test_reads_a_tfds_copy(tfds_copy):
     assert "cifar100/3.0.2" in data.source
     # TFDS shuffles what it writes
     pixels = records["train"]["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    expected = {(image.tobytes(), label) for image, label in zip(pixels, records["train"]["fine_labels"], strict=True)}
-    assert {(image.tobytes(), int(label)) for image, label in zip(data.train_images, data.train_labels, strict=True)} == expected
+    expected = {
+        (image.tobytes(), label)
+        for image, label in zip(pixels, records["train"]["fine_labels"], strict=True)
+    }
+    assert {
+        (image.tobytes(), int(label))
+        for image, label in zip(data.train_images, data.train_labels, strict=True)
+    } == expected
     assert data.class_names[7] == "class 7"
 
 
@@ -167,7 +196,9 @@ def test_a_site_that_never_answers_is_given_up():
     """A server that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         start = time.monotonic()
-        assert not datasets.tfds.is_reachable(f"http://127.0.0.1:{server.getsockname()[1]}/", seconds=0.5)
+        assert not datasets.tfds.is_reachable(
+            f"http://127.0.0.1:{server.getsockname()[1]}/", seconds=0.5
+        )
         assert time.monotonic() - start < 5
 
 
@@ -375,7 +406,9 @@ def test_episodes_begin_with_a_shuffle_of_their_own():
         assert len(np.unique(whole[start + 4 : start + 6])) == 20
     for resumed in (5, 6, 7, 10, 11):
         source = datasets.draws(0, resumed, count=40, batch_size=10, episode_length=6)
-        np.testing.assert_array_equal(np.stack([next(source) for _ in range(18 - resumed)])[:, :, 0], whole[resumed:])
+        np.testing.assert_array_equal(
+            np.stack([next(source) for _ in range(18 - resumed)])[:, :, 0], whole[resumed:]
+        )
 
 
 def test_picks_cover_every_offset_evenly():
@@ -394,16 +427,22 @@ def test_picks_cover_every_offset_evenly():
 def test_augment_pads_symmetrically_crops_and_flips(jit):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6, 32, 32, 3), np.uint8)
-    offsets = np.array([(down, across, flip) for down in (0, 4, 8) for across in (0, 3, 8) for flip in (0, 1)])
+    offsets = np.array(
+        [(down, across, flip) for down in (0, 4, 8) for across in (0, 3, 8) for flip in (0, 1)]
+    )
     picks = np.column_stack([random.integers(0, 6, len(offsets)), offsets]).astype(np.int32)
-    actual = tf.function(datasets.augment, jit_compile=jit)(tf.constant(images), tf.constant(picks)).numpy()
+    actual = tf.function(datasets.augment, jit_compile=jit)(
+        tf.constant(images), tf.constant(picks)
+    ).numpy()
     for result, (index, down, across, flip) in zip(actual, picks, strict=True):
         padded = np.pad(images[index], ((4, 4), (4, 4), (0, 0)), "symmetric")
         expected = padded[down : down + 32, across : across + 32]
         np.testing.assert_array_equal(result, expected[:, ::-1] if flip else expected)
 
 
-@pytest.mark.skipif("OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100")
+@pytest.mark.skipif(
+    "OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100"
+)
 def test_reads_the_real_cifar100():
     data = datasets.load("cifar100", pathlib.Path(os.environ["OPT_CIFAR100_DIR"]))
     assert data.train_images.shape == (50_000, 32, 32, 3)

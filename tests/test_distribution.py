@@ -89,10 +89,19 @@ def worker(index: int, ports: list[int], log_dir: pathlib.Path, *flags: str) -> 
         "--eval_every=10",
         "--checkpoint_every=5",
     ]
-    command = [sys.executable, "train.py", *small, "--distribute=multi_worker", f"--log_dir={log_dir}", *flags]
+    command = [
+        sys.executable,
+        "train.py",
+        *small,
+        "--distribute=multi_worker",
+        f"--log_dir={log_dir}",
+        *flags,
+    ]
     environment = os.environ | {"TF_CONFIG": json.dumps(config)}
     output = (log_dir.parent / f"worker_{index}.txt").open("w")
-    return subprocess.Popen(command, cwd=ROOT / "opt_gs", env=environment, stdout=output, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=ROOT / "opt_gs", env=environment, stdout=output, stderr=subprocess.STDOUT
+    )
 
 
 def both(ports, log_dir, *flags: str) -> list[subprocess.Popen]:
@@ -119,9 +128,14 @@ def test_two_processes_train_and_survive_a_restart(tmp_path):
             assert [process.wait() for process in running] == [-signal.SIGKILL] * 2
             running = both(free_ports(2), log, *flags, "--resume")
         output = [log.parent / f"worker_{i}.txt" for i in range(2)]
-        assert [process.wait(timeout=200) for process in running] == [0, 0], output[0].read_text() + output[1].read_text()
+        assert [process.wait(timeout=200) for process in running] == [0, 0], (
+            output[0].read_text() + output[1].read_text()
+        )
         if kill:
-            done = [int(re.search(r"going on after (\d+) iterations", path.read_text())[1]) for path in output]
+            done = [
+                int(re.search(r"going on after (\d+) iterations", path.read_text())[1])
+                for path in output
+            ]
             assert 0 < done[0] == done[1] < 30
         assert not (log / "log_train_01.txt").exists()  # one of the two writes
         logs.append([(log / f"log_{kind}_00.txt").read_text() for kind in ("train", "test")])
@@ -154,7 +168,9 @@ def test_a_worker_that_never_comes_ends_the_wait_with_a_message(tmp_path):
     assert worker(0, ports, log, "--worker_timeout=2").wait(timeout=100) == 2
     assert time.monotonic() - start < 60  # TensorFlow's own wait is ten minutes
     last = (log.parent / "worker_0.txt").read_text().splitlines()[-1]
-    assert last == f"opt_gs/train.py: --worker_timeout: no answer from 127.0.0.1:{ports[1]} within 2 s"
+    assert (
+        last == f"opt_gs/train.py: --worker_timeout: no answer from 127.0.0.1:{ports[1]} within 2 s"
+    )
     assert not log.exists()
 
 

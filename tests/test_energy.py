@@ -26,15 +26,23 @@ def by_definition(neurons: np.ndarray, s: int, half_space: bool) -> float:
 def test_energy_by_its_definition(s, half_space, monkeypatch):
     neurons = np.random.default_rng(0).normal(size=(5, 11)) * np.linspace(1, 9, 11)
     expected = by_definition(neurons, s, half_space)
-    assert float(energy.hyperspherical_energy(neurons, s, half_space)) == pytest.approx(expected, rel=1e-12)
+    assert float(energy.hyperspherical_energy(neurons, s, half_space)) == pytest.approx(
+        expected, rel=1e-12
+    )
     monkeypatch.setattr(energy, "CHUNK", 4)
-    assert float(energy.hyperspherical_energy(neurons, s, half_space)) == pytest.approx(expected, rel=1e-12)
+    assert float(energy.hyperspherical_energy(neurons, s, half_space)) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_known_values():
     """Two opposite neurons are 2 apart; two at right angles sqrt 2."""
-    assert float(energy.hyperspherical_energy([[1.0, -3.0], [0.0, 0.0]], s=1)) == pytest.approx(2 / 2)
-    assert float(energy.hyperspherical_energy([[1.0, 0.0], [0.0, 2.0]], s=2)) == pytest.approx(2 / 2)
+    assert float(energy.hyperspherical_energy([[1.0, -3.0], [0.0, 0.0]], s=1)) == pytest.approx(
+        2 / 2
+    )
+    assert float(energy.hyperspherical_energy([[1.0, 0.0], [0.0, 2.0]], s=2)) == pytest.approx(
+        2 / 2
+    )
     assert np.isinf(energy.hyperspherical_energy([[1.0, 2.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match="matrix"):
         energy.hyperspherical_energy([1.0, 2.0])
@@ -44,7 +52,10 @@ def test_thousands_of_neurons_in_blocks():
     neurons = np.random.default_rng(0).normal(size=(8, 2500)).astype("float32")
     few = neurons[:, :50]
     # the mean over pairs hardly depends on their number
-    mean = [float(energy.hyperspherical_energy(x)) / (x.shape[1] * (x.shape[1] - 1)) for x in (few, neurons)]
+    mean = [
+        float(energy.hyperspherical_energy(x)) / (x.shape[1] * (x.shape[1] - 1))
+        for x in (few, neurons)
+    ]
     assert mean[0] == pytest.approx(mean[1], rel=0.05)
 
 
@@ -54,20 +65,29 @@ def test_no_map_changes_the_energy(name, half_space):
     random = np.random.default_rng(0)
     rotation, neurons = random.normal(size=(40, 40)), random.normal(size=(40, 16))
     turned = orthogonal.product(getattr(orthogonal, name), rotation, neurons)
-    before, after = (float(energy.hyperspherical_energy(x, 1, half_space)) for x in (neurons, turned))
+    before, after = (
+        float(energy.hyperspherical_energy(x, 1, half_space)) for x in (neurons, turned)
+    )
     assert after == pytest.approx(before, rel=1e-11)
 
 
 def energies(model: keras.Model) -> list[float]:
     """Returns the energy of every convolution's neurons."""
     layers = [
-        layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D | OrthogonalConv2D) and layer.name != "score"
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D | OrthogonalConv2D) and layer.name != "score"
     ]
-    return [float(energy.hyperspherical_energy(tf.reshape(layer.kernel, [-1, layer.filters]))) for layer in layers]
+    return [
+        float(energy.hyperspherical_energy(tf.reshape(layer.kernel, [-1, layer.filters])))
+        for layer in layers
+    ]
 
 
 @pytest.mark.parametrize(
-    ("method", "keeps"), [(GRAM_SCHMIDT, True), (baseline.architecture.METHOD, False)], ids=["opt_gs", "baseline"]
+    ("method", "keeps"),
+    [(GRAM_SCHMIDT, True), (baseline.architecture.METHOD, False)],
+    ids=["opt_gs", "baseline"],
 )
 def test_training_keeps_the_energy_with_opt_and_changes_it_without(method, keeps):
     keras.utils.set_random_seed(0)

@@ -25,7 +25,11 @@ from tests.archives import CIFAR10, CIFAR100
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 METHODS = sorted(path.parent.name for path in ROOT.glob("*/train.py"))
-OFFLINE = {"https_proxy": "http://127.0.0.1:9", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)}
+OFFLINE = {
+    "https_proxy": "http://127.0.0.1:9",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "PYTHONPATH": str(ROOT),
+}
 SMALL = 128 * 2**20  # bytes of memory that a small file may take, whatever size it claims
 # an archive is unpacked to at most two of the largest files, and the members are copied out of that
 LARGE = 4 * datasets.cifar.LARGEST_FILE + SMALL
@@ -52,24 +56,45 @@ class Case:
 
 
 def contents(cifar=CIFAR100) -> dict[str, bytes]:
-    return {name: archives.python2_pickle(record) for name, record in archives.files(cifar, train=6, test=4).items()}
+    return {
+        name: archives.python2_pickle(record)
+        for name, record in archives.files(cifar, train=6, test=4).items()
+    }
 
 
-def member(name: str, content: bytes = b"", size: int | None = None, pax: dict | None = None, **fields) -> bytes:
+def member(
+    name: str, content: bytes = b"", size: int | None = None, pax: dict | None = None, **fields
+) -> bytes:
     """Returns a member of a tar file, which may lie about its size."""
     info = tarfile.TarInfo(name)
-    attributes = {"size": len(content) if size is None else size, "pax_headers": pax or {}, **fields}
+    attributes = {
+        "size": len(content) if size is None else size,
+        "pax_headers": pax or {},
+        **fields,
+    }
     for field, value in attributes.items():
         setattr(info, field, value)
-    return info.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+    return (
+        info.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
+        + content
+        + bytes(-len(content) % 512)
+    )
 
 
 def tar(files: dict[str, bytes], *others: bytes, cifar=CIFAR100) -> bytes:
-    return b"".join([*others, *(member(f"{cifar.folder}/{name}", content) for name, content in files.items()), bytes(1024)])
+    return b"".join(
+        [
+            *others,
+            *(member(f"{cifar.folder}/{name}", content) for name, content in files.items()),
+            bytes(1024),
+        ]
+    )
 
 
 def in_folder(kind: str, files: dict, must: str = "be either", cifar=CIFAR100) -> Case:
-    return Case(kind, cifar, {f"{cifar.folder}/{name}": content for name, content in files.items()}, must)
+    return Case(
+        kind, cifar, {f"{cifar.folder}/{name}": content for name, content in files.items()}, must
+    )
 
 
 def in_archive(kind: str, unpacked: bytes, must: str = "be either", cifar=CIFAR100) -> Case:
@@ -102,8 +127,15 @@ def damaged(random: np.random.Generator) -> Iterator[Case]:
         yield in_archive("flips in tar headers", bytes(header) + whole[512:], cifar=cifar)
         yield in_archive("flips in pickles, archived", tar(pickled, cifar=cifar), cifar=cifar)
         yield in_folder("flips in pickles", pickled, cifar=cifar)
-        yield Case("truncated archives", cifar, {cifar.archive: packed[: random.integers(len(packed))]}, "be refused")
-        yield in_archive("truncated tars", whole[: random.integers(len(whole) - 1024)], "be refused", cifar)
+        yield Case(
+            "truncated archives",
+            cifar,
+            {cifar.archive: packed[: random.integers(len(packed))]},
+            "be refused",
+        )
+        yield in_archive(
+            "truncated tars", whole[: random.integers(len(whole) - 1024)], "be refused", cifar
+        )
         yield in_folder("truncated files", cut, "be refused", cifar)
 
 
@@ -123,18 +155,60 @@ def swapped() -> Iterator[Case]:
 PIXELS, LABELS, NAMES = np.zeros((6, 3072), np.uint8), [1, 2, 3, 4, 5, 6], ["a"] * 100
 DTYPES = ("i1", "<u2", ">u2", "i8", "f2", "f4", "f8", "?", "c8", "S1", "U1", "O", "M8[s]", "u1,u1")
 WRONG_DATA = [PIXELS.astype(dtype) for dtype in DTYPES]
-WRONG_DATA += [PIXELS[:, 1:], PIXELS.ravel(), PIXELS.T, PIXELS[:0], PIXELS[:5], PIXELS.reshape(6, 32, 32, 3), PIXELS[0, 0]]
-WRONG_DATA += [None, 7, "text", PIXELS.tobytes(), [[0] * 3072] * 6, {"shape": (6, 3072)}, np.array(3, "u1")]
-WRONG_LABELS = [None, 7, "123456", tuple(LABELS), np.array(LABELS), set(LABELS), dict.fromkeys(LABELS), LABELS[1:], [*LABELS, 7]]
-WRONG_LABELS += [[wrong, *LABELS[1:]] for wrong in (-1, 100, 2**70, -(2**31), 1.0, True, None, "1", b"1", [1], np.uint8(1))]
-WRONG_NAMES = [None, 7, "a" * 100, NAMES[1:], [*NAMES, "a"], [*NAMES[1:], 7], [*NAMES[1:], None], tuple(NAMES), {}]
+WRONG_DATA += [
+    PIXELS[:, 1:],
+    PIXELS.ravel(),
+    PIXELS.T,
+    PIXELS[:0],
+    PIXELS[:5],
+    PIXELS.reshape(6, 32, 32, 3),
+    PIXELS[0, 0],
+]
+WRONG_DATA += [
+    None,
+    7,
+    "text",
+    PIXELS.tobytes(),
+    [[0] * 3072] * 6,
+    {"shape": (6, 3072)},
+    np.array(3, "u1"),
+]
+WRONG_LABELS = [
+    None,
+    7,
+    "123456",
+    tuple(LABELS),
+    np.array(LABELS),
+    set(LABELS),
+    dict.fromkeys(LABELS),
+    LABELS[1:],
+    [*LABELS, 7],
+]
+WRONG_LABELS += [
+    [wrong, *LABELS[1:]]
+    for wrong in (-1, 100, 2**70, -(2**31), 1.0, True, None, "1", b"1", [1], np.uint8(1))
+]
+WRONG_NAMES = [
+    None,
+    7,
+    "a" * 100,
+    NAMES[1:],
+    [*NAMES, "a"],
+    [*NAMES[1:], 7],
+    [*NAMES[1:], None],
+    tuple(NAMES),
+    {},
+]
 # what classes.txt cannot hold, a name a line
 WRONG_NAMES += [[*NAMES[1:], "two\nlines"], [*NAMES[1:], "half of a pair: \ud800"]]
 
 
 def wrong_types() -> Iterator[Case]:
     sound = contents()
-    records = [*((data, LABELS) for data in WRONG_DATA), *((PIXELS, labels) for labels in WRONG_LABELS)]
+    records = [
+        *((data, LABELS) for data in WRONG_DATA),
+        *((PIXELS, labels) for labels in WRONG_LABELS),
+    ]
     for name, (data, labels) in zip(itertools.cycle(("train", "test")), records, strict=False):
         bad = pickle.dumps({"data": data, "fine_labels": labels}, protocol=4)
         yield in_folder("wrong dtypes, shapes and labels", sound | {name: bad}, "be refused")
@@ -145,26 +219,52 @@ def wrong_types() -> Iterator[Case]:
 
 def odd_but_sound() -> Iterator[Case]:
     sound = contents()
-    columns = pickle.dumps({"data": np.asfortranarray(PIXELS), "fine_labels": LABELS, "more": [None, True]}, protocol=4)
+    columns = pickle.dumps(
+        {"data": np.asfortranarray(PIXELS), "fine_labels": LABELS, "more": [None, True]}, protocol=4
+    )
     yield in_folder("odd but sound", sound | {"train": columns, "notes": b""}, "be accepted")
-    dotted, commented = member("./cifar-100-python/./test"), member("a" * 300, pax={"comment": "words " * 999})
+    dotted, commented = (
+        member("./cifar-100-python/./test"),
+        member("a" * 300, pax={"comment": "words " * 999}),
+    )
     for other in (member("README", b"words"), dotted, commented):
         yield in_archive("odd but sound", tar(sound, other), "be accepted")
 
 
 def escapes(outside: pathlib.Path) -> Iterator[Case]:
     """Yields members and files that lead out of the data folder, links and devices among them."""
-    sound, kinds = contents(), [b"%d" % i for i in range(7)]  # file, hard link, symbolic link, two devices, folder, pipe
-    for name in ("../../evil", f"{outside}/evil", "cifar-100-python/../../evil", "..", "./../outside/kept", "../" * 60 + "evil"):
+    sound, kinds = (
+        contents(),
+        [b"%d" % i for i in range(7)],
+    )  # file, hard link, symbolic link, two devices, folder, pipe
+    for name in (
+        "../../evil",
+        f"{outside}/evil",
+        "cifar-100-python/../../evil",
+        "..",
+        "./../outside/kept",
+        "../" * 60 + "evil",
+    ):
         for kind in kinds:
             extra = member(name, type=kind, linkname="../../evil" if kind in (b"1", b"2") else "")
             yield in_archive("members that escape", tar(sound, extra), "be refused")
-    yield in_archive("members that escape", tar(sound, member("a", b"evil", pax={"path": f"../../{'é' * 200}"})), "be refused")
-    for name, kind, to in itertools.product(("train", "meta"), kinds[1:], (f"{outside}/kept", "../../evil")):
-        special = member(f"{CIFAR100.folder}/{name}", type=kind, linkname=to, devmajor=1, devminor=5)
+    yield in_archive(
+        "members that escape",
+        tar(sound, member("a", b"evil", pax={"path": f"../../{'é' * 200}"})),
+        "be refused",
+    )
+    for name, kind, to in itertools.product(
+        ("train", "meta"), kinds[1:], (f"{outside}/kept", "../../evil")
+    ):
+        special = member(
+            f"{CIFAR100.folder}/{name}", type=kind, linkname=to, devmajor=1, devminor=5
+        )
         rest = {n: content for n, content in sound.items() if n != name}
         yield in_archive("links and devices as members", tar(rest, special), "be refused")
-    links = [lambda path, to=to: path.symlink_to(to) for to in ("train", "none", "/dev/zero", outside / "kept")]
+    links = [
+        lambda path, to=to: path.symlink_to(to)
+        for to in ("train", "none", "/dev/zero", outside / "kept")
+    ]
     for name, make in itertools.product(("train", "meta"), (os.mkfifo, os.mkdir, *links)):
         yield in_folder("links and devices as files", sound | {name: make}, "be refused")
 
@@ -172,19 +272,52 @@ def escapes(outside: pathlib.Path) -> Iterator[Case]:
 def giant_sizes() -> Iterator[Case]:
     """Yields small files that claim to be large."""
     sound, number = contents(), struct.pack
-    lengths = [b"T" + number("<i", 2**31 - 1), b"T" + number("<i", -1), b"U\xff", b"X" + number("<I", 2**32 - 1)]
-    lengths += [code + number("<Q", n) for code in (b"\x8e", b"\x8d", b"\x95", b"\x96") for n in (2**31, 2**62, 2**64 - 1)]
-    lengths += [b"r" + number("<I", 2**31), b"\x8b" + number("<i", 2**31 - 1), b"I" + b"9" * 5000 + b"\n", b"L9L\n"]
+    lengths = [
+        b"T" + number("<i", 2**31 - 1),
+        b"T" + number("<i", -1),
+        b"U\xff",
+        b"X" + number("<I", 2**32 - 1),
+    ]
+    lengths += [
+        code + number("<Q", n)
+        for code in (b"\x8e", b"\x8d", b"\x95", b"\x96")
+        for n in (2**31, 2**62, 2**64 - 1)
+    ]
+    lengths += [
+        b"r" + number("<I", 2**31),
+        b"\x8b" + number("<i", 2**31 - 1),
+        b"I" + b"9" * 5000 + b"\n",
+        b"L9L\n",
+    ]
     # tuples in tuples, lists in lists, marks, a name of two lines, and lists that take 72 bytes of memory each
-    lengths += [b")" + b"\x85" * 100_000, b"]" + b"]a" * 5000, b"(" * 2000, b"\x8c\x03a\nb\x8c\x01c\x93", b"]" * 3_000_000]
+    lengths += [
+        b")" + b"\x85" * 100_000,
+        b"]" + b"]a" * 5000,
+        b"(" * 2000,
+        b"\x8c\x03a\nb\x8c\x01c\x93",
+        b"]" * 3_000_000,
+    ]
     for code in lengths:
-        yield in_folder("giant pickles", sound | {"train": b"\x80\x04}" + code + b"Ns."}, "be refused")
-    kind, name, rest = "members that lie about their size", f"{CIFAR100.folder}/train", {n: sound[n] for n in ("test", "meta")}
+        yield in_folder(
+            "giant pickles", sound | {"train": b"\x80\x04}" + code + b"Ns."}, "be refused"
+        )
+    kind, name, rest = (
+        "members that lie about their size",
+        f"{CIFAR100.folder}/train",
+        {n: sound[n] for n in ("test", "meta")},
+    )
     for size in (1, 513, 2**20, 2**31, 8**11 - 1, 2**40, 2**62, -1, -512, -(2**40)):
         yield in_archive(kind, tar(rest, member(name, sound["train"], size)), "be refused")
-    for pax in ({"size": str(2**50)}, {"size": "-512"}, {"GNU.sparse.size": str(2**29), "GNU.sparse.map": "0,0"}):
+    for pax in (
+        {"size": str(2**50)},
+        {"size": "-512"},
+        {"GNU.sparse.size": str(2**29), "GNU.sparse.map": "0,0"},
+    ):
         yield in_archive(kind, tar(rest, member(name, sound["train"], pax=pax)), "be refused")
-    for others in ([member("././@LongLink", b"x", type=b"L")] * 1500, [member(f"{CIFAR100.folder}/a")] * 2000):
+    for others in (
+        [member("././@LongLink", b"x", type=b"L")] * 1500,
+        [member(f"{CIFAR100.folder}/a")] * 2000,
+    ):
         yield in_archive("members without end", tar({}, *others), "be refused")
 
 
@@ -192,23 +325,41 @@ def bombs() -> Iterator[Case]:
     """Yields archives of a few kilobytes that unpack to gigabytes, to a file that is too large, and to another bomb."""
     zeros = {level: gzip.compress(bytes(2**26), level) for level in (1, 6, 9)}
     start = gzip.compress(member(f"{CIFAR100.folder}/train", size=300 * 2**20))
-    for packed in (*(z * 64 for z in zeros.values()), start + zeros[9] * 7, gzip.compress(gzip.compress(zeros[9] * 64))):
+    for packed in (
+        *(z * 64 for z in zeros.values()),
+        start + zeros[9] * 7,
+        gzip.compress(gzip.compress(zeros[9] * 64)),
+    ):
         yield Case("gigabytes of zeros", CIFAR100, {CIFAR100.archive: packed}, "be refused", LARGE)
 
 
 def is_sound(data: datasets.Dataset, cifar) -> bool:
-    for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
-        if images.dtype != np.uint8 or labels.dtype != np.int32 or images.shape != (*labels.shape, 32, 32, 3):
+    for images, labels in (
+        (data.train_images, data.train_labels),
+        (data.test_images, data.test_labels),
+    ):
+        if (
+            images.dtype != np.uint8
+            or labels.dtype != np.int32
+            or images.shape != (*labels.shape, 32, 32, 3)
+        ):
             return False
         if not len(labels) or labels.min() < 0 or labels.max() >= cifar.classes:
             return False
-    lines = "".join(f"{name}\n" for name in data.class_names).encode(errors="replace").decode().splitlines()
+    lines = (
+        "".join(f"{name}\n" for name in data.class_names)
+        .encode(errors="replace")
+        .decode()
+        .splitlines()
+    )
     return lines == list(data.class_names) and len(lines) == cifar.classes
 
 
 def peak() -> int:
     """Returns the most memory of this process in bytes; getrusage's begins with that of the process that started it."""
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+    return 1024 * int(
+        re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]
+    )
 
 
 def fuzz(root: pathlib.Path) -> None:
@@ -217,7 +368,14 @@ def fuzz(root: pathlib.Path) -> None:
     outside.mkdir()
     (outside / "kept").write_text("mine")
     # the sound ones first, so that memory is counted from what a sound file takes; the largest last
-    makers = (odd_but_sound(), damaged(np.random.default_rng(0)), swapped(), wrong_types(), escapes(outside), giant_sizes())
+    makers = (
+        odd_but_sound(),
+        damaged(np.random.default_rng(0)),
+        swapped(),
+        wrong_types(),
+        escapes(outside),
+        giant_sizes(),
+    )
     outcomes, start = [], None
     for case in itertools.chain(*makers, bombs()):
         for name, content in case.files.items():
@@ -227,16 +385,26 @@ def fuzz(root: pathlib.Path) -> None:
         before, message = listing(root), ""
         try:
             data = datasets.load(case.cifar.tfds_name, data_dir)
-            outcome = "accepted" if is_sound(data, case.cifar) else "accepted though it is not sound"
+            outcome = (
+                "accepted" if is_sound(data, case.cifar) else "accepted though it is not sound"
+            )
         except UserError as error:
             message = str(error)
-            outcome = "refused" if message.strip() and len(message.splitlines()) == 1 else "refused, but not in one line"
+            outcome = (
+                "refused"
+                if message.strip() and len(message.splitlines()) == 1
+                else "refused, but not in one line"
+            )
         except Exception as error:  # whatever it is, it is wrong
             outcome, message = f"answered by {type(error).__name__}", str(error)
         start = start or peak()
         grown = peak() - start
         start += max(0, grown - case.memory)  # an excess counts once
-        fine = {"be either": ("accepted", "refused"), "be refused": ("refused",), "be accepted": ("accepted",)}[case.must]
+        fine = {
+            "be either": ("accepted", "refused"),
+            "be refused": ("refused",),
+            "be accepted": ("accepted",),
+        }[case.must]
         wrong = [f"must {case.must}, was {outcome}"] * (outcome not in fine)
         wrong += ["files changed"] * (listing(root) != before)
         wrong += [f"memory grew by {grown >> 20} MiB"] * (grown > case.memory)
@@ -252,17 +420,23 @@ def test_fuzzed_data_files(tmp_path):
     code = f"import pathlib; from tests.test_hostile import fuzz; fuzz(pathlib.Path({str(tmp_path)!r}))"
     environment = os.environ | OFFLINE | {"TMPDIR": str(tmp_path / "cwd")}
     command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=tmp_path / "cwd", env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        command, cwd=tmp_path / "cwd", env=environment, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr
     outcomes = json.loads(result.stdout)
-    for (kind, outcome), count in sorted(collections.Counter((kind, outcome) for kind, outcome, *_ in outcomes).items()):
+    for (kind, outcome), count in sorted(
+        collections.Counter((kind, outcome) for kind, outcome, *_ in outcomes).items()
+    ):
         print(f"{count:4} {kind}: {outcome}")
     print(f"{len(outcomes):4} in all")
     assert len(outcomes) >= 200
     assert {"accepted", "refused"} <= {outcome for _, outcome, *_ in outcomes}
     problems = [f"{kind}: {wrong}: {message!r}" for kind, _, wrong, message in outcomes if wrong]
     assert not problems, "\n".join(problems)
-    assert not any("does not answer" in message for *_, message in outcomes)  # none asked for a download
+    assert not any(
+        "does not answer" in message for *_, message in outcomes
+    )  # none asked for a download
 
 
 # Command lines
@@ -278,10 +452,23 @@ OF_EVERY_METHOD = r"""
 --flagfile=GIVEN/none | --flagfile=GIVEN | --flagfile=GIVEN/binary | --verbosity=loud | --stderrthreshold=loud
 --logger_levels=a:loud"""
 LONG = "9" * 5000
-ODD_OF_EVERY_METHOD = [[""], ["--seed=1\n2"], ["--backbone=cnn6\n"], ["--two\x85lines=1"], [f"--seed={LONG}"]]
-ODD_OF_EVERY_METHOD += [[f"--widths={LONG},1,1,1"], [f"--{'a' * 5000}"], [f"--log_dir=HERE/{LONG}"], ["--dataset=" + 20 * LONG]]
+ODD_OF_EVERY_METHOD = [
+    [""],
+    ["--seed=1\n2"],
+    ["--backbone=cnn6\n"],
+    ["--two\x85lines=1"],
+    [f"--seed={LONG}"],
+]
+ODD_OF_EVERY_METHOD += [
+    [f"--widths={LONG},1,1,1"],
+    [f"--{'a' * 5000}"],
+    [f"--log_dir=HERE/{LONG}"],
+    ["--dataset=" + 20 * LONG],
+]
 ODD_OF_EVERY_METHOD += [[os.fsdecode(word)] for word in (b"--\xff\xfe=1", b"--widths=\xff")]
-ODD_OF_EVERY_METHOD += [[os.fsdecode(b"--log_dir=HERE/\xff"), "--dataset=digits", "--widths=1,1,1,1", "--iterations=1"]]
+ODD_OF_EVERY_METHOD += [
+    [os.fsdecode(b"--log_dir=HERE/\xff"), "--dataset=digits", "--widths=1,1,1,1", "--iterations=1"]
+]
 OF_ONE_METHOD = """
 baseline --rotation_lr=0.1 | opt_gs --reset_bn | opt_hr --iterations_per_episode=5 | opt_ls --rotated_fraction=0.5
 opt_cp --reorthogonalize_every=3 | opt_cp --backbone=resnet32 --widths=32,64,128,128 | opt_or --noreset_bn
@@ -294,12 +481,17 @@ OF_COMPARE = """
 --seeds=-1 | --seeds=4294967296 | --widths=, | --widths=1,2,3 | --gpus=first | --methods=../opt_gs | --out=GIVEN/file
 --out=GIVEN/file/below | --out=GIVEN/occupied | --out=~no_such_user/out | --data_dir=~no_such_user/data | --paper=GIVEN/none
 --paper=GIVEN/binary | --steps=GIVEN/binary | --steps=GIVEN/steps.csv --widths=1,1,1,1 | --readme=GIVEN/binary"""
-ODD_OF_COMPARE = [["two\nlines"], *([f"--{name}={LONG}"] for name in ("iterations", "seeds", "widths", "gpus", "out", "paper"))]
+ODD_OF_COMPARE = [
+    ["two\nlines"],
+    *([f"--{name}={LONG}"] for name in ("iterations", "seeds", "widths", "gpus", "out", "paper")),
+]
 OF_PREDICT = """
 --model | --no_such_flag GIVEN/file | --model= GIVEN/file | --model=/ GIVEN/file | --model=GIVEN GIVEN/file
 --model=GIVEN/file GIVEN | --model=GIVEN/none GIVEN/file"""
 ODD_OF_PREDICT = [[], [f"--model={LONG}", "GIVEN/file"]]
-ODD_OF_PREDICT += [["--model=GIVEN/file", picture] for picture in ("", LONG, "two\nlines", "\udcff")]
+ODD_OF_PREDICT += [
+    ["--model=GIVEN/file", picture] for picture in ("", LONG, "two\nlines", "\udcff")
+]
 
 
 def words_of(text: str) -> list[list[str]]:
@@ -307,7 +499,9 @@ def words_of(text: str) -> list[list[str]]:
 
 
 # what every method shares is tried with each in turn
-OF_METHODS = list(zip(itertools.cycle(METHODS), [*words_of(OF_EVERY_METHOD), *ODD_OF_EVERY_METHOD], strict=False))
+OF_METHODS = list(
+    zip(itertools.cycle(METHODS), [*words_of(OF_EVERY_METHOD), *ODD_OF_EVERY_METHOD], strict=False)
+)
 OF_METHODS += [(method, words) for method, *words in words_of(OF_ONE_METHOD)]
 LINES = [(f"{method}/train.py", words) for method, words in OF_METHODS]
 LINES += [("compare.py", words) for words in [*words_of(OF_COMPARE), *ODD_OF_COMPARE]]
@@ -319,11 +513,18 @@ def complaint(script: str, words: list[str], given: pathlib.Path, here: pathlib.
     here.mkdir()
     before = ["--data_dir=HERE/data", "--log_dir=HERE/log"] if script.endswith("train.py") else []
     if script == "compare.py":
-        before = ["--data_dir=HERE/data", "--out=HERE/out", "--dataset=digits", "--methods=baseline"]
+        before = [
+            "--data_dir=HERE/data",
+            "--out=HERE/out",
+            "--dataset=digits",
+            "--methods=baseline",
+        ]
         before += [] if "--budget" in str(words) else ["--iterations=1"]
     line = [word.replace("GIVEN", str(given)).replace("HERE", str(here)) for word in before + words]
     command = [sys.executable, str(ROOT / script), *line]
-    result = subprocess.run(command, cwd=here, env=os.environ | OFFLINE, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        command, cwd=here, env=os.environ | OFFLINE, capture_output=True, text=True, timeout=120
+    )
     # TensorFlow's C++ code and argparse's usage come before our line
     answer = re.sub(r"(?m)^(WARNING: All log messages|[IWE]0000 ).*\n", "", result.stderr)
     lines = re.sub(r"\Ausage: .*\n( +.*\n)*", "", answer).splitlines()
@@ -331,7 +532,11 @@ def complaint(script: str, words: list[str], given: pathlib.Path, here: pathlib.
     wrong += ["a traceback"] * ("Traceback" in result.stdout + result.stderr)
     wrong += [f"{len(lines)} lines"] * (len(lines) != 1)
     wrong += [f"left {sorted(path.name for path in here.iterdir())}"] * bool(listing(here))
-    return f"{script} {' '.join(words)[:60]!r}: {'; '.join(wrong)}: {str(lines[-1:])[:160]}" if wrong else ""
+    return (
+        f"{script} {' '.join(words)[:60]!r}: {'; '.join(wrong)}: {str(lines[-1:])[:160]}"
+        if wrong
+        else ""
+    )
 
 
 def test_bad_command_lines(tmp_path):
@@ -344,7 +549,9 @@ def test_bad_command_lines(tmp_path):
     (given / "steps.csv").write_text("method,widths,step_ms\nbaseline,1/1/1/1,slow\n")
     before = listing(given)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda i: complaint(*LINES[i], given, tmp_path / f"{i:03}"), range(len(LINES))))
+        found = list(
+            pool.map(lambda i: complaint(*LINES[i], given, tmp_path / f"{i:03}"), range(len(LINES)))
+        )
     for script, count in collections.Counter(script for script, _ in LINES).items():
         print(f"{count:4} {script}")
     print(f"{len(LINES):4} in all")

@@ -45,7 +45,9 @@ def test_convolution_is_kerass_with_the_rotated_kernel(config):
     # the two kernels differ by rounding in sums of n terms
     np.testing.assert_allclose(outputs, plain(inputs), atol=10 * n * np.finfo("float32").eps)
     assert layer.compute_output_shape(inputs.shape) == outputs.shape
-    assert layer.compute_output_shape((None, None, None, 4)) == plain.compute_output_shape((None, None, None, 4))
+    assert layer.compute_output_shape((None, None, None, 4)) == plain.compute_output_shape(
+        (None, None, None, 4)
+    )
 
 
 def test_only_the_rotation_and_the_bias_are_trained():
@@ -55,7 +57,9 @@ def test_only_the_rotation_and_the_bias_are_trained():
     assert [v.name for v in layer.non_trainable_variables] == ["fix"]
 
 
-@pytest.mark.parametrize("make", [lambda **k: OrthogonalConv2D(4, 3, **k), lambda **k: OrthogonalDense(4, **k)])
+@pytest.mark.parametrize(
+    "make", [lambda **k: OrthogonalConv2D(4, 3, **k), lambda **k: OrthogonalDense(4, **k)]
+)
 def test_neurons_are_learned_on_request(make):
     layer = make(learn_neurons=True)
     layer.build((None, 5, 5, 2))
@@ -67,13 +71,29 @@ def test_neurons_are_learned_on_request(make):
 
 def test_arguments_stand_in_kerass_order():
     """What Keras's layers take by position, ours take in the same place."""
-    for ours, keras_class in ((OrthogonalConv2D, keras.layers.Conv2D), (OrthogonalDense, keras.layers.Dense)):
+    for ours, keras_class in (
+        (OrthogonalConv2D, keras.layers.Conv2D),
+        (OrthogonalDense, keras.layers.Dense),
+    ):
         theirs = list(inspect.signature(keras_class.__init__).parameters)
-        positional = [n for n, p in inspect.signature(ours.__init__).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        positional = [
+            n
+            for n, p in inspect.signature(ours.__init__).parameters.items()
+            if p.kind is p.POSITIONAL_OR_KEYWORD
+        ]
         assert positional == theirs[: len(positional)]
-        assert {"activation", "use_bias", "kernel_initializer", "bias_initializer"} <= set(positional)
-    for layer in (OrthogonalConv2D, OrthogonalDense, StochasticOrthogonalConv2D, StochasticOrthogonalDense):
-        assert {"orthogonalize", "activation", "learn_neurons"} <= set(inspect.signature(layer.__init__).parameters)
+        assert {"activation", "use_bias", "kernel_initializer", "bias_initializer"} <= set(
+            positional
+        )
+    for layer in (
+        OrthogonalConv2D,
+        OrthogonalDense,
+        StochasticOrthogonalConv2D,
+        StochasticOrthogonalDense,
+    ):
+        assert {"orthogonalize", "activation", "learn_neurons"} <= set(
+            inspect.signature(layer.__init__).parameters
+        )
     assert OrthogonalDense(10, "relu").activation is keras.activations.relu
     assert OrthogonalConv2D(4, 3, 2, "same", "channels_last", 1, 1, "relu").strides == (2, 2)
 
@@ -117,7 +137,10 @@ def test_initial_neurons_have_variance_two_over_n():
         ({"filters": 4, "kernel_size": 0}, "kernel_size"),
         ({"filters": 4, "kernel_size": (3, 3, 3)}, "kernel_size"),
         ({"filters": 4, "kernel_size": 3, "padding": "causal"}, "padding"),
-        ({"filters": 4, "kernel_size": 3, "strides": 2, "dilation_rate": 2}, "cannot both exceed 1"),
+        (
+            {"filters": 4, "kernel_size": 3, "strides": 2, "dilation_rate": 2},
+            "cannot both exceed 1",
+        ),
         ({"filters": 4, "kernel_size": 3, "groups": 3}, "groups"),
         ({"filters": 4, "kernel_size": 3, "orthogonalize": "gram_schmidt"}, "must be a map"),
     ],
@@ -159,7 +182,9 @@ def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
     np.testing.assert_array_equal(layer.fix, fix)
     assert np.abs(layer.rotation - rotation).max() > 1e-3
     neurons = layer.neurons().numpy()
-    np.testing.assert_allclose(neurons.T @ neurons, fix.T @ fix, atol=10 * len(fix) * np.finfo("float32").eps)
+    np.testing.assert_allclose(
+        neurons.T @ neurons, fix.T @ fix, atol=10 * len(fix) * np.finfo("float32").eps
+    )
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
@@ -203,7 +228,12 @@ def test_any_keras_optimizer_trains_it(optimizer):
     keras.utils.set_random_seed(0)
     model = sequential(orthogonal.gram_schmidt)
     kwargs = {"exclude_layers": ["dense"]} if optimizer == "muon" else {}
-    model.compile(keras.optimizers.get({"class_name": optimizer, "config": {"learning_rate": 0.02, **kwargs}}), LOSS)
+    model.compile(
+        keras.optimizers.get(
+            {"class_name": optimizer, "config": {"learning_rate": 0.02, **kwargs}}
+        ),
+        LOSS,
+    )
     history = model.fit(*learnable(), epochs=5, batch_size=16, verbose=0).history["loss"]
     assert history[-1] < 0.9 * history[0]
 
@@ -228,7 +258,9 @@ def test_low_precision_leaves_the_map_in_float32(orthogonalize, policy, tmp_path
             assert layer.fix.dtype == layer.rotation.dtype == layer.neurons().dtype == "float32"
             gram = layer.fix.numpy().T @ layer.fix.numpy()
             neurons = layer.neurons().numpy()
-            np.testing.assert_allclose(neurons.T @ neurons, gram, atol=10 * len(neurons) * np.finfo("float32").eps)
+            np.testing.assert_allclose(
+                neurons.T @ neurons, gram, atol=10 * len(neurons) * np.finfo("float32").eps
+            )
     assert model(images).dtype == policy.removeprefix("mixed_")
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
@@ -283,9 +315,13 @@ def test_gradients_of_a_layer_called_twice():
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(model(inputs) ** 2)
         with tf.GradientTape() as plain:
-            once, again = (orthogonal.gram_schmidt(layer.rotation.value) @ layer.fix.value for _ in range(2))
+            once, again = (
+                orthogonal.gram_schmidt(layer.rotation.value) @ layer.fix.value for _ in range(2)
+            )
             expected = tf.reduce_sum((tf.nn.relu(inputs @ once) @ again) ** 2)
-        return tape.gradient(total, layer.rotation.value), plain.gradient(expected, layer.rotation.value)
+        return tape.gradient(total, layer.rotation.value), plain.gradient(
+            expected, layer.rotation.value
+        )
 
     actual, expected = run()
     np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
@@ -305,7 +341,9 @@ def test_a_folded_evaluation_of_many_batches_evaluates_the_map_once_in_all():
     expected = model.predict(inputs, batch_size=8, verbose=0)
     assert int(evaluations) == 8
     evaluations.assign(0)
-    np.testing.assert_allclose(fold_model(model).predict(inputs, batch_size=8, verbose=0), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        fold_model(model).predict(inputs, batch_size=8, verbose=0), expected, atol=1e-5
+    )
     assert int(evaluations) == 1
 
 
@@ -323,7 +361,9 @@ def test_a_file_names_the_map(tmp_path, orthogonalize, dense):
     model = sequential(orthogonalize, dense)
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
-    assert all(layer.orthogonalize is orthogonalize for layer in copy.layers if hasattr(layer, "fix"))
+    assert all(
+        layer.orthogonalize is orthogonalize for layer in copy.layers if hasattr(layer, "fix")
+    )
     images, _ = learnable(4)
     np.testing.assert_array_equal(copy(images), model(images))
 
@@ -354,7 +394,9 @@ def test_energy_and_drift_in_the_logs(tmp_path):
     model = sequential(orthogonal.gram_schmidt)
     model.compile("adam", LOSS)
     callbacks = [EnergyLogger(), keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))]
-    history = model.fit(*learnable(), epochs=3, batch_size=16, verbose=0, callbacks=callbacks).history
+    history = model.fit(
+        *learnable(), epochs=3, batch_size=16, verbose=0, callbacks=callbacks
+    ).history
     names = [layer.name for layer in model.layers if hasattr(layer, "fix")]
     assert len(names) == 2
     for name in names:
@@ -390,7 +432,9 @@ def test_averages_start_at_zero_and_are_debiased_at_inference():
 
 def test_an_untrained_layer_passes_its_inputs_on():
     batch = batches(1)[0]
-    np.testing.assert_allclose(BatchNormalization(epsilon=0.0)(batch, training=False), batch, rtol=1e-6)
+    np.testing.assert_allclose(
+        BatchNormalization(epsilon=0.0)(batch, training=False), batch, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -398,7 +442,10 @@ def test_the_fused_kernel_agrees_with_kerass_own_way(jit):
     """Outputs, gradients and averages of the fused path against those of keras.layers.BatchNormalization."""
     batch, weight = tf.constant(batches(1)[0]), tf.constant(batches(2)[1])
     results = []
-    for layer in (BatchNormalization(), keras.layers.BatchNormalization(momentum=0.999, moving_variance_initializer="zeros")):
+    for layer in (
+        BatchNormalization(),
+        keras.layers.BatchNormalization(momentum=0.999, moving_variance_initializer="zeros"),
+    ):
         layer.build(batch.shape)
         layer.gamma.assign([0.5, 1.0, 2.0])
 

@@ -72,7 +72,10 @@ def test_lists_of_methods_need_no_tensorflow(copy):
 def test_compare_trains_it(copy, tmp_path):
     run(copy, "compare.py", "--methods=baseline,opt_xx", *SMALL, f"--out={tmp_path}")
     table = (tmp_path / "table.md").read_text()
-    assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == ["Baseline", "OPT (XX)"]
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == [
+        "Baseline",
+        "OPT (XX)",
+    ]
     assert "OPT (XX)" in (tmp_path / "report.html").read_text()
     model = keras.saving.load_model(tmp_path / "runs" / "opt_xx_seed1" / "model.keras")
     turned = [layer for layer in model.layers if isinstance(layer, OrthogonalConv2D)]

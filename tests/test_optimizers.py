@@ -10,7 +10,16 @@ from common.marks import ROTATION, mark
 def test_the_rate_drops_where_the_original_drops_it():
     """0.1, times 0.1 from iterations 30,000, 50,000 and 65,000 of 75,000 on."""
     optimizer = optimizers.Momentum(optimizers.step_decay(0.1, 75_000))
-    rates = {0: 0.1, 29_999: 0.1, 30_000: 0.01, 49_999: 0.01, 50_000: 0.001, 64_999: 0.001, 65_000: 1e-4, 74_999: 1e-4}
+    rates = {
+        0: 0.1,
+        29_999: 0.1,
+        30_000: 0.01,
+        49_999: 0.01,
+        50_000: 0.001,
+        64_999: 0.001,
+        65_000: 1e-4,
+        74_999: 1e-4,
+    }
     assert {i: optimizers.rate_at(optimizer, i) for i in rates} == pytest.approx(rates)
 
 
@@ -148,7 +157,10 @@ def test_ogd_drifts_as_its_truncation_says_and_can_be_corrected():
 @pytest.mark.parametrize("every", [1, 3])
 def test_reorthogonalization_falls_on_every_kth_update(every):
     plain = [drift(updates(k, 6, "float64", rotation_learning_rate=1e-3)) for k in range(1, 7)]
-    mended = [drift(updates(k, 6, "float64", rotation_learning_rate=1e-3, reorthogonalize_every=every)) for k in range(1, 7)]
+    mended = [
+        drift(updates(k, 6, "float64", rotation_learning_rate=1e-3, reorthogonalize_every=every))
+        for k in range(1, 7)
+    ]
     for k, (a, b) in enumerate(zip(plain, mended, strict=True), start=1):
         if k < every:
             assert a == b
@@ -160,7 +172,10 @@ def test_ogd_treats_what_is_no_rotation_as_momentum_does():
     gradient = np.random.default_rng(0).normal(size=(4, 4)).astype("float32")
     results = []
     for optimizer in (optimizers.OGD(0.1), optimizers.Momentum(0.1)):
-        variables = [keras.Variable(np.eye(4, dtype="float32"), name="kernel"), mark(keras.Variable(np.eye(4)), ROTATION)]
+        variables = [
+            keras.Variable(np.eye(4, dtype="float32"), name="kernel"),
+            mark(keras.Variable(np.eye(4)), ROTATION),
+        ]
         for _ in range(3):
             optimizer.apply([tf.constant(gradient)] * 2, variables)
         results.append([v.numpy() for v in variables])
@@ -169,7 +184,9 @@ def test_ogd_treats_what_is_no_rotation_as_momentum_does():
 
 
 def test_ogd_config_round_trip():
-    optimizer = optimizers.OGD(0.1, optimizers.step_decay(0.02, 100, factor=0.2), reorthogonalize_every=7)
+    optimizer = optimizers.OGD(
+        0.1, optimizers.step_decay(0.02, 100, factor=0.2), reorthogonalize_every=7
+    )
     copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert copy.get_config() == optimizer.get_config()
     assert float(copy.rotation_learning_rate(99)) == pytest.approx(0.02 * 0.2**3)

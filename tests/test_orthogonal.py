@@ -10,7 +10,9 @@ import tensorflow as tf
 
 from common import orthogonal
 
-MAPS = {name: getattr(orthogonal, name) for name in ("gram_schmidt", "householder", "lowdin", "cayley")}
+MAPS = {
+    name: getattr(orthogonal, name) for name in ("gram_schmidt", "householder", "lowdin", "cayley")
+}
 GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", pathlib.Path(__file__).parent / "golden"))
 EPS = {"float32": float(np.finfo("float32").eps), "float64": float(np.finfo("float64").eps)}
 
@@ -18,7 +20,9 @@ each_map = pytest.mark.parametrize("name", MAPS)
 each_dtype = pytest.mark.parametrize("dtype", EPS)
 each_mode = pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
 # XLA compiles each of these for seconds
-each_mode_jit_slow = pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"])
+each_mode_jit_slow = pytest.mark.parametrize(
+    "jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"]
+)
 
 
 def evaluate(function, *tensors, cotangent, jit: bool):
@@ -83,7 +87,9 @@ def test_golden_values_and_gradients(name, n, dtype, jit):
     sensitivity to relative changes of w is kappa, and of its derivative, which is larger by 1 / (smallest singular
     value) both in size and in error."""
     with np.load(GOLDEN / "orthogonal_maps.npz") as data:
-        w, cotangent, output, gradient = (data[f"{name}/{n}/{key}"] for key in ("input", "cotangent", "output", "gradient"))
+        w, cotangent, output, gradient = (
+            data[f"{name}/{n}/{key}"] for key in ("input", "cotangent", "output", "gradient")
+        )
     tolerance = 1e-9 if dtype == "float64" else int(n) * EPS[dtype] * condition(name, w)
     actual = evaluate(MAPS[name], w.astype(dtype), cotangent=cotangent.astype(dtype), jit=jit)
     assert [a.dtype for a in actual] == [dtype, dtype]
@@ -94,7 +100,12 @@ def test_golden_values_and_gradients(name, n, dtype, jit):
 # Orthogonality
 
 
-SIZES = [5, 64, pytest.param(576, marks=pytest.mark.slow), pytest.param(1024, marks=pytest.mark.slow)]
+SIZES = [
+    5,
+    64,
+    pytest.param(576, marks=pytest.mark.slow),
+    pytest.param(1024, marks=pytest.mark.slow),
+]
 
 
 @each_mode_jit_slow
@@ -111,7 +122,9 @@ def test_orthogonal_at_random_rotations(name, n, dtype, jit):
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", ["gram_schmidt", "householder", "lowdin"])
 def test_orthogonal_at_condition_number_a_million(name, n, dtype, jit):
-    assert_orthogonal(tf.function(MAPS[name], jit_compile=jit)(with_condition(n, 1e6).astype(dtype)).numpy())
+    assert_orthogonal(
+        tf.function(MAPS[name], jit_compile=jit)(with_condition(n, 1e6).astype(dtype)).numpy()
+    )
 
 
 @each_mode_jit_slow
@@ -147,7 +160,9 @@ def test_householder_is_the_product_of_its_reflections(n, jit):
         v[k] -= np.linalg.norm(v[k:])
         reflection = np.eye(n) - 2 * np.outer(v, v) / (v @ v)
         a, q = reflection @ a, q @ reflection
-    np.testing.assert_allclose(tf.function(orthogonal.householder, jit_compile=jit)(w), q, atol=1e-11)
+    np.testing.assert_allclose(
+        tf.function(orthogonal.householder, jit_compile=jit)(w), q, atol=1e-11
+    )
 
 
 @each_mode
@@ -196,7 +211,10 @@ def differences(function, w: np.ndarray, cotangent: np.ndarray, step: float = 1e
     """Returns the gradient of sum(cotangent * function(w)) by differences of fourth order, all entries in one batch."""
     units = np.eye(w.size).reshape(w.size, *w.shape) * step
     weights = {1: 8, -1: -8, 2: -1, -2: 1}
-    total = sum(c * np.sum(cotangent * function(w + k * units).numpy(), axis=(-2, -1)) for k, c in weights.items())
+    total = sum(
+        c * np.sum(cotangent * function(w + k * units).numpy(), axis=(-2, -1))
+        for k, c in weights.items()
+    )
     return total.reshape(w.shape) / (12 * step)
 
 
@@ -277,7 +295,10 @@ def test_no_product_of_a_map_is_left_to_tf32(name):
     """TensorFlow asks for full precision where TF32 is off, and XLA may do as it likes where it is on."""
     tf.config.experimental.enable_tensor_float_32_execution(True)
     w, f = tf.zeros((16, 16)), tf.zeros((16, 3))
-    for function, exact in ((lambda w, f: orthogonal.product(MAPS[name], w, f), True), (tf.matmul, False)):
+    for function, exact in (
+        (lambda w, f: orthogonal.product(MAPS[name], w, f), True),
+        (tf.matmul, False),
+    ):
         dots = [line for line in compiled(function, w, f, "hlo").splitlines() if " dot(" in line]
         assert dots
         assert all(("operand_precision={highest,highest}" in line) == exact for line in dots)
@@ -302,7 +323,9 @@ def test_rows_of_whole_kibibytes(name):
 
 def test_lowdin_of_matrices_of_unknown_size():
     run = tf.function(MAPS["lowdin"], input_signature=[tf.TensorSpec(None, tf.float32)])
-    assert_orthogonal(run(np.random.default_rng(0).normal(size=(2, 5, 5)).astype("float32")).numpy())
+    assert_orthogonal(
+        run(np.random.default_rng(0).normal(size=(2, 5, 5)).astype("float32")).numpy()
+    )
 
 
 @each_mode_jit_slow
@@ -324,13 +347,17 @@ def test_bfloat16_is_computed_in_float32(name, jit):
     function = tf.function(MAPS[name], jit_compile=jit)
     q, exact = function(w), function(tf.cast(w, tf.float32))
     assert q.dtype == tf.bfloat16
-    np.testing.assert_array_equal(tf.cast(q, tf.float32), tf.cast(tf.cast(exact, tf.bfloat16), tf.float32))
+    np.testing.assert_array_equal(
+        tf.cast(q, tf.float32), tf.cast(tf.cast(exact, tf.bfloat16), tf.float32)
+    )
 
 
 SINGULAR = {
     "zero": np.zeros((8, 8)),
-    "one zero row": np.diag([1.0, 1, 1, 0, 1, 1, 1, 1]) @ np.random.default_rng(0).normal(size=(8, 8)),
-    "one zero column": np.random.default_rng(0).normal(size=(8, 8)) @ np.diag([1.0, 1, 1, 0, 1, 1, 1, 1]),
+    "one zero row": np.diag([1.0, 1, 1, 0, 1, 1, 1, 1])
+    @ np.random.default_rng(0).normal(size=(8, 8)),
+    "one zero column": np.random.default_rng(0).normal(size=(8, 8))
+    @ np.diag([1.0, 1, 1, 0, 1, 1, 1, 1]),
     "rank one": np.outer(np.arange(1.0, 9), np.arange(2.0, 10)),
     "two equal rows": np.random.default_rng(0).normal(size=(8, 8))[[0, 1, 2, 3, 4, 5, 6, 2]],
     "ones": np.ones((8, 8)),
@@ -344,7 +371,12 @@ SINGULAR = {
 def test_singular_input_gives_what_is_documented(name, where, dtype, jit):
     """Never NaN or infinity in value or gradient. Orthogonal still, but for Loewdin's products under XLA."""
     w = SINGULAR[where].astype(dtype)
-    value, gradient = evaluate(MAPS[name], w, cotangent=np.random.default_rng(1).normal(size=w.shape).astype(dtype), jit=jit)
+    value, gradient = evaluate(
+        MAPS[name],
+        w,
+        cotangent=np.random.default_rng(1).normal(size=w.shape).astype(dtype),
+        jit=jit,
+    )
     assert np.isfinite(value).all()
     assert np.isfinite(gradient).all()
     if name == "lowdin" and jit:

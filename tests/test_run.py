@@ -58,7 +58,10 @@ def scalars(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
     events = accumulator.EventAccumulator(str(folder), size_guidance={"tensors": 0})
     events.Reload()
     names = events.Tags()["tensors"]
-    return {n: [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(n)] for n in names}
+    return {
+        n: [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors(n)]
+        for n in names
+    }
 
 
 def test_times_summary_and_scalars_through_a_resumed_run(tmp_path):
@@ -93,7 +96,11 @@ def test_times_summary_and_scalars_through_a_resumed_run(tmp_path):
         rows = [row for row in csv.DictReader(file) if row["seconds"]]
     found = scalars(tmp_path / "tensorboard" / "00")
     assert {name.split("/")[0] for name in found} == {"train", "test", "energy", "drift"}
-    for name, column in (("train/fit", "fit"), ("test/acc", "test_acc"), ("energy/conv2_0", "energy/conv2_0")):
+    for name, column in (
+        ("train/fit", "fit"),
+        ("test/acc", "test_acc"),
+        ("energy/conv2_0", "energy/conv2_0"),
+    ):
         expected = [(int(row["iteration"]), np.float32(row[column])) for row in rows if row[column]]
         assert found[name] == expected
 
@@ -143,20 +150,31 @@ def test_peak_memory_in_each_systems_unit(monkeypatch, platform, unit):
 
 
 def test_windows_is_told_in_one_line():
-    code = "import runpy, sys; sys.platform = 'win32'; runpy.run_path('train.py', run_name='__main__')"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "opt_gs", capture_output=True, text=True)
+    code = (
+        "import runpy, sys; sys.platform = 'win32'; runpy.run_path('train.py', run_name='__main__')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "opt_gs", capture_output=True, text=True
+    )
     assert result.returncode == 2
     assert result.stderr == "Windows is not supported; use Linux, macOS or WSL\n"
 
 
 @pytest.mark.parametrize(
     ("distribute", "gpu_no", "visible"),
-    [("none", None, ["gpu0"]), ("none", 1, ["gpu1"]), ("mirrored", None, None), ("multi_worker", None, None)],
+    [
+        ("none", None, ["gpu0"]),
+        ("none", 1, ["gpu1"]),
+        ("mirrored", None, None),
+        ("multi_worker", None, None),
+    ],
 )
 def test_which_gpus_are_used(monkeypatch, tmp_path, distribute, gpu_no, visible):
     """All of a machine, as --distribute promises, but the one that is asked for."""
     gpus, set_to = ["gpu0", "gpu1"], []
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus if kind == "GPU" else [])
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda kind: gpus if kind == "GPU" else []
+    )
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda gpu, _: set_to.append(gpu))
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])

@@ -38,15 +38,26 @@ def test_episodes():
         (15, None, "episode_1", False),
         (19, "episode_2====iter_3", "episode_2", True),
     ]
-    assert {c.start: c.episode for c in schedule.chunks() if c.episode is not None} == {0: 0, 8: 1, 16: 2}
+    assert {c.start: c.episode for c in schedule.chunks() if c.episode is not None} == {
+        0: 0,
+        8: 1,
+        16: 2,
+    }
 
 
 @pytest.mark.parametrize("per_call", [1, 4, 20])
 @pytest.mark.parametrize("done", [0, 1, 8, 11, 29])
 @pytest.mark.parametrize("episode_length", [None, 7])
-def test_chunks_cover_the_rest_and_events_do_not_depend_on_their_size(per_call, done, episode_length):
+def test_chunks_cover_the_rest_and_events_do_not_depend_on_their_size(
+    per_call, done, episode_length
+):
     """Each iteration once; the first alone; an interrupted run has the same events as a whole one."""
-    settings = {"log_every": 4, "eval_every": 9, "checkpoint_every": 5, "episode_length": episode_length}
+    settings = {
+        "log_every": 4,
+        "eval_every": 9,
+        "checkpoint_every": 5,
+        "episode_length": episode_length,
+    }
     schedule = Schedule(30, per_call=per_call, **settings)
     chunks = list(schedule.chunks(done))
     assert [i for c in chunks for i in range(c.start, c.end)] == list(range(done, 30))

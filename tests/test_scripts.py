@@ -31,11 +31,15 @@ QUICK = {"baseline", "opt_gs", "opt_ogd", "sopt_gs"}
 SMALL = ["--dataset=digits", "--widths=8,8,8,8", "--batch_size=32"]
 
 
-def start(method: str, *arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
+def start(
+    method: str, *arguments: str, timeout: float = 300, **environment: str
+) -> subprocess.CompletedProcess:
     """Runs ``python train.py`` in the method's folder and returns its output and exit code."""
     command = [sys.executable, "train.py", *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment}
-    return subprocess.run(command, cwd=ROOT / method, env=environment, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        command, cwd=ROOT / method, env=environment, capture_output=True, text=True, timeout=timeout
+    )
 
 
 def method_of(name: str) -> Method:
@@ -64,7 +68,11 @@ def energy_may_move(method: Method, rotated: list[OrthogonalLayer]) -> float | N
 
 def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> None:
     """Asserts exit code 2 and one line of ours on stderr, whatever TensorFlow's C++ code says besides."""
-    lines = [line for line in result.stderr.splitlines() if not re.match(r"WARNING: All log messages|[IWE]0000 ", line)]
+    lines = [
+        line
+        for line in result.stderr.splitlines()
+        if not re.match(r"WARNING: All log messages|[IWE]0000 ", line)
+    ]
     assert result.returncode == 2, result.stderr
     assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.stdout
@@ -76,11 +84,15 @@ def test_methods_are_found():
     assert set(METHODS) > QUICK
 
 
-@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
+@pytest.mark.parametrize(
+    "method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
+)
 def test_trains_on_digits(tmp_path, method):
     """Thirty iterations leave the original's lines and files, and the numbers in them agree with one another."""
     log = tmp_path / "log"
-    result = start(method, *SMALL, "--iterations=30", "--log_every=10", "--eval_every=20", f"--log_dir={log}")
+    result = start(
+        method, *SMALL, "--iterations=30", "--log_every=10", "--eval_every=20", f"--log_dir={log}"
+    )
     assert result.returncode == 0, result.stderr
     output = result.stdout.splitlines()
     assert output[0] == "digits from scikit-learn: 1,437 training and 360 test images of 10 classes"
@@ -88,14 +100,20 @@ def test_trains_on_digits(tmp_path, method):
     train_lines = (log / "log_train_00.txt").read_text().splitlines()
     test_lines = (log / "log_test_00.txt").read_text().splitlines()
     for line in train_lines:
-        assert re.fullmatch(rf"====(episode_\d+====)?iter_\d+: fit={number}, reg={number}, acc={number}", line)
+        assert re.fullmatch(
+            rf"====(episode_\d+====)?iter_\d+: fit={number}, reg={number}, acc={number}", line
+        )
     for line in test_lines:
-        assert re.fullmatch(rf"\+\+\+\+(iter_\d+|episode_\d+(====iter_\d+)?): test acc={number}", line)
+        assert re.fullmatch(
+            rf"\+\+\+\+(iter_\d+|episode_\d+(====iter_\d+)?): test acc={number}", line
+        )
     assert set(train_lines + test_lines) <= set(output)
 
     with (log / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [f"{float(row['fit']):.4f}" for row in rows if row["fit"]] == [re.search("fit=([^,]+)", s)[1] for s in train_lines]
+    assert [f"{float(row['fit']):.4f}" for row in rows if row["fit"]] == [
+        re.search("fit=([^,]+)", s)[1] for s in train_lines
+    ]
     tests = [float(row["test_acc"]) for row in rows if row["test_acc"]]
     assert [f"{value:.4f}" for value in tests] == [line.split("=")[-1] for line in test_lines]
     assert f"test accuracy: {100 * tests[-1]:.2f} %" in output
@@ -108,8 +126,12 @@ def test_trains_on_digits(tmp_path, method):
     assert (log / "classes.txt").read_text().split() == list(digits.class_names)
     for name in ("model.keras", "folded.keras"):
         model = keras.saving.load_model(log / name)
-        accuracy = np.mean(model.predict(digits.test_images, verbose=0).argmax(-1) == digits.test_labels)
-        assert accuracy == pytest.approx(tests[-1], abs=1.5 / 360)  # another batch size rounds otherwise
+        accuracy = np.mean(
+            model.predict(digits.test_images, verbose=0).argmax(-1) == digits.test_labels
+        )
+        assert accuracy == pytest.approx(
+            tests[-1], abs=1.5 / 360
+        )  # another batch size rounds otherwise
     facts = json.loads((log / "run.json").read_text())
     assert facts["settings"]["method"] == method
     assert facts["settings"]["widths"] == [8, 8, 8, 8]
@@ -162,13 +184,21 @@ def test_where_the_rates_drop():
 LEARNING = ["upt", "opt_ogd", "opt_gs", "sopt_gs"]
 
 
-@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.slow) if m != "sopt_gs" else m for m in LEARNING])
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=pytest.mark.slow) if m != "sopt_gs" else m for m in LEARNING]
+)
 def test_learned_neurons_warm_up_and_folding(tmp_path, method):
     """The neurons move, so energies do; the folded model still computes what the trained one does.
 
     The rate that metrics.csv holds grows linearly, through the episodes of S-OPT.
     """
-    words = ["--iterations=24", "--log_every=1", "--eval_every=8", "--warmup_iterations=20", "--learn_neurons"]
+    words = [
+        "--iterations=24",
+        "--log_every=1",
+        "--eval_every=8",
+        "--warmup_iterations=20",
+        "--learn_neurons",
+    ]
     words += episodes_of(method, 8)
     result = start(method, *SMALL, *words, f"--log_dir={tmp_path}")
     assert result.returncode == 0, result.stderr
@@ -181,11 +211,15 @@ def test_learned_neurons_warm_up_and_folding(tmp_path, method):
         assert rate == pytest.approx(expected, rel=1e-5)
     energies = [float(row["energy/conv2_0"]) for row in rows if row["energy/conv2_0"]]
     assert abs(energies[-1] / energies[0] - 1) > 1e-5
-    model, folded = (keras.saving.load_model(tmp_path / f"{name}.keras") for name in ("model", "folded"))
+    model, folded = (
+        keras.saving.load_model(tmp_path / f"{name}.keras") for name in ("model", "folded")
+    )
     assert {"fix", "rotation"} <= {v.name for v in model.trainable_variables}
     images = datasets.load("digits", tmp_path).test_images[:64]
     scores = model.predict(images, verbose=0)
-    np.testing.assert_allclose(folded.predict(images, verbose=0), scores, atol=1e-4 * np.abs(scores).max())
+    np.testing.assert_allclose(
+        folded.predict(images, verbose=0), scores, atol=1e-4 * np.abs(scores).max()
+    )
 
 
 def test_the_scale_of_the_rotations_changes_nothing_else(tmp_path):
@@ -193,7 +227,12 @@ def test_the_scale_of_the_rotations_changes_nothing_else(tmp_path):
     fits, energies = [], []
     for words in ([], ["--rotation_stddev=0.2"]):
         log = tmp_path / str(len(fits))
-        assert start("opt_gs", *SMALL, "--iterations=6", "--log_every=1", f"--log_dir={log}", *words).returncode == 0
+        assert (
+            start(
+                "opt_gs", *SMALL, "--iterations=6", "--log_every=1", f"--log_dir={log}", *words
+            ).returncode
+            == 0
+        )
         with (log / "metrics.csv").open() as file:
             rows = list(csv.DictReader(file))
         fits.append([float(row["fit"]) for row in rows if row["fit"]])
@@ -205,13 +244,29 @@ def test_the_scale_of_the_rotations_changes_nothing_else(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_log_and_nothing_is_overwritten(tmp_path):
-    arguments = [*SMALL, "--iterations=12", "--log_every=1", "--eval_every=5", f"--log_dir={tmp_path}"]
-    for words in (["--seed=1"], ["--seed=1", "--deterministic"], ["--seed=2"]):  # on a CPU, operations are deterministic anyway
+    arguments = [
+        *SMALL,
+        "--iterations=12",
+        "--log_every=1",
+        "--eval_every=5",
+        f"--log_dir={tmp_path}",
+    ]
+    for words in (
+        ["--seed=1"],
+        ["--seed=1", "--deterministic"],
+        ["--seed=2"],
+    ):  # on a CPU, operations are deterministic anyway
         assert start("opt_gs", *arguments, *words).returncode == 0
     logs = [(tmp_path / f"log_train_{i:02d}.txt").read_text() for i in range(3)]
     assert len(logs[0].splitlines()) == 11
     assert logs[0] == logs[1] != logs[2]
-    for name in ("metrics{}.csv", "curves{}.png", "model{}.keras", "folded{}.keras", "classes{}.txt"):
+    for name in (
+        "metrics{}.csv",
+        "curves{}.png",
+        "model{}.keras",
+        "folded{}.keras",
+        "classes{}.txt",
+    ):
         assert all((tmp_path / name.format(number)).is_file() for number in ("_00", "_01", ""))
 
 
@@ -221,7 +276,9 @@ def test_jit_gives_the_same_losses(tmp_path):
     fits = []
     for jit in ("on", "off"):
         log = tmp_path / jit
-        result = start("opt_gs", *SMALL, "--iterations=6", "--log_every=1", f"--jit={jit}", f"--log_dir={log}")
+        result = start(
+            "opt_gs", *SMALL, "--iterations=6", "--log_every=1", f"--jit={jit}", f"--log_dir={log}"
+        )
         assert result.returncode == 0, result.stderr
         with (log / "metrics.csv").open() as file:
             fits.append([float(row["fit"]) for row in csv.DictReader(file) if row["fit"]])
@@ -235,7 +292,16 @@ def test_help_shows_our_flags_first_and_exits_0(method):
     assert result.stderr == ""
     flags = re.findall(r"^  --(\w+)$", result.stdout, re.MULTILINE)
     assert flags[:3] == ["dataset", "data_dir", "backbone"]
-    assert {"base_lr", "batch_size", "gpu_no", "iterations", "widths", "seed", "jit", "log_dir"} <= set(flags)
+    assert {
+        "base_lr",
+        "batch_size",
+        "gpu_no",
+        "iterations",
+        "widths",
+        "seed",
+        "jit",
+        "log_dir",
+    } <= set(flags)
     assert "python train.py" in result.stdout
 
 
@@ -276,7 +342,10 @@ BAD_FLAGS = [
 @pytest.mark.parametrize("arguments", BAD_FLAGS, ids=" ".join)
 def test_bad_flags(tmp_path, arguments):
     result = start(
-        "opt_gs", *arguments, f"--log_dir={tmp_path / 'log'}", "--dataset=digits" if "dataset" not in arguments[0] else ""
+        "opt_gs",
+        *arguments,
+        f"--log_dir={tmp_path / 'log'}",
+        "--dataset=digits" if "dataset" not in arguments[0] else "",
     )
     assert_one_line_error(result, "opt_gs/train.py: ", arguments[0].split("=")[0].lstrip("-"))
     assert list(tmp_path.iterdir()) == []
@@ -284,7 +353,9 @@ def test_bad_flags(tmp_path, arguments):
 
 def test_what_does_not_fit_the_data_or_the_machine(tmp_path):
     log = f"--log_dir={tmp_path / 'log'}"
-    assert_one_line_error(start("opt_gs", "--dataset=digits", "--batch_size=1438", log), "batch_size=1438", "1437")
+    assert_one_line_error(
+        start("opt_gs", "--dataset=digits", "--batch_size=1438", log), "batch_size=1438", "1437"
+    )
     assert_one_line_error(start("opt_gs", "--dataset=digits", "--gpu_no=3", log), "--gpu_no=3")
     assert list(tmp_path.iterdir()) == []
 
@@ -311,10 +382,18 @@ def test_a_log_dir_that_is_a_file(tmp_path):
 
 def test_trains_on_a_cifar100_folder_given_by_data_dir(tmp_path):
     archives.write_folder(tmp_path, archives.files(train=64, test=20))
-    flags = ["--widths=4,4,4,4", "--batch_size=32", "--iterations=4", f"--data_dir={tmp_path}", f"--log_dir={tmp_path / 'log'}"]
+    flags = [
+        "--widths=4,4,4,4",
+        "--batch_size=32",
+        "--iterations=4",
+        f"--data_dir={tmp_path}",
+        f"--log_dir={tmp_path / 'log'}",
+    ]
     result = start("opt_gs", *flags)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"CIFAR-100 from {tmp_path / 'cifar-100-python'}: 64 training and 20 test images")
+    assert result.stdout.startswith(
+        f"CIFAR-100 from {tmp_path / 'cifar-100-python'}: 64 training and 20 test images"
+    )
 
 
 @pytest.mark.parametrize("method", ["opt_gs", pytest.param("opt_cp", marks=pytest.mark.slow)])
@@ -325,7 +404,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, method):
 
 
 def test_a_home_that_is_nobodys(tmp_path):
-    assert_one_line_error(start("opt_gs", "--data_dir=~no_such_user/data", f"--log_dir={tmp_path / 'log'}"), "--data_dir")
+    assert_one_line_error(
+        start("opt_gs", "--data_dir=~no_such_user/data", f"--log_dir={tmp_path / 'log'}"),
+        "--data_dir",
+    )
 
 
 def test_the_input_benchmark_runs(capsys):
@@ -336,18 +418,32 @@ def test_the_input_benchmark_runs(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100")
+@pytest.mark.skipif(
+    "OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100"
+)
 def test_learns_real_cifar100(tmp_path):
     """The original's widths and schedule, whose first rate holds for 30,000 iterations: its log has a loss of 3.98 at
     iteration 100, where guessing has log 100 = 4.6. The mean of 21 batches scatters by 0.03."""
-    words = [f"--data_dir={os.environ['OPT_CIFAR100_DIR']}", "--log_every=1", f"--log_dir={tmp_path / 'log'}"]
+    words = [
+        f"--data_dir={os.environ['OPT_CIFAR100_DIR']}",
+        "--log_every=1",
+        f"--log_dir={tmp_path / 'log'}",
+    ]
     log, end = tmp_path / "log" / "log_train_00.txt", time.monotonic() + 900
     with (tmp_path / "output.txt").open("w") as output:
         command = [sys.executable, "train.py", *words]
-        process = subprocess.Popen(command, cwd=ROOT / "opt_gs", stdout=output, stderr=subprocess.STDOUT)
-        while process.poll() is None and time.monotonic() < end and not (log.exists() and "iter_120:" in log.read_text()):
+        process = subprocess.Popen(
+            command, cwd=ROOT / "opt_gs", stdout=output, stderr=subprocess.STDOUT
+        )
+        while (
+            process.poll() is None
+            and time.monotonic() < end
+            and not (log.exists() and "iter_120:" in log.read_text())
+        ):
             time.sleep(0.5)
         process.terminate()
     assert process.wait(timeout=60) == 128 + signal.SIGTERM, (tmp_path / "output.txt").read_text()
-    fits = {int(i): float(fit) for i, fit in re.findall(r"iter_(\d+): fit=([^,]+)", log.read_text())}
+    fits = {
+        int(i): float(fit) for i, fit in re.findall(r"iter_(\d+): fit=([^,]+)", log.read_text())
+    }
     assert np.mean([fits[i] for i in range(100, 121)]) < 4.2

@@ -60,11 +60,14 @@ def test_angles_between_neurons_survive_many_episodes(orthogonalize):
         layer.restart(draw_rows(0, episode, 0, 72, 18))
     # each of the twenty merges rounds sums of 18 float32 terms
     tolerance = 20 * 18 * np.finfo("float32").eps * np.abs(angles).max()
-    np.testing.assert_allclose(layer.neurons().numpy().T @ layer.neurons().numpy(), angles, atol=tolerance)
+    np.testing.assert_allclose(
+        layer.neurons().numpy().T @ layer.neurons().numpy(), angles, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize(
-    ("fraction", "channels", "rows"), [(0.25, 64, 144), (0.25, 3, 9), (0.01, 8, 9), (1.0, 8, 72), (0.5, 8, 36)]
+    ("fraction", "channels", "rows"),
+    [(0.25, 64, 144), (0.25, 3, 9), (0.01, 8, 9), (1.0, 8, 72), (0.5, 8, 36)],
 )
 def test_number_of_rows(fraction, channels, rows):
     layer = built_layer(orthogonal.gram_schmidt, channels, rotated_fraction=fraction)
@@ -88,7 +91,9 @@ def small_model(**kwargs) -> keras.Model:
 
 def test_start_episode_resets_what_the_original_resets():
     model = small_model()
-    stochastic = [layer.name for layer in model.layers if isinstance(layer, StochasticOrthogonalConv2D)]
+    stochastic = [
+        layer.name for layer in model.layers if isinstance(layer, StochasticOrthogonalConv2D)
+    ]
     assert stochastic == ["conv1_1", "conv2_0", "conv2_1", "conv3_0", "conv3_1", "fc6"]
     names = ["conv1_0", *stochastic]
     for name in names:
@@ -101,8 +106,12 @@ def test_start_episode_resets_what_the_original_resets():
     start_episode(model, seed=0, episode=1)
     np.testing.assert_array_equal(model.get_layer("conv1_0").rotation, first_rotation)
     for name in stochastic:
-        np.testing.assert_array_equal(model.get_layer(name).rotation, np.eye(model.get_layer(name).rotation.shape[0]))
-    gammas = {layer.name: float(layer.gamma[0]) for layer in model.layers if layer.name.endswith("_bn")}
+        np.testing.assert_array_equal(
+            model.get_layer(name).rotation, np.eye(model.get_layer(name).rotation.shape[0])
+        )
+    gammas = {
+        layer.name: float(layer.gamma[0]) for layer in model.layers if layer.name.endswith("_bn")
+    }
     assert gammas.pop("conv1_0_bn") == 2
     assert set(gammas.values()) == {1}
     model.get_layer("conv2_0_bn").gamma.assign(3 * np.ones(4))
@@ -116,7 +125,10 @@ def test_rows_are_a_function_of_seed_episode_and_layer():
     for seed, episode in [(0, 0), (0, 1), (1, 0)]:
         for model in models:
             start_episode(model, seed, episode)
-        rows = [[tuple(layer.indices.numpy()) for layer in m.layers if hasattr(layer, "indices")] for m in models]
+        rows = [
+            [tuple(layer.indices.numpy()) for layer in m.layers if hasattr(layer, "indices")]
+            for m in models
+        ]
         assert rows[0] == rows[1]
         drawn |= set(rows[0])
     assert len(drawn) == 3 * 6
@@ -143,7 +155,13 @@ def test_learned_neurons_are_merged_too(orthogonalize):
     turn(layer)
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(layer(np.ones((2, 8, 8, 8), "float32")) ** 2)
-    gradients = dict(zip(["fix", "rotation"], tape.gradient(total, [layer.fix.value, layer.rotation.value]), strict=True))
+    gradients = dict(
+        zip(
+            ["fix", "rotation"],
+            tape.gradient(total, [layer.fix.value, layer.rotation.value]),
+            strict=True,
+        )
+    )
     assert sorted(v.name for v in layer.trainable_variables) == ["fix", "rotation"]
     assert all(np.abs(g).max() > 0 for g in gradients.values())
     still = np.setdiff1d(np.arange(72), layer.indices.numpy())

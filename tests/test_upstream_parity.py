@@ -26,8 +26,12 @@ from common.training.steps import make_train_step
 
 OWN = pathlib.Path(__file__).parent / "golden"
 GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", OWN))
-METHODS = sorted(path.stem for pattern in ("opt_*.npz", "sopt_*.npz") for path in GOLDEN.glob(pattern))
-FOLDERS = [path.parent.name for path in pathlib.Path(__file__).parents[1].glob("*opt_*/architecture.py")]
+METHODS = sorted(
+    path.stem for pattern in ("opt_*.npz", "sopt_*.npz") for path in GOLDEN.glob(pattern)
+)
+FOLDERS = [
+    path.parent.name for path in pathlib.Path(__file__).parents[1].glob("*opt_*/architecture.py")
+]
 SCALARS = ("fit", "reg", "acc", "orth")
 LOSSES = ("fit", "reg", "orth")
 AVERAGES = ("moving_mean", "moving_variance")
@@ -68,10 +72,14 @@ def floatx(dtype: str) -> Iterator[None]:
 class Replay:
     """A method's model and step, started from a file's initial values and fed with its batches."""
 
-    def __init__(self, name: str, data: Mapping[str, np.ndarray], jit: bool = False, rounded: bool = False):
+    def __init__(
+        self, name: str, data: Mapping[str, np.ndarray], jit: bool = False, rounded: bool = False
+    ):
         module = importlib.import_module(f"{folder_of(name)}.architecture")
         self.method = module.METHOD
-        widths = [data[f"init/{layer}/fix"].shape[1] for layer in ("conv1_0", "conv2_0", "conv3_0", "fc6")]
+        widths = [
+            data[f"init/{layer}/fix"].shape[1] for layer in ("conv1_0", "conv2_0", "conv3_0", "fc6")
+        ]
         classes = data["init/score/filter"].shape[-1]
         arguments = {}
         if self.method.start_episode:
@@ -80,7 +88,9 @@ class Replay:
             arguments["rotated_fraction"] = 0.25 if small == usual else small / full
         self.model = module.build_model(cnn6, num_classes=classes, widths=widths, **arguments)
         rates = {"rotation_lr": float(data["rotation_lr"])} if "rotation_lr" in data else {}
-        optimizer = self.method.make_optimizer(float(data["lr"]), lambda rate, factor=0.1: rate, **rates)
+        optimizer = self.method.make_optimizer(
+            float(data["lr"]), lambda rate, factor=0.1: rate, **rates
+        )
         for layer in self.normalizations():
             layer.debias = False
         if rounded:
@@ -89,7 +99,9 @@ class Replay:
             for layer in self.normalizations():
                 layer.momentum = float(np.float32(layer.momentum))
         self.optimizer = optimizer
-        assert {f"init/{key}" for _, key in self.variables()} == {key for key in data if key.startswith("init/")}
+        assert {f"init/{key}" for _, key in self.variables()} == {
+            key for key in data if key.startswith("init/")
+        }
         self.step = make_train_step(self.method, self.model, optimizer, jit)
         self.untouched = [(v, v.numpy()) for v in (*self.model.weights, *optimizer.variables)]
         self.restart(data)
@@ -116,11 +128,16 @@ class Replay:
         return pairs
 
     def deviations(self, prefix: str) -> dict[str, float]:
-        return {f"{prefix}/{key}": deviation(v.numpy(), self.data[f"{prefix}/{key}"]) for v, key in self.variables()}
+        return {
+            f"{prefix}/{key}": deviation(v.numpy(), self.data[f"{prefix}/{key}"])
+            for v, key in self.variables()
+        }
 
     def start_episode(self, episode: int) -> dict[str, float]:
         """Starts an episode with the file's rows in place of the draw; returns the deviations of the first merge."""
-        layers = [layer for layer in self.model.layers if isinstance(layer, StochasticOrthogonalConv2D)]
+        layers = [
+            layer for layer in self.model.layers if isinstance(layer, StochasticOrthogonalConv2D)
+        ]
         rows = [self.data[f"indices/{episode}/{number}"] for number in range(len(layers))]
         result = {}
         if episode == 0:  # `init` is used as it is
@@ -134,7 +151,9 @@ class Replay:
             result = self.deviations("after_merge")
             for layer, fix in zip(layers, before, strict=True):
                 layer.fix.assign(fix)
-        self.method.start_episode(self.model, seed=0, episode=episode, draw=lambda _, __, number, **___: rows[number])
+        self.method.start_episode(
+            self.model, seed=0, episode=episode, draw=lambda _, __, number, **___: rows[number]
+        )
         return result
 
     def train(self) -> tuple[dict[str, list[float]], dict[str, float]]:
@@ -142,7 +161,9 @@ class Replay:
         figures = {key: [] for key in SCALARS}
         starts = list(self.data.get("episode_starts", []))
         result = {}
-        for i, (images, labels) in enumerate(zip(self.data["images"], self.data["labels"], strict=True)):
+        for i, (images, labels) in enumerate(
+            zip(self.data["images"], self.data["labels"], strict=True)
+        ):
             if i in starts:
                 result |= self.start_episode(starts.index(i))
             step = self.step(images, labels)
@@ -157,8 +178,14 @@ class Replay:
         result |= {key: deviation(values, self.data[key]) for key, values in self.figures.items()}
         result |= self.deviations("final")
         logits = self.model(self.data["test_images"], training=False).numpy()
-        result["test_logits"] = np.abs(logits - self.data["test_logits"]).max() / np.abs(self.data["test_logits"]).max()
-        left = {key for key in self.data if key.startswith(("final/", "after_merge/")) or key in (*SCALARS, "test_logits")}
+        result["test_logits"] = (
+            np.abs(logits - self.data["test_logits"]).max() / np.abs(self.data["test_logits"]).max()
+        )
+        left = {
+            key
+            for key in self.data
+            if key.startswith(("final/", "after_merge/")) or key in (*SCALARS, "test_logits")
+        }
         assert left == set(result), "something in the file was not compared"
         return result
 
@@ -168,7 +195,9 @@ def worst(result: dict[str, float]) -> dict[str, float]:
     kinds = {"losses": 0.0, "variables": 0.0, "averages": 0.0, "logits": 0.0}
     for key, value in result.items():
         kind = "losses" if key in SCALARS else "logits" if key == "test_logits" else "variables"
-        kinds["averages" if key.endswith(AVERAGES) else kind] = max(kinds["averages" if key.endswith(AVERAGES) else kind], value)
+        kinds["averages" if key.endswith(AVERAGES) else kind] = max(
+            kinds["averages" if key.endswith(AVERAGES) else kind], value
+        )
     return kinds
 
 
@@ -177,8 +206,12 @@ def test_the_files_are_all_there():
     assert {"orthogonal_maps", "optimizers"} <= {path.stem for path in GOLDEN.glob("*.npz")}
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"])
-@pytest.mark.parametrize("rounded", [pytest.param(False, marks=pytest.mark.slow), True], ids=["exact", "rounded"])
+@pytest.mark.parametrize(
+    "jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"]
+)
+@pytest.mark.parametrize(
+    "rounded", [pytest.param(False, marks=pytest.mark.slow), True], ids=["exact", "rounded"]
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_parity_in_float64(name, rounded, jit):
     """Losses and variables to 1e-6, averages 1e-5, logits 1e-4; all to 1e-9 with the original's own rounding."""
@@ -213,7 +246,10 @@ def moved(data: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     longest = max(value.shape[0] for key, value in data.items() if key.endswith("/fix"))
     size = math.sqrt(longest) * 2.0**-24
     starts = {key: value for key, value in data.items() if key.startswith("init/")}
-    return {**data, **{key: v * (1 + size * rng.uniform(-1, 1, v.shape)) for key, v in starts.items()}}
+    return {
+        **data,
+        **{key: v * (1 + size * rng.uniform(-1, 1, v.shape)) for key, v in starts.items()},
+    }
 
 
 class Spread:
@@ -262,7 +298,9 @@ def quick_for_one(names: list[str]) -> list:
     return [pytest.param(n, marks=() if folder_of(n) == "opt_hr" else slow) for n in names]
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"])
+@pytest.mark.parametrize(
+    "jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"]
+)
 @pytest.mark.parametrize("name", METHODS)
 def test_parity_in_float32(name, jit):
     """The losses in the precision that training has, to 1e-4 or what ties can do, where that is more."""
@@ -324,7 +362,9 @@ def test_all_is_really_float64(name):
             reg = losses.weight_decay(losses.decayed_variables(replay.model))
             loss = tf.add_n([fit, reg, *replay.model.losses])
         gradients = tape.gradient(loss, replay.model.trainable_variables)
-        assert {logits.dtype, fit.dtype, reg.dtype, loss.dtype, *(g.dtype for g in gradients)} == {tf.float64}
+        assert {logits.dtype, fit.dtype, reg.dtype, loss.dtype, *(g.dtype for g in gradients)} == {
+            tf.float64
+        }
         # and the digits beyond float32's are there
         assert np.abs(logits.numpy() - logits.numpy().astype("float32")).max() > 0
 

@@ -25,7 +25,10 @@ def build_model(
         learn_neurons: whether the neurons F are trained too. Defaults to False.
         **kwargs: the backbone's own (num_classes, widths).
     """
-    starts = {"identity": keras.initializers.Identity, "normal": functools.partial(keras.initializers.RandomNormal, stddev=1.0)}
+    starts = {
+        "identity": keras.initializers.Identity,
+        "normal": functools.partial(keras.initializers.RandomNormal, stddev=1.0),
+    }
     layer = functools.partial(
         OrthogonalConv2D,
         orthogonalize=identity,

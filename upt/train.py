@@ -18,7 +18,9 @@ from absl import flags as absl_flags
 
 from common.training import flags
 
-absl_flags.DEFINE_enum("rotation_start", "identity", ["identity", "normal"], "where R starts: at I, or N(0, 1)")
+absl_flags.DEFINE_enum(
+    "rotation_start", "identity", ["identity", "normal"], "where R starts: at I, or N(0, 1)"
+)
 flags.define_learn_neurons()
 
 

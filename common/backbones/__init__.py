@@ -39,7 +39,9 @@ def known() -> dict[str, Facts]:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 constants[node.targets[0].id] = node.value
         if "WIDTHS" in constants:
-            values = {k: ast.literal_eval(constants[k]) for k in ("WIDTHS", "WIDENING") if k in constants}
+            values = {
+                k: ast.literal_eval(constants[k]) for k in ("WIDTHS", "WIDENING") if k in constants
+            }
             found[path.stem] = Facts(values["WIDTHS"], values.get("WIDENING", False))
     return found
 

@@ -47,10 +47,19 @@ def resnet(
             if new := width - shortcut.shape[-1]:
                 # zero padding knows rows and columns only: channels become rows and back
                 shortcut = keras.layers.Permute((3, 1, 2), name=f"{name}_channels_first")(shortcut)
-                shortcut = keras.layers.ZeroPadding2D(((0, new), (0, 0)), name=f"{name}_new_channels")(shortcut)
+                shortcut = keras.layers.ZeroPadding2D(
+                    ((0, new), (0, 0)), name=f"{name}_new_channels"
+                )(shortcut)
                 shortcut = keras.layers.Permute((2, 3, 1), name=f"{name}_channels_last")(shortcut)
-            x = keras.layers.ReLU(name=f"{name}_relu")(keras.layers.Add(name=f"{name}_add")([x, shortcut]))
+            x = keras.layers.ReLU(name=f"{name}_relu")(
+                keras.layers.Add(name=f"{name}_add")([x, shortcut])
+            )
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    score = keras.layers.Dense(num_classes, kernel_initializer=he_normal(), kernel_regularizer=score_regularizer, name="score")
+    score = keras.layers.Dense(
+        num_classes,
+        kernel_initializer=he_normal(),
+        kernel_regularizer=score_regularizer,
+        name="score",
+    )
     logits = score(x)
     return keras.Model(inputs, logits, name=f"resnet{6 * blocks + 2}")

@@ -7,7 +7,12 @@ import tensorflow as tf
 
 
 def draws(
-    seed: int, iteration: int, count: int, batch_size: int, mirror: bool = True, episode_length: int | None = None
+    seed: int,
+    iteration: int,
+    count: int,
+    batch_size: int,
+    mirror: bool = True,
+    episode_length: int | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields what each batch takes from the training set, from ``iteration`` on, without end.
 
@@ -33,7 +38,11 @@ def draws(
         order = random.permutation(count)[: steps * batch_size]
         offsets = random.integers(0, 9, (2, order.size))
         flips = random.integers(0, 2, order.size) if mirror else np.zeros_like(order)
-        whole = np.stack([order, *offsets, flips], axis=-1).astype(np.int32).reshape(steps, batch_size, 4)
+        whole = (
+            np.stack([order, *offsets, flips], axis=-1)
+            .astype(np.int32)
+            .reshape(steps, batch_size, 4)
+        )
         left = episode_length - inside if episode_length else steps
         for batch in whole[start : start + left]:
             yield batch
@@ -64,5 +73,7 @@ def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     columns = tf.range(width)[tf.newaxis]
     columns = tf.where(flip == 1, width - 1 - columns, columns)
     columns = reflect(columns + across - 4, width)  # [batch, 32]
-    flat = ((index * height + rows) * width)[:, :, tf.newaxis] + columns[:, tf.newaxis, :]  # [batch, 32, 32]
+    flat = ((index * height + rows) * width)[:, :, tf.newaxis] + columns[
+        :, tf.newaxis, :
+    ]  # [batch, 32, 32]
     return tf.gather(tf.reshape(images, [-1, channels]), flat)

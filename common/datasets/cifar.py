@@ -77,13 +77,17 @@ def read(cifar: Cifar, data_dir: pathlib.Path) -> Dataset | None:
     if folder.is_dir():
         return _from_files(cifar, str(folder), lambda wanted: _read_folder(folder, wanted))
     if archive.is_file():
-        data = _from_files(cifar, str(archive), lambda wanted: _read_archive(archive, cifar.folder, wanted))
+        data = _from_files(
+            cifar, str(archive), lambda wanted: _read_archive(archive, cifar.folder, wanted)
+        )
         _warn_of_other_sum(archive, cifar.md5)
         return data
     return None
 
 
-def _from_files(cifar: Cifar, source: str, read: Callable[[tuple[str, ...]], dict[str, bytes]]) -> Dataset:
+def _from_files(
+    cifar: Cifar, source: str, read: Callable[[tuple[str, ...]], dict[str, bytes]]
+) -> Dataset:
     contents = read((*cifar.train_files, cifar.test_file, cifar.names_file))
 
     def part(name: str, convert: Callable):
@@ -120,10 +124,16 @@ def _images(cifar: Cifar, record: dict) -> tuple[np.ndarray, np.ndarray]:
 
 def _names(cifar: Cifar, record: dict) -> tuple[str, ...]:
     names = record.get(cifar.names_key)
-    if not isinstance(names, list) or len(names) != cifar.classes or not all(isinstance(n, str | bytes) for n in names):
+    if (
+        not isinstance(names, list)
+        or len(names) != cifar.classes
+        or not all(isinstance(n, str | bytes) for n in names)
+    ):
         raise ValueError(f"it does not name {cifar.classes} classes")
     names = tuple(map(text, names))
-    if not all(name and name.isprintable() for name in names):  # classes.txt has one a line, in UTF-8
+    if not all(
+        name and name.isprintable() for name in names
+    ):  # classes.txt has one a line, in UTF-8
         raise ValueError("the name of a class is empty or not printable")
     return names
 
@@ -153,19 +163,30 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
             raise UserError(f"{archive} unpacks to more than a CIFAR archive can")
         with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
             for count, member in enumerate(tar):
-                if count > 1000 or member.issparse():  # what is not stored of a sparse member is made up as zeros, without limit
+                if (
+                    count > 1000 or member.issparse()
+                ):  # what is not stored of a sparse member is made up as zeros, without limit
                     raise UserError(f"{archive} is built as no CIFAR archive is")
                 path = pathlib.PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
-                    raise UserError(f"{archive} holds a member that would leave its folder: {member.name!r}")
+                    raise UserError(
+                        f"{archive} holds a member that would leave its folder: {member.name!r}"
+                    )
                 if member.size < 0:  # the next header would be sought before this one, without end
                     raise UserError(f"{archive} holds a member of negative size")
-                if member.isfile() and path.parent.name == folder and len(path.parts) == 2 and path.name in wanted:
+                if (
+                    member.isfile()
+                    and path.parent.name == folder
+                    and len(path.parts) == 2
+                    and path.name in wanted
+                ):
                     contents[path.name] = tar.extractfile(member).read()
     except UserError:
         raise
     except Exception as error:  # a hostile archive can make the reader raise whatever it likes
-        raise UserError(f"{archive} cannot be read as a .tar.gz: {str(error) or type(error).__name__}") from error
+        raise UserError(
+            f"{archive} cannot be read as a .tar.gz: {str(error) or type(error).__name__}"
+        ) from error
     for name in wanted:
         if name not in contents:
             raise UserError(f"{archive} holds no file {folder}/{name}")
@@ -175,8 +196,12 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
 def _warn_of_other_sum(archive: pathlib.Path, md5: str) -> None:
     try:
         with archive.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            found = hashlib.file_digest(
+                file, lambda: hashlib.md5(usedforsecurity=False)
+            ).hexdigest()
     except OSError as error:
         raise UserError(f"{archive} cannot be read: {error.strerror}") from error
     if found != md5:
-        print(f"warning: {archive} has the MD5 sum {found}, the official file {md5}", file=sys.stderr)
+        print(
+            f"warning: {archive} has the MD5 sum {found}, the official file {md5}", file=sys.stderr
+        )

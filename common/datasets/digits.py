@@ -11,7 +11,9 @@ def load_digits_as_images() -> Dataset:
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    images = np.broadcast_to(images.repeat(4, 1).repeat(4, 2)[..., np.newaxis], (len(images), *IMAGE))
+    images = np.broadcast_to(
+        images.repeat(4, 1).repeat(4, 2)[..., np.newaxis], (len(images), *IMAGE)
+    )
     labels = digits.target.astype(np.int32)
     test = np.arange(len(labels)) % 5 == 0
     return Dataset(

@@ -48,7 +48,11 @@ def _check_features(value: object) -> None:
     elif isinstance(value, list):
         for part in value:
             _check_features(part)
-    elif isinstance(value, str) and not re.fullmatch(r"[\w ]*|\{\}", value) and value not in _FEATURES:
+    elif (
+        isinstance(value, str)
+        and not re.fullmatch(r"[\w ]*|\{\}", value)
+        and value not in _FEATURES
+    ):
         raise ValueError(f"features.json asks for {value[:100]!r}, which no copy of CIFAR needs")
 
 
@@ -122,7 +126,9 @@ def download(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path:
     try:
         builder = tfds.builder(cifar.tfds_name, data_dir=data_dir)
         builder.download_and_prepare()
-    except Exception as error:  # the network, the disk and the site's files can each fail in their own way
+    except (
+        Exception
+    ) as error:  # the network, the disk and the site's files can each fail in their own way
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the download of {cifar.title} to {data_dir} failed: {reason}") from error
     return pathlib.Path(builder.data_dir)

@@ -17,7 +17,11 @@ class ArrayOfBytes:
     def numpy(self) -> np.ndarray:
         """Returns the array, uint8, or raises ValueError."""
         raw = self.raw.encode("latin1") if isinstance(self.raw, str) else self.raw
-        plain = isinstance(raw, bytes) and isinstance(self.shape, tuple) and all(type(n) is int for n in self.shape)
+        plain = (
+            isinstance(raw, bytes)
+            and isinstance(self.shape, tuple)
+            and all(type(n) is int for n in self.shape)
+        )
         if not plain or self.dtype.name not in ("u1", b"u1") or len(raw) != math.prod(self.shape):
             raise ValueError("an array that is not one of bytes")
         return np.frombuffer(raw, np.uint8).reshape(self.shape, order="F" if self.fortran else "C")
@@ -63,7 +67,9 @@ def _check_instructions(content: bytes) -> None:
     for count, (instruction, argument, _) in enumerate(pickletools.genops(content)):
         name = instruction.name
         if name not in _INSTRUCTIONS:
-            raise pickle.UnpicklingError(f"it holds the instruction {name}, which no such file needs")
+            raise pickle.UnpicklingError(
+                f"it holds the instruction {name}, which no such file needs"
+            )
         # an array has about five tuples; thousands inside one another overflow the stack when they are hashed
         tuples += "TUPLE" in name
         # an empty list takes 72 bytes, one instruction 1; the official training file has about 200,000 instructions
@@ -84,7 +90,9 @@ def unpickle(content: bytes) -> dict:
         _check_instructions(content)
         record = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a hostile pickle can make the unpickler raise whatever it likes
-        raise ValueError(f"not a pickle of a CIFAR file ({str(error) or type(error).__name__})") from error
+        raise ValueError(
+            f"not a pickle of a CIFAR file ({str(error) or type(error).__name__})"
+        ) from error
     if not isinstance(record, dict):
         raise ValueError("not a pickle of a CIFAR file (it holds no dictionary)")
     return {text(key): value for key, value in record.items() if isinstance(key, str | bytes)}

@@ -9,7 +9,13 @@ from ..orthogonal import Map
 from ..private import once_per_forward_pass
 
 # so that a saved model names its map; loading it needs only the import of this module
-for _map in (orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley, orthogonal.identity):
+for _map in (
+    orthogonal.gram_schmidt,
+    orthogonal.householder,
+    orthogonal.lowdin,
+    orthogonal.cayley,
+    orthogonal.identity,
+):
     keras.saving.register_keras_serializable(package="opt")(_map)
 
 
@@ -18,7 +24,9 @@ def he_normal() -> keras.initializers.Initializer:
 
     A fresh one each time, since a Keras initializer that is called twice draws the same numbers twice.
     """
-    return keras.initializers.VarianceScaling(scale=2.0, mode="fan_in", distribution="untruncated_normal")
+    return keras.initializers.VarianceScaling(
+        scale=2.0, mode="fan_in", distribution="untruncated_normal"
+    )
 
 
 class OrthogonalLayer(keras.layers.Layer):
@@ -51,7 +59,9 @@ class OrthogonalLayer(keras.layers.Layer):
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if not callable(orthogonalize):
-            raise ValueError(f"`orthogonalize` must be a map such as gram_schmidt, not {orthogonalize!r}")
+            raise ValueError(
+                f"`orthogonalize` must be a map such as gram_schmidt, not {orthogonalize!r}"
+            )
         if units <= 0:
             raise ValueError(f"the number of neurons must be positive, not {units}")
         self.units = units
@@ -59,9 +69,13 @@ class OrthogonalLayer(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer or he_normal())
-        initializer = keras.initializers.get(rotation_initializer or keras.initializers.RandomNormal(stddev=1.0))
+        initializer = keras.initializers.get(
+            rotation_initializer or keras.initializers.RandomNormal(stddev=1.0)
+        )
         # a copy of its own: layers that share an initializer would all draw the same rotation
-        self.rotation_initializer = initializer.clone() if hasattr(initializer, "clone") else initializer
+        self.rotation_initializer = (
+            initializer.clone() if hasattr(initializer, "clone") else initializer
+        )
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.rotation_regularizer = keras.regularizers.get(rotation_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
@@ -91,7 +105,10 @@ class OrthogonalLayer(keras.layers.Layer):
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
-                name="bias", shape=(self.units,), initializer=self.bias_initializer, regularizer=self.bias_regularizer
+                name="bias",
+                shape=(self.units,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
             )
 
     def _rotated_rows(self, area: int, channels: int) -> int:

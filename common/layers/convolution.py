@@ -84,7 +84,9 @@ class OrthogonalConv2D(OrthogonalLayer):
         )
         data_format = data_format or keras.config.image_data_format()
         if data_format != "channels_last":
-            raise ValueError(f'`data_format` must be "channels_last", not {data_format!r}: OPT layers take no other')
+            raise ValueError(
+                f'`data_format` must be "channels_last", not {data_format!r}: OPT layers take no other'
+            )
         self.data_format = data_format
         self.filters = filters
         self.kernel_size = _pair(kernel_size, "kernel_size")
@@ -95,7 +97,9 @@ class OrthogonalConv2D(OrthogonalLayer):
         if self.padding not in ("valid", "same"):
             raise ValueError(f'`padding` must be "valid" or "same", not {padding!r}')
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
-            raise ValueError(f"strides {self.strides} and dilation_rate {self.dilation_rate} cannot both exceed 1")
+            raise ValueError(
+                f"strides {self.strides} and dilation_rate {self.dilation_rate} cannot both exceed 1"
+            )
         if groups < 1 or filters % groups:
             raise ValueError(f"{filters} filters cannot be split into {groups} groups")
         self.input_spec = keras.layers.InputSpec(ndim=4)

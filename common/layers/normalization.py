@@ -21,16 +21,28 @@ class BatchNormalization(keras.layers.BatchNormalization):
         **kwargs: as in `keras.layers.BatchNormalization`.
     """
 
-    def __init__(self, momentum: float = 0.999, debias: bool = True, moving_variance_initializer="zeros", **kwargs):
-        super().__init__(momentum=momentum, moving_variance_initializer=moving_variance_initializer, **kwargs)
+    def __init__(
+        self,
+        momentum: float = 0.999,
+        debias: bool = True,
+        moving_variance_initializer="zeros",
+        **kwargs,
+    ):
+        super().__init__(
+            momentum=momentum, moving_variance_initializer=moving_variance_initializer, **kwargs
+        )
         if kwargs.get("renorm"):
-            raise ValueError("batch renormalization keeps other averages, which this layer does not debias")
+            raise ValueError(
+                "batch renormalization keeps other averages, which this layer does not debias"
+            )
         self.debias = debias
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
         # momentum^t, the weight of the zeros that the averages started from
-        self.start_weight = self.add_weight(name="start_weight", shape=(), initializer="ones", trainable=False, autocast=False)
+        self.start_weight = self.add_weight(
+            name="start_weight", shape=(), initializer="ones", trainable=False, autocast=False
+        )
 
     def averages(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the mean and variance that inference uses, each ``[channels]``; 0 and 1 before any training."""
@@ -42,11 +54,19 @@ class BatchNormalization(keras.layers.BatchNormalization):
         safe = tf.where(untrained, tf.ones_like(weight), weight)
         return mean / safe, tf.where(untrained, tf.ones_like(variance), variance / safe)
 
-    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None) -> tf.Tensor:
+    def call(
+        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
+    ) -> tf.Tensor:
         if not (training and self.trainable):
             mean, variance = self.averages()
             outputs = keras.ops.batch_normalization(
-                tf.cast(inputs, mean.dtype), mean, variance, self.axis, self.beta, self.gamma, self.epsilon
+                tf.cast(inputs, mean.dtype),
+                mean,
+                variance,
+                self.axis,
+                self.beta,
+                self.gamma,
+                self.epsilon,
             )
             return tf.cast(outputs, self.compute_dtype)
         self.start_weight.assign(self.start_weight * self.momentum)
@@ -79,7 +99,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
         variance = variance * (count - 1) / count
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            average.assign(average * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum))
+            average.assign(
+                average * self.momentum + tf.stop_gradient(value) * (1.0 - self.momentum)
+            )
         return outputs
 
     def get_config(self) -> dict:

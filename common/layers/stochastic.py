@@ -40,13 +40,20 @@ class _Stochastic(OrthogonalLayer):
             return rows[: shape[0]]
 
         self.indices = self.add_weight(
-            name="indices", shape=self.rotation.shape[:1], dtype="int32", initializer=draw, trainable=False, autocast=False
+            name="indices",
+            shape=self.rotation.shape[:1],
+            dtype="int32",
+            initializer=draw,
+            trainable=False,
+            autocast=False,
         )
 
     def neurons(self) -> tf.Tensor:
         rows = tf.gather(self.fix.value, self.indices.value)
         turned = orthogonal.product(self.orthogonalize, self.rotation.value, rows)
-        return tf.tensor_scatter_nd_update(self.fix.value, self.indices.value[:, tf.newaxis], turned)
+        return tf.tensor_scatter_nd_update(
+            self.fix.value, self.indices.value[:, tf.newaxis], turned
+        )
 
     def merge(self) -> None:
         """Writes the turned rows into ``fix``. The layer is itself again only after `restart`."""
@@ -59,12 +66,16 @@ class _Stochastic(OrthogonalLayer):
         the neurons stay as they are.
         """
         if len(np.unique(indices)) != self.rotation.shape[0]:
-            raise ValueError(f"{self.rotation.shape[0]} different rows must be named, not {indices}")
+            raise ValueError(
+                f"{self.rotation.shape[0]} different rows must be named, not {indices}"
+            )
         self.rotation.assign(tf.eye(self.rotation.shape[0], dtype=self.rotation.dtype))
         self.indices.assign(indices)
         start = self.orthogonalize(self.rotation.value)
         rows = tf.matmul(start, tf.gather(self.fix.value, indices), transpose_a=True)
-        self.fix.assign(tf.tensor_scatter_nd_update(self.fix.value, tf.expand_dims(indices, 1), rows))
+        self.fix.assign(
+            tf.tensor_scatter_nd_update(self.fix.value, tf.expand_dims(indices, 1), rows)
+        )
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rotated_fraction": self.rotated_fraction}

@@ -20,7 +20,16 @@ from .matrices import Map, matmul, product
 from .polar import lowdin
 from .qr import gram_schmidt, householder
 
-__all__ = ["Map", "cayley", "gram_schmidt", "householder", "identity", "lowdin", "matmul", "product"]
+__all__ = [
+    "Map",
+    "cayley",
+    "gram_schmidt",
+    "householder",
+    "identity",
+    "lowdin",
+    "matmul",
+    "product",
+]
 
 
 def identity(w: tf.Tensor) -> tf.Tensor:

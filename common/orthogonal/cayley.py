@@ -54,7 +54,9 @@ def _cayley(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
 
     # LU leaves an error of eps |S|; where that could exceed a few n eps it is done in float64
     bound = math.sqrt(2) * tf.norm(tf.linalg.band_part(w, 0, -1), axis=[-2, -1])
-    return tf.cond(tf.reduce_all(bound < 2 * w.shape[-1]), lambda: _cayley_by_lu(w, neurons), in_float64)
+    return tf.cond(
+        tf.reduce_all(bound < 2 * w.shape[-1]), lambda: _cayley_by_lu(w, neurons), in_float64
+    )
 
 
 cayley.product = for_square_matrices(_cayley)

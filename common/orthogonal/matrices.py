@@ -38,7 +38,9 @@ def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.
         dtype, shape = tensors[0].dtype, tensors[0].shape
         if not dtype.is_floating:
             raise ValueError(f"a map takes floating-point matrices, not {dtype.name}")
-        if shape.rank is not None and (shape.rank < 2 or not shape[-1:].is_compatible_with(shape[-2:-1])):
+        if shape.rank is not None and (
+            shape.rank < 2 or not shape[-1:].is_compatible_with(shape[-2:-1])
+        ):
             raise ValueError(f"a map takes square matrices, not {shape}")
         wide = dtype if dtype in (tf.float32, tf.float64) else tf.float32
         return tf.cast(function(*(tf.cast(t, wide) for t in tensors)), dtype)
@@ -46,7 +48,9 @@ def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.
     return checked
 
 
-def matmul(a: tf.Tensor, b: tf.Tensor, transpose_a: bool = False, transpose_b: bool = False) -> tf.Tensor:
+def matmul(
+    a: tf.Tensor, b: tf.Tensor, transpose_a: bool = False, transpose_b: bool = False
+) -> tf.Tensor:
     """Returns the product of ``a [..., m, k]`` and ``b [..., k, n]``, as `tf.matmul`; under XLA never in TF32."""
     if not is_compiled_by_xla():
         return tf.matmul(a, b, transpose_a, transpose_b)

@@ -6,7 +6,15 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from ..private import is_compiled_by_xla
-from .matrices import epsilon, for_square_matrices, largest, matmul, once_differentiable, transpose, with_padded_rows
+from .matrices import (
+    epsilon,
+    for_square_matrices,
+    largest,
+    matmul,
+    once_differentiable,
+    transpose,
+    with_padded_rows,
+)
 
 
 @for_square_matrices
@@ -78,7 +86,10 @@ def _scales(dtype: tf.DType) -> list[float]:
     while 1 - low > 1e-3:
         bounded = max(low, _CUSHION)
         scales.append(math.sqrt(3 / (1 + bounded + bounded**2)))
-        low = min(scales[-1] * low * (3 - (scales[-1] * low) ** 2) / 2, scales[-1] * (3 - scales[-1] ** 2) / 2)
+        low = min(
+            scales[-1] * low * (3 - (scales[-1] * low) ** 2) / 2,
+            scales[-1] * (3 - scales[-1] ** 2) / 2,
+        )
     # from here on the distance to 1 is squared (times 3/2) at each step: 1e-3, 1.5e-6, 3.4e-12, 1.7e-23
     return scales + [1.0] * (3 if dtype == tf.float64 else 2)
 
@@ -100,7 +111,9 @@ def polar_by_products(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         a = scales[i]
         return i + 1, a / 2 * (3 * x - a**2 * matmul(x, matmul(x, x, transpose_a=True)))
 
-    _, q = tf.while_loop(lambda *_: True, trip, [0, w / _spectral_bound(w)], maximum_iterations=len(steps))
+    _, q = tf.while_loop(
+        lambda *_: True, trip, [0, w / _spectral_bound(w)], maximum_iterations=len(steps)
+    )
 
     def gradient(dq: tf.Tensor) -> tf.Tensor:
         k = matmul(q, dq, transpose_a=True)
@@ -124,7 +137,13 @@ def _lyapunov(p: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
         a = scales[i]
         square, mixed = matmul(p, p), matmul(p, k)
         cube_corner = matmul(p, mixed + transpose(mixed)) + matmul(k, square)
-        return i + 1, a / 2 * (3 * p - a**2 * matmul(p, square)), a / 2 * (3 * k - a**2 * cube_corner)
+        return (
+            i + 1,
+            a / 2 * (3 * p - a**2 * matmul(p, square)),
+            a / 2 * (3 * k - a**2 * cube_corner),
+        )
 
-    _, _, twice = tf.while_loop(lambda *_: True, trip, [0, p, k / bound], maximum_iterations=len(steps))
+    _, _, twice = tf.while_loop(
+        lambda *_: True, trip, [0, p, k / bound], maximum_iterations=len(steps)
+    )
     return twice / 2

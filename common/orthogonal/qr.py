@@ -6,7 +6,15 @@ import numpy as np
 import tensorflow as tf
 
 from ..private import is_compiled_by_xla
-from .matrices import epsilon, for_square_matrices, largest, matmul, once_differentiable, transpose, with_padded_rows
+from .matrices import (
+    epsilon,
+    for_square_matrices,
+    largest,
+    matmul,
+    once_differentiable,
+    transpose,
+    with_padded_rows,
+)
 
 
 @with_padded_rows
@@ -41,14 +49,20 @@ def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         q, r, determinant = _factors(w)
         signs = _signs(r)[..., :-1, :]
-        last = determinant()[..., tf.newaxis, tf.newaxis] * tf.reduce_prod(signs, axis=-2, keepdims=True)
+        last = determinant()[..., tf.newaxis, tf.newaxis] * tf.reduce_prod(
+            signs, axis=-2, keepdims=True
+        )
         signs = tf.concat([signs, last * (-1) ** (w.shape[-1] - 1)], axis=-2)
         signed = [signs * f for f in neurons]
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
             turned_g = matmul(q, g, transpose_a=True)
             dq = matmul(*signed, g, transpose_b=True) if neurons else signs * transpose(g)
-            dqq = matmul(*signed, turned_g, transpose_b=True) if neurons else signs * transpose(turned_g)
+            dqq = (
+                matmul(*signed, turned_g, transpose_b=True)
+                if neurons
+                else signs * transpose(turned_g)
+            )
             dw = transpose(_pulled_back(q, r, dq, dqq))
             return (dw, signs * turned_g) if neurons else (dw,)
 
@@ -99,11 +113,15 @@ def _factors(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor
 
 def _by_library(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
     """Returns what `_factors` does, without XLA."""
-    q, r = tf.linalg.qr(matrix, full_matrices=True)  # for a square matrix no other result, but Eigen's shorter way to Q
+    q, r = tf.linalg.qr(
+        matrix, full_matrices=True
+    )  # for a square matrix no other result, but Eigen's shorter way to Q
     return q, r, lambda: tf.linalg.slogdet(q).sign
 
 
-def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
+def _by_reflections(
+    matrix: tf.Tensor, block: int = 4
+) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
     """Returns what `_factors` does, for XLA.
 
     XLA's own QR makes over two trips of its loops a column; this makes one for ``block`` of them. Their reflections
@@ -133,7 +151,9 @@ def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Te
             panel -= 2 * v * tf.reduce_sum(v * panel, axis=-2, keepdims=True)
             vectors.append(v)
         v = tf.concat(vectors, axis=-1)
-        lower = tf.linalg.band_part(matmul(v, v, transpose_a=True), -1, 0)  # |v| = 1: a diagonal of ones
+        lower = tf.linalg.band_part(
+            matmul(v, v, transpose_a=True), -1, 0
+        )  # |v| = 1: a diagonal of ones
         t = _lower_inverse(lower - tf.eye(block, dtype=dtype) / 2)  # T^T
         a -= matmul(v, matmul(t, matmul(v, a, transpose_a=True)))
         q -= matmul(matmul(matmul(q, v), t, transpose_b=True), v, transpose_b=True)

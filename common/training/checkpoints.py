@@ -40,10 +40,14 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file.fileno()).st_ino != path.stat().st_ino:  # taken away between the two lines above
+        if (
+            os.fstat(file.fileno()).st_ino != path.stat().st_ino
+        ):  # taken away between the two lines above
             raise BlockingIOError
     except BlockingIOError as error:
-        raise UserError(f"another run is writing into --log_dir={folder}; give this one a folder of its own") from error
+        raise UserError(
+            f"another run is writing into --log_dir={folder}; give this one a folder of its own"
+        ) from error
     except OSError as error:
         raise UserError(f"--log_dir={folder} cannot be written: {error.strerror}") from error
     with file:
@@ -82,8 +86,14 @@ class Progress:
 
     def __post_init__(self):
         counts = [self.iteration, *self.logs.values()]
-        figures = [self.seconds, self.best_accuracy + 1, 0.0 if self.test_accuracy is None else self.test_accuracy]
-        if not all(type(n) is int and n >= 0 for n in counts) or not all(type(x) is float and 0 <= x < math.inf for x in figures):
+        figures = [
+            self.seconds,
+            self.best_accuracy + 1,
+            0.0 if self.test_accuracy is None else self.test_accuracy,
+        ]
+        if not all(type(n) is int and n >= 0 for n in counts) or not all(
+            type(x) is float and 0 <= x < math.inf for x in figures
+        ):
             raise ValueError("it does not say how far the run had come")
         collapse.Watch.check(self.collapse)
 
@@ -99,7 +109,11 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object], before: dict[str, object] | None = None
+        self,
+        folder: pathlib.Path,
+        variables: Sequence,
+        settings: dict[str, object],
+        before: dict[str, object] | None = None,
     ):
         self.before = before or {}
         self.folder, self.variables = folder, list(variables)
@@ -112,7 +126,11 @@ class Checkpoints:
 
     def _found(self, *kinds: str) -> list[pathlib.Path]:
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        named = [(int(m[2]), path) for path in found if (m := _NAME.fullmatch(path.name)) and (not kinds or m[1] in kinds)]
+        named = [
+            (int(m[2]), path)
+            for path in found
+            if (m := _NAME.fullmatch(path.name)) and (not kinds or m[1] in kinds)
+        ]
         return [path for _, path in sorted(named, reverse=True)]
 
     def save(self, progress: Progress, kind: str = "checkpoint") -> pathlib.Path:
@@ -121,10 +139,21 @@ class Checkpoints:
         Raises:
             UserError: if it cannot be written, or a weight is not finite; those that are there stay.
         """
-        arrays = {f"{i:04d}": np.asarray(variable.numpy(), order="C") for i, variable in enumerate(self.variables)}
+        arrays = {
+            f"{i:04d}": np.asarray(variable.numpy(), order="C")
+            for i, variable in enumerate(self.variables)
+        }
         if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise UserError(f"after iteration {progress.iteration - 1} a weight is not finite{self.how_to_go_on()}")
-        facts = json.dumps({"version": VERSION, "settings": self.settings, "progress": dataclasses.asdict(progress)})
+            raise UserError(
+                f"after iteration {progress.iteration - 1} a weight is not finite{self.how_to_go_on()}"
+            )
+        facts = json.dumps(
+            {
+                "version": VERSION,
+                "settings": self.settings,
+                "progress": dataclasses.asdict(progress),
+            }
+        )
         path = self.folder / f"{kind}_{progress.iteration:08d}.npz"
         written = path.with_suffix(".tmp")
         try:
@@ -134,7 +163,9 @@ class Checkpoints:
                     archive.writestr("facts.json", facts)
                     for name, array in arrays.items():
                         with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                            np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+                            np.lib.format.write_array(
+                                member, array, version=(1, 0), allow_pickle=False
+                            )
                 file.flush()
                 os.fsync(file.fileno())
             written.replace(path)
@@ -144,7 +175,9 @@ class Checkpoints:
         except OSError as error:
             with contextlib.suppress(OSError):
                 written.unlink()
-            raise UserError(f"{path} cannot be written: {error.strerror or error}{self.how_to_go_on()}") from error
+            raise UserError(
+                f"{path} cannot be written: {error.strerror or error}{self.how_to_go_on()}"
+            ) from error
         self.good = path
         # those of later iterations are damaged, else the run would have gone on from them
         earlier = [old for old in self._found(kind) if _iteration(old) <= progress.iteration]
@@ -156,7 +189,11 @@ class Checkpoints:
     def how_to_go_on(self) -> str:
         """Returns what to add to the message that ends a run."""
         good = self.good
-        return f"; the last good checkpoint is {good}, and --resume goes on from it" if good else "; there is no checkpoint"
+        return (
+            f"; the last good checkpoint is {good}, and --resume goes on from it"
+            if good
+            else "; there is no checkpoint"
+        )
 
     def restore(self) -> Progress:
         """Sets the variables from the newest sound checkpoint and returns how far it had come. Names the damaged ones on stderr.
@@ -166,9 +203,16 @@ class Checkpoints:
         """
         for path in self._found():
             try:
-                facts, arrays = _read(path, [(variable.shape, variable.dtype) for variable in self.variables], self._check)
+                facts, arrays = _read(
+                    path,
+                    [(variable.shape, variable.dtype) for variable in self.variables],
+                    self._check,
+                )
             except _Unsound as error:
-                print(f"warning: {path} is damaged ({error}); trying the one before it", file=sys.stderr)
+                print(
+                    f"warning: {path} is damaged ({error}); trying the one before it",
+                    file=sys.stderr,
+                )
                 continue
             for variable, array in zip(self.variables, arrays, strict=True):
                 variable.assign(array)
@@ -181,7 +225,9 @@ class Checkpoints:
         for name in self.settings | settings:
             there, here = settings.get(name, self.before.get(name)), self.settings.get(name)
             if there != here:
-                raise UserError(f"--resume: {path} is of {name} {_words(there)}, and this run of {name} {_words(here)}")
+                raise UserError(
+                    f"--resume: {path} is of {name} {_words(there)}, and this run of {name} {_words(here)}"
+                )
 
 
 def _iteration(path: pathlib.Path) -> int:
@@ -205,7 +251,10 @@ def _read(path: pathlib.Path, expected: Sequence[tuple], check) -> tuple[dict, l
             # stored, not compressed: what a member claims to hold is there, so that no small file unpacks to a large one
             members = archive.infolist()
             claimed = sum(member.file_size for member in members)
-            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or claimed > path.stat().st_size:
+            if (
+                any(m.compress_type != zipfile.ZIP_STORED for m in members)
+                or claimed > path.stat().st_size
+            ):
                 raise _Unsound("its members are not stored")
             facts = json.loads(archive.read("facts.json"))
             check(path, facts["settings"])
@@ -219,7 +268,9 @@ def _read(path: pathlib.Path, expected: Sequence[tuple], check) -> tuple[dict, l
             arrays = [_array(archive, f"{i:04d}.npy", *like) for i, like in enumerate(expected)]
     except (UserError, _Unsound):
         raise
-    except Exception as error:  # a damaged file makes the readers of zip, npy and JSON raise whatever they like
+    except (
+        Exception
+    ) as error:  # a damaged file makes the readers of zip, npy and JSON raise whatever they like
         raise _Unsound(" ".join(str(error).split())[:100] or type(error).__name__) from error
     return facts, arrays
 

@@ -100,7 +100,10 @@ class Watch:
             and type(memory["count"]) is int
             and memory["current"] in states
             and (kept is None or isinstance(kept, dict))
-            and (not kept or (kept.keys() == {"iteration", "state", "until"} and kept["state"] in states))
+            and (
+                not kept
+                or (kept.keys() == {"iteration", "state", "until"} and kept["state"] in states)
+            )
         )
         if not sound:
             raise ValueError("it does not say whether the run had collapsed")

@@ -54,12 +54,17 @@ def uses_xla(settings: Settings) -> bool:
         if settings.jit == "on":
             raise UserError("--jit=on compiles for one device; with --distribute leave it off")
         return False
-    return settings.jit == "on" or (settings.jit == "auto" and bool(tf.config.get_visible_devices("GPU")))
+    return settings.jit == "on" or (
+        settings.jit == "auto" and bool(tf.config.get_visible_devices("GPU"))
+    )
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Returns whether this process is the one that writes the results."""
-    return not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or strategy.cluster_resolver.task_id == 0
+    return (
+        not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        or strategy.cluster_resolver.task_id == 0
+    )
 
 
 def _cluster() -> tuple[list[tuple[str, int]], int]:
@@ -74,7 +79,9 @@ def _cluster() -> tuple[list[tuple[str, int]], int]:
         if not sound or config["task"]["type"] != "worker" or set(config["cluster"]) != {"worker"}:
             raise ValueError
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"--distribute=multi_worker needs the environment variable TF_CONFIG, such as {form}") from error
+        raise UserError(
+            f"--distribute=multi_worker needs the environment variable TF_CONFIG, such as {form}"
+        ) from error
     return workers, index
 
 
@@ -96,24 +103,35 @@ def await_workers(workers: list[tuple[str, int]], index: int, timeout: float) ->
     host, port = workers[index]
     end = time.monotonic() + timeout
     try:
-        listener = socket.create_server(("", port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        listener = socket.create_server(
+            ("", port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
     except OSError as error:
         raise UserError(f"worker {index} cannot listen at port {port}: {error.strerror}") from error
     with listener, selectors.DefaultSelector() as selector:
         listener.setblocking(False)
         selector.register(listener, selectors.EVENT_READ)
-        print(f"worker {index} of {len(workers)}: waiting for the others for up to {timeout:g} s", file=sys.stderr)
+        print(
+            f"worker {index} of {len(workers)}: waiting for the others for up to {timeout:g} s",
+            file=sys.stderr,
+        )
         while missing:
             if time.monotonic() > end:
                 names = ", ".join(f"{h}:{p}" for h, p in sorted(missing))
                 raise UserError(f"--worker_timeout: no answer from {names} within {timeout:g} s")
             for worker in list(missing):
-                with contextlib.suppress(OSError), socket.create_connection(worker, timeout=1) as call:
+                with (
+                    contextlib.suppress(OSError),
+                    socket.create_connection(worker, timeout=1) as call,
+                ):
                     call.sendall(b"%d" % index)
                     missing.discard(worker)
             for _ in selector.select(timeout=0.2):
                 # who calls is there, and may have left for TensorFlow's own server before it can be called
-                with contextlib.suppress(OSError, ValueError, IndexError), listener.accept()[0] as call:
+                with (
+                    contextlib.suppress(OSError, ValueError, IndexError),
+                    listener.accept()[0] as call,
+                ):
                     call.settimeout(1)
                     missing.discard(workers[int(call.recv(8))])
 
@@ -124,7 +142,9 @@ def _deadline(seconds: float) -> Iterator[None]:
 
     def end() -> None:
         print(
-            f"\n--worker_timeout: the workers were there, but have not joined within {seconds:g} s", file=sys.stderr, flush=True
+            f"\n--worker_timeout: the workers were there, but have not joined within {seconds:g} s",
+            file=sys.stderr,
+            flush=True,
         )
         os._exit(2)
 

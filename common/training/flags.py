@@ -19,12 +19,19 @@ FLAGS.set_default(
     "verbosity", logging.WARNING
 )  # warnings; absl's INFO has a line of TensorFlow's for every exchange between devices
 
-flags.DEFINE_enum("dataset", "cifar100", ["cifar100", "cifar10", "digits"], "what to train on; digits needs no download")
+flags.DEFINE_enum(
+    "dataset",
+    "cifar100",
+    ["cifar100", "cifar10", "digits"],
+    "what to train on; digits needs no download",
+)
 flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set lies, or is downloaded to")
 BACKBONES = backbones.known()
 flags.DEFINE_enum("backbone", "cnn6", list(BACKBONES), "the network")
 flags.DEFINE_list(
-    "widths", None, "neurons a layer: of the three stages, and of a cnn's fc6 (default: 64,64,64,64; 16,32,64 of a resnet)"
+    "widths",
+    None,
+    "neurons a layer: of the three stages, and of a cnn's fc6 (default: 64,64,64,64; 16,32,64 of a resnet)",
 )
 flags.DEFINE_integer(
     "iterations",
@@ -46,14 +53,40 @@ flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=2**31 - 1,
 )
-flags.DEFINE_integer("seed", 0, "of the initial weights, the shuffles and the augmentation", lower_bound=0, upper_bound=2**32 - 1)
-flags.DEFINE_integer("gpu_no", None, "number of the GPU; by default the first, or the CPU where there is none", lower_bound=0)
-flags.DEFINE_enum("jit", "auto", ["auto", "on", "off"], "compile with XLA; auto: on a GPU only, since on a CPU it is slower")
+flags.DEFINE_integer(
+    "seed",
+    0,
+    "of the initial weights, the shuffles and the augmentation",
+    lower_bound=0,
+    upper_bound=2**32 - 1,
+)
+flags.DEFINE_integer(
+    "gpu_no",
+    None,
+    "number of the GPU; by default the first, or the CPU where there is none",
+    lower_bound=0,
+)
+flags.DEFINE_enum(
+    "jit",
+    "auto",
+    ["auto", "on", "off"],
+    "compile with XLA; auto: on a GPU only, since on a CPU it is slower",
+)
 # absl has a flag of this name for its own log files
-flags.DEFINE_string("log_dir", None, "where the results go (default: log/ in the method's folder)", allow_override=True)
+flags.DEFINE_string(
+    "log_dir",
+    None,
+    "where the results go (default: log/ in the method's folder)",
+    allow_override=True,
+)
 flags.DEFINE_integer("log_every", 100, "iterations between two training lines", lower_bound=1)
 flags.DEFINE_integer("eval_every", 500, "iterations between two tests", lower_bound=1)
-flags.DEFINE_integer("checkpoint_every", 1000, "iterations between two checkpoints; the best tested is kept too", lower_bound=1)
+flags.DEFINE_integer(
+    "checkpoint_every",
+    1000,
+    "iterations between two checkpoints; the best tested is kept too",
+    lower_bound=1,
+)
 flags.DEFINE_bool("resume", False, "go on from the newest sound checkpoint in --log_dir")
 flags.DEFINE_integer(
     "steps_per_execution",
@@ -69,13 +102,23 @@ flags.DEFINE_enum(
     "over one device, over all GPUs of this machine, or over those of several, which TF_CONFIG names",
 )
 flags.DEFINE_float("worker_timeout", 300, "seconds to wait for the other workers", lower_bound=1)
-flags.DEFINE_bool("deterministic", False, "let TensorFlow use deterministic operations alone, on a GPU too, or stop")
+flags.DEFINE_bool(
+    "deterministic",
+    False,
+    "let TensorFlow use deterministic operations alone, on a GPU too, or stop",
+)
 flags.register_validator("worker_timeout", math.isfinite, "must be a finite number")
-flags.register_validator("base_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more")
+flags.register_validator(
+    "base_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more"
+)
 
 
 def _integers(words: list[str]) -> tuple[int, ...] | None:
-    return tuple(map(int, words)) if all(w.strip().isdecimal() and len(w) < 20 for w in words) else None
+    return (
+        tuple(map(int, words))
+        if all(w.strip().isdecimal() and len(w) < 20 for w in words)
+        else None
+    )
 
 
 def _are_widths(words: list[str] | None) -> bool:
@@ -104,10 +147,14 @@ def define_rotation_stddev() -> None:
         "short run has no time: 0.2 starts it where 3,200 iterations would have brought it",
         module_name=sys.argv[0],
     )
-    flags.register_validator("rotation_stddev", lambda v: math.isfinite(v) and v > 0, "must be a finite number over 0")
+    flags.register_validator(
+        "rotation_stddev", lambda v: math.isfinite(v) and v > 0, "must be a finite number over 0"
+    )
 
 
-flags.register_validator("widths", _are_widths, "must be positive whole numbers, such as 64,64,64,64")
+flags.register_validator(
+    "widths", _are_widths, "must be positive whole numbers, such as 64,64,64,64"
+)
 
 
 def _path(name: str) -> pathlib.Path:
@@ -124,15 +171,29 @@ def _path(name: str) -> pathlib.Path:
 
 
 def _settings(folder: pathlib.Path) -> Settings:
-    values = {field.name: FLAGS[field.name].value for field in dataclasses.fields(Settings) if field.name in FLAGS}
+    values = {
+        field.name: FLAGS[field.name].value
+        for field in dataclasses.fields(Settings)
+        if field.name in FLAGS
+    }
     network = BACKBONES[FLAGS.backbone]
     count, ours = len(network.widths), FLAGS["widths"].using_default_value
     if FLAGS.widths and len(FLAGS.widths) != count and not ours:
-        raise UserError(f"--widths: {FLAGS.backbone} takes {count} numbers, not {','.join(FLAGS.widths)}")
-    if network.widening and not ours and list(_integers(FLAGS.widths)) != sorted(_integers(FLAGS.widths)):
-        raise UserError(f"--widths: no stage of {FLAGS.backbone} may be narrower than the one before")
+        raise UserError(
+            f"--widths: {FLAGS.backbone} takes {count} numbers, not {','.join(FLAGS.widths)}"
+        )
+    if (
+        network.widening
+        and not ours
+        and list(_integers(FLAGS.widths)) != sorted(_integers(FLAGS.widths))
+    ):
+        raise UserError(
+            f"--widths: no stage of {FLAGS.backbone} may be narrower than the one before"
+        )
     # a method's own default is one for the cnns
-    values["widths"] = _integers(FLAGS.widths) if FLAGS.widths and len(FLAGS.widths) == count else None
+    values["widths"] = (
+        _integers(FLAGS.widths) if FLAGS.widths and len(FLAGS.widths) == count else None
+    )
     values["data_dir"] = _path("data_dir")
     values["log_dir"] = _path("log_dir") if FLAGS.log_dir else folder / "log"
     own = {flag.name: flag.value for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], [])}
@@ -180,7 +241,11 @@ def run(main: Callable[[Settings], None], script: str) -> None:
             if words:
                 raise UserError(f"{words[0]!r} is not a flag; flags start with --")
             return _settings(folder)
-        except (flags.Error, UserError, ValueError) as error:  # ValueError: of absl's own flags, and a flagfile that is no text
+        except (
+            flags.Error,
+            UserError,
+            ValueError,
+        ) as error:  # ValueError: of absl's own flags, and a flagfile that is no text
             stop(str(error))
         except RecursionError:  # absl looks for flags of a similar name
             stop("a flag's name is too long")

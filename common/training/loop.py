@@ -48,7 +48,9 @@ def train(settings: Settings, method: Method) -> Trained:
     """
     strategy = devices.strategy_for(settings)
     if settings.batch_size % strategy.num_replicas_in_sync:
-        raise UserError(f"--batch_size={settings.batch_size} cannot be shared by {strategy.num_replicas_in_sync} devices")
+        raise UserError(
+            f"--batch_size={settings.batch_size} cannot be shared by {strategy.num_replicas_in_sync} devices"
+        )
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     # one process writes; the others compute the same and keep silent
@@ -124,7 +126,9 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
         method.episode_length,
         per_call,
     )
-    batches = datasets.draws(settings.seed, first, count, settings.batch_size, data.mirror, method.episode_length)
+    batches = datasets.draws(
+        settings.seed, first, count, settings.batch_size, data.mirror, method.episode_length
+    )
     with Interruption() as interruption, _progress_bar(settings, first) as bar:
         for chunk in schedule.chunks(first):
             if chunk.episode is not None and method.start_episode:
@@ -189,7 +193,9 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     return Trained(model, optimizer, progress.test_accuracy)
 
 
-def _build(settings: Settings, method: Method, num_classes: int) -> tuple[keras.Model, keras.optimizers.Optimizer, list[str]]:
+def _build(
+    settings: Settings, method: Method, num_classes: int
+) -> tuple[keras.Model, keras.optimizers.Optimizer, list[str]]:
     """Returns the model, its optimizer, and the names of the layers that the method's factory made."""
     made = []
 
@@ -245,7 +251,8 @@ def _advance(
     if watch.update(chunk.start, course.tolist()):
         rate = optimizers.rate_at(optimizer, watch.collapsed["iteration"])
         tqdm.write(
-            f"warning: {watch.describe()}, at a learning rate of {rate}; --warmup_iterations=400 may prevent it", file=sys.stderr
+            f"warning: {watch.describe()}, at a learning rate of {rate}; --warmup_iterations=400 may prevent it",
+            file=sys.stderr,
         )
     return {name: float(value) for name, value in figures.items()}
 

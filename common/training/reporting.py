@@ -21,7 +21,15 @@ from tqdm import tqdm
 from ..errors import UserError
 
 # the newest run's files
-KEPT = ("metrics.csv", "curves.png", "model.keras", "folded.keras", "classes.txt", "run.json", "checkpoints")
+KEPT = (
+    "metrics.csv",
+    "curves.png",
+    "model.keras",
+    "folded.keras",
+    "classes.txt",
+    "run.json",
+    "checkpoints",
+)
 COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_acc", "seconds")
 
 
@@ -41,7 +49,13 @@ class Report:
         UserError: if ``folder`` cannot be written, or its files are not those of ``sizes``.
     """
 
-    def __init__(self, folder: pathlib.Path, title: str, extra: Sequence[str] = (), sizes: dict[str, int] | None = None):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        title: str,
+        extra: Sequence[str] = (),
+        sizes: dict[str, int] | None = None,
+    ):
         self.folder, self.title, self.columns = folder.absolute(), title, (*COLUMNS, *extra)
         self.history: list[dict] = []
         self.facts: dict = _read_facts(folder / "run.json") if sizes else {}
@@ -52,18 +66,26 @@ class Report:
                 "test": f"log_test_{self.number:02d}.txt",
                 "metrics": "metrics.csv",
             }
-            self.files = {key: (folder / name).open("r+" if sizes else "x", newline="") for key, name in names.items()}
+            self.files = {
+                key: (folder / name).open("r+" if sizes else "x", newline="")
+                for key, name in names.items()
+            }
             for key, file in self.files.items() if sizes else ():
                 if file.seek(0, os.SEEK_END) < sizes[key]:
                     raise UserError(f"{file.name} is shorter than it was at the checkpoint")
                 file.truncate(sizes[key])
                 file.seek(sizes[key])
         except OSError as error:
-            raise UserError(f"--log_dir={folder}: {error.filename} cannot be written: {error.strerror}") from error
+            raise UserError(
+                f"--log_dir={folder}: {error.filename} cannot be written: {error.strerror}"
+            ) from error
         self.rows = csv.DictWriter(self.files["metrics"], self.columns)
         if sizes:
             with (folder / "metrics.csv").open(newline="") as file:
-                rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+                rows = [
+                    {name: float(value) for name, value in row.items() if value}
+                    for row in csv.DictReader(file)
+                ]
             self.history = [row for row in rows if "seconds" in row]
         else:
             self.rows.writeheader()
@@ -84,17 +106,23 @@ class Report:
         try:
             yield str(path)
         except tf.errors.OpError as error:
-            raise UserError(f"{path} cannot be written: {error.message.splitlines()[0].rpartition('; ')[2]}") from error
+            raise UserError(
+                f"{path} cannot be written: {error.message.splitlines()[0].rpartition('; ')[2]}"
+            ) from error
 
     def _keep_earlier(self) -> int:
         """Moves the results of the run before under its number, and returns the next one."""
-        names = [re.fullmatch(r"([a-z_]+)_(\d+)(\.\w+)?", path.name) for path in self.folder.iterdir()]
+        names = [
+            re.fullmatch(r"([a-z_]+)_(\d+)(\.\w+)?", path.name) for path in self.folder.iterdir()
+        ]
         numbers = {int(m[2]) for m in names if m}
         kept = {int(m[2]) for m in names if m and not m[1].startswith("log_")}
         last = max(numbers, default=-1)
         here = [path for path in (self.folder / name for name in KEPT) if path.exists()]
         if here and (last < 0 or last in kept):
-            last += 1  # their logs were taken away: a number of their own, so that none is written over
+            last += (
+                1  # their logs were taken away: a number of their own, so that none is written over
+            )
         for path in here:
             path.rename(path.with_stem(f"{path.stem}_{last:02d}"))
         return last + 1
@@ -104,14 +132,19 @@ class Report:
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
-        return {"number": self.number, **{key: os.path.getsize(file.name) for key, file in self.files.items()}}
+        return {
+            "number": self.number,
+            **{key: os.path.getsize(file.name) for key, file in self.files.items()},
+        }
 
     def describe(self, **facts) -> None:
         """Adds ``facts`` to run.json: settings, versions, results. The file is whole at any time."""
         self.facts |= facts
         path = self.folder / "run.json"
         try:
-            path.with_suffix(".tmp").write_text(json.dumps(self.facts, indent=2, default=str) + "\n")
+            path.with_suffix(".tmp").write_text(
+                json.dumps(self.facts, indent=2, default=str) + "\n"
+            )
             path.with_suffix(".tmp").replace(path)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -145,7 +178,9 @@ class Report:
         """Writes a row for TensorBoard: train/fit, test/acc, energy/conv1_0 and so on."""
         if self.scalars is None:
             return
-        names = {"test_acc": "test/acc"} | {name: f"train/{name}" for name in COLUMNS if name != "test_acc"}
+        names = {"test_acc": "test/acc"} | {
+            name: f"train/{name}" for name in COLUMNS if name != "test_acc"
+        }
         with self._tensorboard(), self.scalars.as_default():
             for name in set(row) - {"iteration", "seconds"}:
                 tf.summary.scalar(names.get(name, name), row[name], step=int(row["iteration"]))
@@ -161,11 +196,23 @@ class Report:
         def curve(axes, name: str, transform=float, **style) -> None:
             rows = [row for row in self.history if name in row]
             if rows:
-                axes.plot([row["iteration"] for row in rows], [transform(row[name]) for row in rows], **style)
+                axes.plot(
+                    [row["iteration"] for row in rows],
+                    [transform(row[name]) for row in rows],
+                    **style,
+                )
 
         curve(loss, "fit", color="tab:blue", label="training batch", lw=1)
         curve(error, "acc", lambda a: 100 * (1 - a), color="tab:blue", label="training batch", lw=1)
-        curve(error, "test_acc", lambda a: 100 * (1 - a), color="tab:orange", label="test set", marker="o", ms=3)
+        curve(
+            error,
+            "test_acc",
+            lambda a: 100 * (1 - a),
+            color="tab:orange",
+            label="test set",
+            marker="o",
+            ms=3,
+        )
         loss.set(xlabel="iteration", ylabel="loss (fit)", title="Training loss")
         error.set(xlabel="iteration", ylabel="error (%)", title="Classification error")
         error.set_ylim(bottom=0)
@@ -201,7 +248,9 @@ def environment() -> dict:
     except (OSError, subprocess.CalledProcessError):
         commit = None  # no git, or no repository: a copy of the code has no commit
     gpus = tf.config.get_visible_devices("GPU")
-    details = [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]
+    details = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus
+    ]
     return {
         "versions": {
             "python": platform.python_version(),

@@ -59,7 +59,9 @@ class RunFolder:
         progress = self.checkpoints.restore() if resume else Progress()
         if self.writes:
             if self.checkpoints.newest() and not resume:
-                print(f"note: starting anew; the checkpoints that are in {self.path} are kept under their run's number")
+                print(
+                    f"note: starting anew; the checkpoints that are in {self.path} are kept under their run's number"
+                )
             sizes = progress.logs if resume else None
             self.report = Report(self.path, title, columns, sizes)
         return progress
@@ -103,7 +105,9 @@ class RunFolder:
                 logs = self.report.sizes()
                 self.checkpoints.save(dataclasses.replace(progress, logs=logs), kind)
 
-    def save_models(self, model: keras.Model, folded: keras.Model, class_names: Sequence[str]) -> None:
+    def save_models(
+        self, model: keras.Model, folded: keras.Model, class_names: Sequence[str]
+    ) -> None:
         """Writes model.keras, folded.keras and classes.txt."""
         if self.report:
             with self._writing():
