@@ -1,16 +1,12 @@
 """The one training loop: load, build, restore, train, and what remains."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 import resource
-import shlex
-import signal
 import sys
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -21,6 +17,8 @@ from .. import backbones, convert, datasets, energy, layers, optimizers
 from ..errors import UserError
 from . import collapse, devices
 from .checkpoints import Progress
+from .clock import Clock
+from .interruption import Interruption, stop_after
 from .method import Method
 from .reporting import environment
 from .run_folder import RunFolder
@@ -164,7 +162,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
             progress = reached()
             if interruption.signal and chunk.end < settings.iterations:
                 folder.save(progress)
-                _stop_after(interruption.signal, chunk.end)
+                stop_after(interruption.signal, chunk.end)
 
     # what remains
     made = settings.iterations - first
@@ -255,78 +253,6 @@ def _advance(
             file=sys.stderr,
         )
     return {name: float(value) for name, value in figures.items()}
-
-
-class Clock:
-    """Tells how long a run has taken, and what for.
-
-    Args:
-        earlier: seconds that the run took before it was interrupted.
-    """
-
-    def __init__(self, earlier: float = 0.0):
-        self.earlier, self.began = earlier, time.perf_counter()
-        self.parts = dict.fromkeys(("first step", "training", "tests", "saving"), 0.0)
-
-    def seconds(self) -> float:
-        """Returns the time since the run began, less what lay between its parts."""
-        return round(self.earlier + time.perf_counter() - self.began, 3)
-
-    @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Counts the block's time as that of ``name``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.parts[name] += time.perf_counter() - start
-
-    def summary(self, steps: int) -> str:
-        """Returns a line of the parts; they add up to the whole.
-
-        Args:
-            steps: how many training steps were made after the first one.
-        """
-        now = time.perf_counter() - self.began
-        pace = f" ({1e3 * self.parts['training'] / steps:.1f} ms per step)" if steps > 0 else ""
-        named = [
-            f"{self.parts['first step']:.1f} s to the end of the first step",
-            f"{self.parts['training']:.1f} s of training{pace}",
-            f"{self.parts['tests']:.1f} s of tests",
-            f"{self.parts['saving']:.1f} s of saving",
-            f"{now - sum(self.parts.values()):.1f} s of anything else",
-        ]
-        if self.earlier:
-            named.append(f"{self.earlier:.1f} s before this start")
-        return f"{self.earlier + now:.1f} s: " + ", ".join(named)
-
-
-class Interruption:
-    """Notes SIGTERM and SIGINT, which the loop then heeds; the second one ends the process at once."""
-
-    signal: int | None = None
-
-    def __enter__(self):
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self.before = {number: signal.signal(number, self._note) for number in numbers}
-        return self
-
-    def _note(self, number: int, _) -> None:
-        self.signal = number
-        self.__exit__()
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
-def _stop_after(number: int, done: int) -> None:
-    """Ends the process after a signal, with the state saved."""
-    words = [word for word in sys.argv if word not in ("--resume", "--resume=true")]
-    command = shlex.join([sys.executable, *words, "--resume"])
-    name = signal.Signals(number).name
-    print(f"\n{name} after {done:,} iterations; to go on: {command}", file=sys.stderr)
-    raise SystemExit(128 + number)
 
 
 def _progress_bar(settings: Settings, first: int) -> tqdm:
