@@ -14,14 +14,17 @@ from .polar import polar_by_products
 def cayley(w: tf.Tensor) -> tf.Tensor:
     """Cayley's transform ``(I + S)(I - S)^-1`` of ``S = triu(w) - triu(w)^T`` (OPT (CP)).
 
-    I - S is regular for every ``w``. The lower triangle and the diagonal have no part in it.
+    I - S is invertible for every ``w``. The diagonal of ``w`` and what is below it are not used.
 
     Args:
-        w: ``[..., n, n]``; n must be known when it is traced.
+        w: ``[..., n, n]``, of a floating-point dtype; n must be known when the map is traced.
 
     Returns:
-        ``[..., n, n]`` of the same dtype, orthogonal, with no eigenvalue -1; finite for every finite ``w`` whose
-        squares do not overflow, and so is its gradient.
+        ``[..., n, n]`` of the same dtype, orthogonal, with no eigenvalue -1. The map and its
+        gradient are finite for every finite ``w`` whose squares do not overflow.
+
+    Raises:
+        ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
     """
     return _cayley_formed(w)
 
@@ -31,7 +34,7 @@ def _cayley_formed(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Returns Q; with (I - S)^-1 = (I + Q) / 2, dS = (I + Q)^T G (I + Q)^T / 2."""
     identity = tf.eye(w.shape[-1], batch_shape=tf.shape(w)[:-2], dtype=w.dtype)
     q = _cayley(w, identity)
-    # LU leaves an error of eps |S|, which one Newton-Schulz step squares
+    # LU leaves an error of eps |S|; one Newton-Schulz step squares that error
     q += matmul(q, identity - matmul(q, q, transpose_a=True)) / 2
 
     def gradient(g: tf.Tensor) -> tf.Tensor:
@@ -52,7 +55,7 @@ def _cayley(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
     def in_float64() -> tf.Tensor:
         return tf.cast(_cayley_by_lu(tf.cast(w, tf.float64), tf.cast(neurons, tf.float64)), w.dtype)
 
-    # LU leaves an error of eps |S|; where that could exceed a few n eps it is done in float64
+    # LU leaves an error of eps |S|; if that could be more than a few n eps, use float64
     bound = math.sqrt(2) * tf.norm(tf.linalg.band_part(w, 0, -1), axis=[-2, -1])
     return tf.cond(
         tf.reduce_all(bound < 2 * w.shape[-1]), lambda: _cayley_by_lu(w, neurons), in_float64
@@ -68,16 +71,20 @@ def _skew(w: tf.Tensor) -> tf.Tensor:
 
 
 def _skew_gradient(z: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Returns the gradient of w where that of S is ``Z Y^T``: the upper triangle of Z Y^T - Y Z^T, by one product."""
+    """Returns the gradient of w from ``Z Y^T``, the gradient of S.
+
+    It is the upper triangle of Z Y^T - Y Z^T, which takes one product.
+    """
     ds = matmul(tf.concat([z, -y], axis=-1), tf.concat([y, z], axis=-1), transpose_b=True)
     return tf.linalg.band_part(ds, 0, -1)
 
 
 @once_differentiable
 def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Returns ``2 (I - S)^-1 F - F``; with Y = (I - S)^-1 F and Z = (I - S)^-T G, dS = 2 Z Y^T and dF = 2 Z - G.
+    """Returns ``2 (I - S)^-1 F - F``.
 
-    One factorization serves both directions.
+    With Y = (I - S)^-1 F and Z = (I - S)^-T G, the gradients are dS = 2 Z Y^T and dF = 2 Z - G. The
+    forward and the backward pass share one factorization.
     """
     lu, permutation = tf.linalg.lu(tf.eye(w.shape[-1], dtype=w.dtype) - _skew(w))
     lower = tf.linalg.set_diag(lu, tf.ones_like(lu[..., 0]))
@@ -98,8 +105,8 @@ def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
 def _cayley_by_products(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Returns Q F by the polar factor U of I + S: for XLA, which has no LU factorization.
 
-    I + S is normal, of modulus (I - S^2)^(1/2), so that U^2 = (I + S)^2 (I - S^2)^-1 = Q. Backward, (I - S)^-1 is
-    (I + Q) / 2.
+    I + S is normal, and its modulus is (I - S^2)^(1/2). So U^2 = (I + S)^2 (I - S^2)^-1 = Q. The
+    gradient uses (I - S)^-1 = (I + Q) / 2.
     """
     u = polar_by_products(tf.eye(w.shape[-1], dtype=w.dtype) + _skew(w))
     k = matmul(u, matmul(u, f))

@@ -1,4 +1,4 @@
-"""What the maps share: products that stay out of TF32, precision, and the shape of what they take."""
+"""What the maps share: checks of arguments, precision, and products that never use TF32."""
 
 import functools
 from collections.abc import Callable
@@ -11,25 +11,29 @@ Map = Callable[[tf.Tensor], tf.Tensor]
 
 
 def product(orthogonalize: Map, w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
-    """Returns ``orthogonalize(w) @ neurons``, by the map's own ``product`` where it has one.
+    """Returns ``orthogonalize(w) @ neurons``, by the map's own ``product`` if it has one.
 
     Args:
-        orthogonalize: one of the maps of this module, or any callable ``[..., n, n] -> [..., n, n]``.
-        w: ``[..., n, n]``.
+        orthogonalize: a map of this package, or any callable ``[..., n, n] -> [..., n, n]``.
+        w: ``[..., n, n]``, of a floating-point dtype.
         neurons: ``[..., n, c]``, of the dtype of ``w``.
 
     Returns:
-        ``[..., n, c]``, of that dtype.
+        ``[..., n, c]``, of the same dtype.
+
+    Raises:
+        ValueError: from this package's maps other than `identity`, if ``w`` is not a batch of
+            square matrices of a floating-point dtype.
     """
     own = getattr(orthogonalize, "product", None)
     return own(w, neurons) if own is not None else matmul(orthogonalize(w), neurons)
 
 
 def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Returns ``function`` with its arguments checked, and computed in float32 where they have 16 bits.
+    """Returns ``function`` with a check of its arguments, and float32 in place of 16 bits.
 
-    The result raises ValueError unless its first argument is a batch of square matrices of a
-    floating-point dtype.
+    The new function raises ValueError if its first argument is not a batch of square matrices of a
+    floating-point dtype. It casts float16 and bfloat16 to float32, and the result back.
     """
 
     @functools.wraps(function)
@@ -51,13 +55,16 @@ def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.
 def matmul(
     a: tf.Tensor, b: tf.Tensor, transpose_a: bool = False, transpose_b: bool = False
 ) -> tf.Tensor:
-    """Returns the product of ``a [..., m, k]`` and ``b [..., k, n]``, as `tf.matmul`; under XLA never in TF32."""
+    """Returns the product of ``a [..., m, k]`` and ``b [..., k, n]``, ``[..., m, n]``.
+
+    As `tf.matmul`, but under XLA it never uses TF32. The dtype is that of ``a`` and ``b``.
+    """
     if not is_compiled_by_xla():
         return tf.matmul(a, b, transpose_a, transpose_b)
     return _exact_product(transpose(a) if transpose_a else a, transpose(b) if transpose_b else b)
 
 
-@tf.custom_gradient  # its gradient is made of itself, so that it can be differentiated again
+@tf.custom_gradient  # the gradient calls this function, so it can be differentiated again
 def _exact_product(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return _exact_product(g, transpose(b)), _exact_product(transpose(a), g)
@@ -66,10 +73,10 @@ def _exact_product(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Callable]:
 
 
 def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tensor]:
-    """Returns `tf.custom_gradient(function)`, whose gradient raises where it is differentiated itself.
+    """Returns `tf.custom_gradient(function)`, with an error for second derivatives.
 
-    A gradient of one's own takes what the forward pass left as constants. A second derivative
-    would silently leave those out, and be wrong.
+    A custom gradient treats values kept from the forward pass as constants. A second derivative
+    would miss their part and be wrong, without a word. So it raises NotImplementedError instead.
     """
 
     @functools.wraps(function)
@@ -77,7 +84,7 @@ def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tens
     def outer(*inputs: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         output, gradient = function(*inputs)
 
-        # the inputs are arguments too, so that a derivative with respect to them is seen
+        # the inputs are arguments too, so that a derivative with respect to them is noticed
         @tf.custom_gradient
         def guarded(upstream: tf.Tensor, *_: tf.Tensor) -> tuple:
             def refuse(*_):
@@ -96,22 +103,22 @@ def transpose(x: tf.Tensor) -> tf.Tensor:
 
 
 def epsilon(dtype: tf.DType) -> float:
-    """Returns the distance from 1 to the next number of float32 or float64."""
+    """Returns the distance from 1 to the next larger number, for float32 or float64."""
     return {tf.float32: 2.0**-23, tf.float64: 2.0**-52}[dtype]
 
 
 def largest(x: tf.Tensor) -> tf.Tensor:
-    """Returns max |x| of each matrix, ``[..., 1, 1]``; 1 for a matrix of zeros, so that one can divide by it."""
+    """Returns max |x| of each matrix, ``[..., 1, 1]``, to divide by: 1 for a matrix of zeros."""
     most = tf.reduce_max(tf.abs(x), axis=[-2, -1], keepdims=True)
     return tf.where(most > 0, most, tf.ones_like(most))
 
 
 def with_padded_rows(turned: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Returns ``turned`` such that matrices with rows of whole KiB are padded first.
+    """Returns ``turned`` with padding for matrices whose rows are a whole number of KiB long.
 
     Such rows compete for the same cache lines, and Eigen's factorizations then take up to twice as
-    long. A map takes blockdiag(c I, w) to blockdiag(I, map(w)), whose last block is returned. c is
-    of the size of ``w``, so that nothing in ``w`` is small beside c.
+    long. A map takes blockdiag(c I, w) to blockdiag(I, map(w)), whose last block is the result. c
+    is the largest entry of ``w``, so that ``w`` loses no accuracy beside it.
     """
 
     @functools.wraps(turned)

@@ -19,25 +19,30 @@ from .matrices import (
 
 @for_square_matrices
 def lowdin(w: tf.Tensor) -> tf.Tensor:
-    """Loewdin's symmetric orthogonalization, U V^T of ``w = U S V^T``: the orthogonal matrix nearest to ``w`` (OPT (LS)).
+    """Loewdin's symmetric orthogonalization: the orthogonal matrix nearest to ``w`` (OPT (LS)).
 
-    Its gradient is V-side Lyapunov's equation (with P = V S V^T, w = Q P)::
+    It is U V^T of the SVD ``w = U S V^T``. Its gradient solves a Lyapunov equation, with
+    P = V S V^T and w = Q P::
 
         dw = Q X,    P X + X P = Q^T dQ - dQ^T Q
 
-    which is benign where singular values coincide; differentiating the SVD is not. Without XLA the factors come
-    from an SVD and X from dividing by s_i + s_j; with XLA, which has an SVD of its own that takes seconds, both
-    come from matrix products alone.
+    This is stable for equal singular values; the derivative of the SVD itself is not. Without XLA
+    the factors come from an SVD, and X from a division by s_i + s_j. XLA's own SVD takes seconds,
+    so under XLA both come from matrix products alone.
 
-    Where ``w`` is singular, a null direction of it goes to some unit vector by the SVD, and to a vector of length
-    at most 1 by the products. The sums s_i + s_j are held at eps * max s, which keeps the gradient finite.
+    If ``w`` is singular, the SVD sends a null direction of ``w`` to some unit vector. The products
+    send it to a vector of length at most 1. The sums s_i + s_j are never taken below eps * max s,
+    which keeps the gradient finite.
 
     Args:
-        w: ``[..., n, n]``.
+        w: ``[..., n, n]``, of a floating-point dtype.
 
     Returns:
-        ``[..., n, n]`` of the same dtype, orthogonal where ``w`` is regular; finite for every finite ``w``, and so
-        is its gradient.
+        ``[..., n, n]`` of the same dtype, orthogonal if ``w`` is invertible. The map and its
+        gradient are finite for every finite ``w``.
+
+    Raises:
+        ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
     """
     return _polar(w)
 
@@ -54,7 +59,10 @@ lowdin.product = for_square_matrices(_polar)
 
 
 def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
-    """Returns U V^T of ``w = U S V^T``, or its product with ``neurons``, which is never formed then."""
+    """Returns U V^T of ``w = U S V^T``, or its product with ``neurons``.
+
+    For the product, U V^T itself is never computed.
+    """
 
     @once_differentiable
     def polar(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
@@ -74,14 +82,18 @@ def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     return polar(w, *neurons)
 
 
-# The scaled Newton-Schulz iteration X <- a X (3 - a^2 X^T X) / 2 takes singular values in [l, 1] to [l', 1] with
-# a^2 = 3 / (1 + l + l^2) (Chen and Chow, 2014). While l is small, a near sqrt(3) would send values near 1 to near 0
-# and leave their vectors to rounding: a is computed for no l below 0.1, which sends 1 to no less than 0.24.
+# The scaled Newton-Schulz iteration X <- a X (3 - a^2 X^T X) / 2 takes singular values in [l, 1] to
+# [l', 1] with a^2 = 3 / (1 + l + l^2) (Chen and Chow, 2014). For a small l, a is near sqrt(3): that
+# would send values near 1 to near 0, and rounding errors would decide on their vectors. So a is
+# never computed for an l below 0.1; then 1 goes to 0.24 or more.
 _CUSHION = 0.1
 
 
 def _scales(dtype: tf.DType) -> list[float]:
-    """Returns the scale a of each step, enough for a smallest singular value of eps times the bound on the largest."""
+    """Returns the scale a of each step.
+
+    The steps suffice for a smallest singular value of eps times the bound on the largest.
+    """
     scales, low = [], epsilon(dtype)
     while 1 - low > 1e-3:
         bounded = max(low, _CUSHION)
@@ -90,12 +102,15 @@ def _scales(dtype: tf.DType) -> list[float]:
             scales[-1] * low * (3 - (scales[-1] * low) ** 2) / 2,
             scales[-1] * (3 - scales[-1] ** 2) / 2,
         )
-    # from here on the distance to 1 is squared (times 3/2) at each step: 1e-3, 1.5e-6, 3.4e-12, 1.7e-23
+    # now each step squares the distance to 1 (times 3/2): 1e-3, 1.5e-6, 3.4e-12, 1.7e-23
     return scales + [1.0] * (3 if dtype == tf.float64 else 2)
 
 
 def _spectral_bound(w: tf.Tensor) -> tf.Tensor:
-    """Returns a bound on the largest singular value, ``[..., 1, 1]``: the fourth root of |w^T w|_F^2."""
+    """Returns an upper bound on the largest singular value, ``[..., 1, 1]``.
+
+    It is the fourth root of |w^T w|_F^2.
+    """
     scale = largest(w)
     gram = matmul(w / scale, w / scale, transpose_a=True)
     bound = scale * tf.sqrt(tf.norm(gram, axis=[-2, -1], keepdims=True))
@@ -104,6 +119,7 @@ def _spectral_bound(w: tf.Tensor) -> tf.Tensor:
 
 @once_differentiable
 def polar_by_products(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Returns the polar factor of ``w [..., n, n]`` by matrix products alone, for XLA."""
     steps = _scales(w.dtype)
     scales = tf.constant(steps, w.dtype)
 
@@ -125,8 +141,8 @@ def polar_by_products(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
 def _lyapunov(p: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     """Returns X with ``P X + X P = K``, for P symmetric positive definite and K antisymmetric.
 
-    The matrix sign of [[P, K], [0, -P]] is [[I, 2X], [0, -I]]. The iteration of `polar_by_products` finds it; with
-    D = P K - K P, the cube's upper right block is P D + K P^2.
+    The matrix sign of [[P, K], [0, -P]] is [[I, 2X], [0, -I]], and the iteration of
+    `polar_by_products` finds it. With D = P K - K P, the cube's upper right block is P D + K P^2.
     """
     steps = _scales(p.dtype)
     scales = tf.constant(steps, p.dtype)

@@ -1,4 +1,4 @@
-"""Gram-Schmidt's and Householder's maps: one QR factorization serves both."""
+"""Gram-Schmidt's and Householder's maps, which share one QR factorization."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,10 @@ from .matrices import (
 
 @with_padded_rows
 def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
-    """Returns ``D Q^T @ neurons`` of ``w^T = Q R``, or D Q^T itself without ``neurons``; D are the signs of R's diagonal."""
+    """Returns ``D Q^T @ neurons`` of ``w^T = Q R``, or D Q^T itself without ``neurons``.
+
+    D holds the signs of R's diagonal.
+    """
 
     @once_differentiable
     def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
@@ -42,7 +45,8 @@ def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
 def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns ``Q D @ neurons`` of ``w = Q R``, or Q D itself without ``neurons``.
 
-    D are the signs of R's diagonal, but for the last, which makes the determinant (-1)^(n-1).
+    D holds the signs of R's diagonal, except for the last: that one makes the determinant
+    (-1)^(n-1).
     """
 
     @once_differentiable
@@ -72,21 +76,24 @@ def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
 
 
 def _signs(r: tf.Tensor) -> tf.Tensor:
-    """Returns the signs of the diagonal, ``[..., n, 1]``, of a zero 1."""
+    """Returns the signs of the diagonal, ``[..., n, 1]``; the sign of zero is 1 here."""
     diagonal = tf.linalg.diag_part(r)[..., tf.newaxis]
     return tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))
 
 
 def _pulled_back(q: tf.Tensor, r: tf.Tensor, dq: tf.Tensor, dqq: tf.Tensor) -> tf.Tensor:
-    """Returns the transpose of the gradient of a = Q R (Roberts and Roberts, arXiv 2009.10071, for a square Q alone)::
+    """Returns the transpose of the gradient of a = Q R, ``[..., n, n]``::
 
         da^T = R^-1 (dQ^T - M Q^T),    M symmetric, with the lower triangle of dQ^T Q
 
+    (Roberts and Roberts, arXiv 2009.10071; here Q is square and only Q has a gradient.)
+
     Args:
         q, r: the factors, each ``[..., n, n]``.
-        dq, dqq: dQ^T and dQ^T Q. Where dQ^T is a product of thin matrices, both are.
+        dq, dqq: dQ^T and dQ^T Q, each ``[..., n, n]``.
 
-    Where R is singular to working precision its diagonal is held at eps times its largest, which keeps this finite.
+    The diagonal of R is never taken below eps times its largest entry. This keeps the gradient
+    finite if R is singular to working precision.
     """
     lower = np.tri(q.shape[-1], dtype=bool)
     numerator = dq - matmul(tf.where(lower, dqq, transpose(dqq)), q, transpose_b=True)
@@ -99,13 +106,15 @@ def _pulled_back(q: tf.Tensor, r: tf.Tensor, dq: tf.Tensor, dqq: tf.Tensor) -> t
 
 
 def _factors(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
-    """Returns Q and R of ``a = Q R``, and what returns the sign of det Q, ``[...]``.
+    """Returns Q and R of ``a = Q R``, and a function that returns the sign of det Q, ``[...]``.
 
-    By Householder's reflections, so that Q is orthogonal to rounding whatever ``a`` is. Block Gram-Schmidt with Cholesky
-    factors, by matrix products, is no faster on two cores and keeps both busy; this leaves one to another layer.
+    It uses Householder's reflections, so Q is orthogonal up to rounding for every ``a``. Block
+    Gram-Schmidt with Cholesky factors, by matrix products, is no faster on two cores and needs both
+    of them. This needs one and leaves the other to another layer.
     """
-    # a narrow network in float32 follows the same run in float64 until a tie of a ReLU or a pool is decided otherwise, and
-    # QR's rounding, some ten eps, is the largest that can; for small matrices float64 costs next to nothing
+    # A narrow network in float32 stays close to the same run in float64 until a rounding error
+    # changes which side of a ReLU or which entry of a pool wins. QR's error, some ten eps, is the
+    # largest of them. For small matrices float64 costs almost nothing.
     wide = tf.cast(a, tf.float64) if a.shape[-1] <= 128 else a
     q, r, determinant = (_by_reflections if is_compiled_by_xla() else _by_library)(wide)
     return tf.cast(q, a.dtype), tf.cast(r, a.dtype), lambda: tf.cast(determinant(), a.dtype)
@@ -113,9 +122,8 @@ def _factors(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor
 
 def _by_library(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
     """Returns what `_factors` does, without XLA."""
-    q, r = tf.linalg.qr(
-        matrix, full_matrices=True
-    )  # for a square matrix no other result, but Eigen's shorter way to Q
+    # full_matrices changes no result for a square matrix, but Eigen then finds Q in a shorter way
+    q, r = tf.linalg.qr(matrix, full_matrices=True)
     return q, r, lambda: tf.linalg.slogdet(q).sign
 
 
@@ -124,9 +132,10 @@ def _by_reflections(
 ) -> tuple[tf.Tensor, tf.Tensor, Callable[[], tf.Tensor]]:
     """Returns what `_factors` does, for XLA.
 
-    XLA's own QR makes over two trips of its loops a column; this makes one for ``block`` of them. Their reflections
-    I - 2 v v^T are found one by one, and their product I - V T V^T, where T^-1 = I / 2 + the strict upper triangle of
-    V^T V, is applied to all of the matrix at once (Schreiber and Van Loan, 1989).
+    XLA's own QR needs more than two loop iterations per column; this needs one per ``block`` of
+    columns. Their reflections I - 2 v v^T are found one by one. Their product I - V T V^T, where
+    T^-1 = I / 2 + the strict upper triangle of V^T V, is applied to the whole matrix at once
+    (Schreiber and Van Loan, 1989).
     """
     n, batch, dtype = matrix.shape[-1], tf.shape(matrix)[:-2], matrix.dtype
     block = min(block, n)
@@ -151,9 +160,8 @@ def _by_reflections(
             panel -= 2 * v * tf.reduce_sum(v * panel, axis=-2, keepdims=True)
             vectors.append(v)
         v = tf.concat(vectors, axis=-1)
-        lower = tf.linalg.band_part(
-            matmul(v, v, transpose_a=True), -1, 0
-        )  # |v| = 1: a diagonal of ones
+        # |v| = 1, so the diagonal holds ones
+        lower = tf.linalg.band_part(matmul(v, v, transpose_a=True), -1, 0)
         t = _lower_inverse(lower - tf.eye(block, dtype=dtype) / 2)  # T^T
         a -= matmul(v, matmul(t, matmul(v, a, transpose_a=True)))
         q -= matmul(matmul(matmul(q, v), t, transpose_b=True), v, transpose_b=True)
@@ -161,16 +169,18 @@ def _by_reflections(
 
     start = [0, a, tf.eye(size, batch_shape=batch, dtype=dtype)]
     _, a, q = tf.while_loop(lambda *_: True, trip, start, maximum_iterations=trips)
-    # block by block n reflections have been made, and one for each column of the padding, of determinant -1
+    # Each of the n columns has had one reflection, of determinant -1. So has each padding column,
+    # whose reflection changes the padding alone.
     determinant = tf.fill(batch, tf.constant((-1.0) ** n, dtype))
     return q[..., :n, :n], scale * a[..., :n, :n], lambda: determinant
 
 
 def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
-    """Returns the inverse of lower triangular matrices by matrix products, for XLA, whose solver is a loop.
+    """Returns the inverse of lower triangular matrices by matrix products.
 
-    Where X is the inverse of the diagonal blocks of one size and M what lies between two neighbours, X - X M X is the
-    inverse of blocks of twice the size.
+    For XLA, whose triangular solver is a loop. If X is the inverse of diagonal blocks of one size,
+    and M what lies between two neighbours, then X - X M X is the inverse of blocks of twice the
+    size.
     """
     inverse = tf.linalg.diag(1 / tf.linalg.diag_part(lower))
     size = 1
@@ -186,14 +196,19 @@ def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
 def gram_schmidt(w: tf.Tensor) -> tf.Tensor:
     """Gram-Schmidt on the rows of ``w``, in order (OPT (GS)).
 
-    Row i less its projection on the rows before it, normalized: Q^T of ``w^T = Q R`` with R's diagonal positive.
-    Where row i depends on the rows before it, it becomes one of the unit vectors that are orthogonal to them.
+    From row i, subtract its projection on the rows before it, and normalize. This is Q^T of
+    ``w^T = Q R``, with R's diagonal positive. If row i depends on the rows before it, it becomes
+    some unit vector that is orthogonal to them.
 
     Args:
-        w: ``[..., n, n]``; n must be known when it is traced.
+        w: ``[..., n, n]``, of a floating-point dtype; n must be known when the map is traced.
 
     Returns:
-        ``[..., n, n]`` of the same dtype, orthogonal; finite for every finite ``w``, and so is its gradient.
+        ``[..., n, n]`` of the same dtype, orthogonal. The map and its gradient are finite for every
+        finite ``w``.
+
+    Raises:
+        ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
     """
     return _turned_by_rows(w)
 
@@ -203,17 +218,22 @@ gram_schmidt.product = for_square_matrices(_turned_by_rows)
 
 @for_square_matrices
 def householder(w: tf.Tensor) -> tf.Tensor:
-    """Q of Householder's QR factorization by n - 1 reflections, each sending its column x to +|x| e_1 (OPT (HR)).
+    """Q of Householder's QR factorization by n - 1 reflections (OPT (HR)).
 
-    That is Gram-Schmidt on the columns of ``w``, except that the last column's sign makes det Q = (-1)^(n-1). The
-    reflections themselves divide by zero where a column is a positive multiple of e_1 already, as at w = I; Q does
-    not, and this is its limit there. A singular ``w`` is met as in :func:`gram_schmidt`.
+    Each reflection sends its column x to +|x| e_1. The result is Gram-Schmidt on the columns of
+    ``w``, except for the last column: its sign makes det Q = (-1)^(n-1). The formula of a
+    reflection divides by zero if the column is already a positive multiple of e_1, as at w = I. Q
+    has a limit there, and this returns it. A singular ``w`` is treated as in :func:`gram_schmidt`.
 
     Args:
-        w: ``[..., n, n]``; n must be known when it is traced.
+        w: ``[..., n, n]``, of a floating-point dtype; n must be known when the map is traced.
 
     Returns:
-        ``[..., n, n]`` of the same dtype, orthogonal; finite for every finite ``w``, and so is its gradient.
+        ``[..., n, n]`` of the same dtype, orthogonal. The map and its gradient are finite for every
+        finite ``w``.
+
+    Raises:
+        ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
     """
     return _turned_by_columns(w)
 
