@@ -1,4 +1,7 @@
-"""Hyperspherical energy: how evenly a layer's neurons are spread over directions (Liu et al., NeurIPS 2018, CVPR 2021)."""
+"""Hyperspherical energy: how evenly a layer's neurons are spread over all directions.
+
+Reference: Liu et al., NeurIPS 2018 and CVPR 2021.
+"""
 
 from collections.abc import Iterable
 
@@ -8,35 +11,37 @@ import tensorflow as tf
 from .layers import OrthogonalConv2D, OrthogonalDense
 from .private import all_layers
 
-CHUNK = 1024  # neurons a block: 1024 x 1024 float64 distances are 8 MiB
+CHUNK = 1024  # neurons per block: 1024 x 1024 float64 distances are 8 MiB
 
 
 def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = False) -> tf.Tensor:
-    """Returns the hyperspherical energy of ``neurons``, the smaller the more evenly they are spread.
+    """Returns the hyperspherical energy of ``neurons``: small if they are evenly spread.
 
-    With w_i the neurons scaled to unit length, the sum over all ordered pairs i != j of::
+    With w_i the neurons scaled to unit length, it is the sum over all ordered pairs i != j of::
 
         1 / |w_i - w_j|^s       for s > 0
         log(1 / |w_i - w_j|)    for s = 0
 
-    Orthogonal maps do not change it. Two neurons of one direction make it infinite, a neuron of zeros NaN. Computed
-    in float64, since 1 - cos cancels between near neighbours, in blocks of `CHUNK` neurons.
+    A rotation of all neurons does not change it. It is infinite if two neurons have the same
+    direction, and NaN if a neuron is zero. It is computed in float64, because 1 - cos loses digits
+    for neurons close to each other, and in blocks of `CHUNK` neurons.
 
     Args:
-        neurons: ``[n, count]``, one neuron a column, of any floating dtype.
-        s: 0, 1 or 2; any s >= 0 will do. Defaults to 1.
-        half_space: whether each w_i is joined by -w_i, all ordered pairs of the 2 count being counted. Defaults to False.
+        neurons: ``[n, count]``, one neuron per column, of any floating-point dtype.
+        s: usually 0, 1 or 2; any s >= 0 is possible. Defaults to 1.
+        half_space: whether to add -w_i for each w_i, and count all ordered pairs of these 2 count
+            vectors. Defaults to False.
 
     Returns:
         A scalar, float64.
 
     Raises:
-        ValueError: if ``neurons`` is no matrix or ``s`` is negative.
+        ValueError: if ``neurons`` is not a matrix or ``s`` is negative.
     """
     neurons = tf.cast(neurons, tf.float64)
     if neurons.shape.rank != 2 or s < 0:
         raise ValueError(
-            f"neurons must be a matrix and s at least 0, not of shape {neurons.shape} and {s}"
+            f"neurons must be a matrix, and s at least 0; got the shape {neurons.shape} and s={s}"
         )
     units = neurons / tf.norm(neurons, axis=0)
     count = neurons.shape[1]
@@ -50,7 +55,8 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
         cosines = tf.matmul(block, units, transpose_a=True)
         same = tf.range(start, start + block.shape[1])[:, tf.newaxis] == tf.range(count)
         for sign in (1, -1) if half_space else (1,):
-            # |w_i - w_j|^2 = 2 - 2 cos; a neuron's distance from itself is left out, that from its opposite is 2
+            # |w_i - w_j|^2 = 2 - 2 cos; on the diagonal 4, the squared distance of a neuron from
+            # its opposite, while the pair of a neuron with itself is left out below
             square = tf.where(
                 same, tf.constant(4.0, tf.float64), tf.maximum(2 - 2 * sign * cosines, 0)
             )
@@ -62,18 +68,19 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
 
 
 def orthogonality_drift(q: tf.Tensor) -> tf.Tensor:
-    """Returns max |Q Q^T - I| of ``q [n, n]``, a scalar of its dtype."""
+    """Returns max |Q Q^T - I| of ``q [n, n]``, a scalar of the same dtype."""
     return tf.reduce_max(
         tf.abs(tf.matmul(q, q, transpose_b=True) - tf.eye(q.shape[-1], dtype=q.dtype))
     )
 
 
 def is_orthogonal_layer(layer: keras.layers.Layer) -> bool:
+    """Returns whether ``layer`` is an OPT layer."""
     return isinstance(layer, OrthogonalConv2D | OrthogonalDense)
 
 
 def layer_energies(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
-    """Returns ``energy/NAME`` of each layer, from the kernel that it has now: of any layer with a ``kernel``."""
+    """Returns ``energy/NAME`` of each layer's current kernel; each layer must have a ``kernel``."""
     kernels = {layer.name: tf.convert_to_tensor(layer.kernel) for layer in layers}
     return {
         f"energy/{name}": float(hyperspherical_energy(tf.reshape(kernel, [-1, kernel.shape[-1]])))
@@ -82,7 +89,7 @@ def layer_energies(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
 
 
 def layer_drifts(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
-    """Returns ``drift/NAME`` of each OPT layer: how far from orthogonal the matrix is that turns its neurons."""
+    """Returns ``drift/NAME`` of each OPT layer: how far map(rotation) is from orthogonal."""
     return {
         f"drift/{layer.name}": float(orthogonality_drift(layer.orthogonalize(layer.rotation.value)))
         for layer in layers
@@ -91,10 +98,11 @@ def layer_drifts(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
 
 
 class EnergyLogger(keras.callbacks.Callback):
-    """Adds each OPT layer's hyperspherical energy and orthogonality drift to the logs at the end of an epoch.
+    """Adds each OPT layer's hyperspherical energy and drift to the logs after each epoch.
 
-    In ``model.fit(callbacks=[EnergyLogger(), ...])`` it stands before the callbacks that write logs, such as
-    `keras.callbacks.CSVLogger` and `keras.callbacks.TensorBoard`, which then write ``energy/NAME`` and ``drift/NAME``.
+    The names in the logs are ``energy/NAME`` and ``drift/NAME``; drift is max |Q Q^T - I| of
+    Q = map(rotation). Put this callback before those that write logs, such as
+    `keras.callbacks.CSVLogger`: ``model.fit(callbacks=[EnergyLogger(), CSVLogger("log.csv")])``.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

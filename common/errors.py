@@ -1,5 +1,8 @@
-"""The one exception that is the user's to mend."""
+"""The exception for errors that the user can fix."""
 
 
 class UserError(Exception):
-    """A wrong flag, file or folder. Scripts print it as one line and exit with code 2, without a traceback."""
+    """A wrong flag, file or folder.
+
+    Scripts print it as one line, without a traceback, and exit with code 2.
+    """

@@ -14,12 +14,15 @@ def smoothed_cross_entropy(
 ) -> tf.Tensor:
     """Returns ``-sum(target * log(softmax(logits) + offset))`` of each example.
 
-    The target is ``(1 - smoothing) * onehot + smoothing / num_classes``. Serves as a Keras loss:
-    ``model.compile(loss=smoothed_cross_entropy)``.
+    The target is ``(1 - smoothing) * onehot + smoothing / num_classes``. It can be used as a Keras
+    loss: ``model.compile(loss=smoothed_cross_entropy)``.
 
     Args:
         labels: ``[batch]`` or ``[batch, 1]``, the classes, of any numeric dtype.
-        logits: ``[batch, num_classes]``.
+        logits: ``[batch, num_classes]``, of a floating-point dtype.
+        smoothing: the share of the target that is spread over all classes. Defaults to the
+            original's 0.01.
+        offset: keeps the logarithm finite. Defaults to the original's 1e-4.
 
     Returns:
         ``[batch]``, of the dtype of ``logits``.
@@ -34,18 +37,21 @@ def smoothed_cross_entropy(
 
 
 def weight_decay(variables: Iterable[keras.Variable], rate: float = 5e-4) -> tf.Tensor:
-    """Returns ``rate * sum(v^2) / 2`` over all entries of ``variables``, a scalar."""
+    """Returns ``rate * sum(v^2) / 2`` over all entries of ``variables``.
+
+    All have one dtype, and the result is a scalar of it.
+    """
     return rate * tf.add_n([tf.nn.l2_loss(v.value) for v in variables])
 
 
 def decayed_variables(model: keras.Model, except_for: Iterable[str] = ()) -> list[keras.Variable]:
-    """Returns what the original decays: all that is trained, and the fix matrices.
+    """Returns the weights that the original decays: all trained ones, and the fix matrices.
 
-    Those are not trained; they only add a constant to the printed figure.
+    The fix matrices are not trained. They only add a constant to the printed loss.
 
     Args:
         model: any model.
-        except_for: what the weights to leave out are marked as, such as `marks.ROTATION`.
+        except_for: the marks of weights to leave out, such as `marks.ROTATION`. Defaults to none.
     """
     fixed = [v for v in model.non_trainable_variables if purpose_of(v) == NEURONS]
     left_out = set(except_for)

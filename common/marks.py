@@ -1,16 +1,19 @@
-"""What a weight is for, marked on the weight: names are the user's to choose."""
+"""Marks on weights that say what a weight is for. Users are free to choose its name."""
 
 import keras
 
-ROTATION = "rotation"  # turns a layer's neurons
+ROTATION = "rotation"  # rotates a layer's neurons
 NEURONS = "fix"  # the neurons as they were drawn
 
 
 def mark(weight: keras.Variable, purpose: str) -> keras.Variable:
     """Returns ``weight``, marked as `ROTATION` or `NEURONS`.
 
-    The layers mark their own weights. Whoever gives `OGD` a rotation of another layer marks it
+    OPT layers mark their own weights. To train a rotation of your own layer with `OGD`, mark it
     first.
+
+    Raises:
+        ValueError: for any other purpose.
     """
     if purpose not in (ROTATION, NEURONS):
         raise ValueError(f"a weight is marked as {ROTATION!r} or {NEURONS!r}, not {purpose!r}")

@@ -9,40 +9,40 @@ import tensorflow as tf
 from .orthogonal import matmul
 
 POWERS = ("0", "1", "2", "a0", "a1", "a2")
-OFFSET = 1e-4  # the paper's: of a neuron's squared length, and of an angle
+OFFSET = 1e-4  # the paper's: added to a neuron's squared length, and to an angle
 
 
 @keras.saving.register_keras_serializable(package="opt")
 class HypersphericalEnergy(keras.regularizers.Regularizer):
-    """``weight`` times the mean energy of the pairs of a kernel's neurons (MHE and half-space MHE).
+    """``weight`` times the mean energy of all pairs of a kernel's neurons (MHE, half-space MHE).
 
-    A kernel ``[..., neurons]`` is taken as ``[n, neurons]``, one neuron f_i a column. With::
+    A kernel ``[..., neurons]`` is reshaped to ``[n, neurons]``, one neuron f_i per column. With::
 
         c_ij = f_i . f_j / (sqrt(|f_i|^2 + 1e-4) sqrt(|f_j|^2 + 1e-4))
 
-    and ``t = arccos(c) / pi + 1e-4`` a pair's energy is, by ``power``::
+    and ``t = arccos(c) / pi + 1e-4``, the energy of a pair is, for each ``power``::
 
         0: -log(2 - 2 c)    1: (2 - 2 c)^-1/2    2: (2 - 2 c)^-1
         a0: -log(t)         a1: 1 / t            a2: 1 / t^2
 
-    It is averaged over the pairs i < j, in half space over those of all f_i and all -f_i, the pair
-    of f_i and -f_i among them. A single neuron in full space has no pair, and no energy: 0.
+    The mean is over the pairs i < j. In half space it is over the pairs of all f_i and -f_i,
+    including the pair of f_i and -f_i. A single neuron in full space has no pair; its energy is 0.
 
-    Values and gradients are finite for neurons that are zero, equal or opposite: 2 - 2 c is never
-    below what the 1e-4 leaves of it for two neurons of one direction, nor below the resolution of
-    the dtype. Computed in float32, or float64 where the kernel is of float64.
+    Values and gradients are finite even if neurons are zero, equal or opposite. Because of the
+    1e-4, 2 - 2 c is a little above 0 for two neurons of the same direction; it is never taken below
+    that, nor below the resolution of the dtype. The penalty is computed in float64 for a float64
+    kernel, and otherwise in float32.
 
-    Usable on any layer: ``keras.layers.Dense(64, kernel_regularizer=HypersphericalEnergy())``.
+    Use it on any layer: ``keras.layers.Dense(64, kernel_regularizer=HypersphericalEnergy())``.
 
     Args:
-        weight: of the mean energy, finite and at least 0. Defaults to 1.
-        power: "0", "1" or "2", of distances, or "a0", "a1" or "a2", of angles; 0, 1 and 2 will do.
-            Defaults to "2".
-        half_space: whether each neuron is joined by its opposite. Defaults to True.
+        weight: factor of the mean energy, finite and at least 0. Defaults to 1.
+        power: "0", "1" or "2" for distances, "a0", "a1" or "a2" for angles. The integers 0, 1 and 2
+            are accepted too. Defaults to "2".
+        half_space: whether the opposite of each neuron is added. Defaults to True.
 
     Raises:
-        ValueError: for another power or weight, and, when called, for a kernel of fewer than two
-            axes.
+        ValueError: for any other power or weight. When called: for a kernel of fewer than two axes.
     """
 
     def __init__(self, weight: float = 1.0, power: str | int = "2", half_space: bool = True):
@@ -53,7 +53,7 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
         except (TypeError, ValueError, OverflowError):
             self.weight = math.nan
         if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(f"`weight` must be a finite number of at least 0, not {weight!r}")
+            raise ValueError(f"`weight` must be a finite number, 0 or more, not {weight!r}")
         self.power = str(power)
         self.half_space = bool(half_space)
 
@@ -61,21 +61,21 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
         """Returns the penalty of ``kernel [..., neurons]``, a scalar of float32 or float64."""
         kernel = tf.convert_to_tensor(kernel)
         if kernel.shape.rank < 2:
-            raise ValueError(f"a kernel has two axes or more, not the shape {kernel.shape}")
+            raise ValueError(f"a kernel must have two axes or more, not the shape {kernel.shape}")
         count = kernel.shape[-1]
         neurons = tf.reshape(kernel, [-1, count])
         neurons = tf.cast(neurons, tf.float64 if kernel.dtype == tf.float64 else tf.float32)
         squares = tf.reduce_sum(tf.square(neurons), axis=0) + OFFSET
         units = neurons / tf.sqrt(squares)
         cosines = matmul(units, units, transpose_a=True)
-        # 1 - |unit|^2, not taken from c, which may round to 1. 2 - 2 c is |unit_i - unit_j|^2 plus
-        # that of both neurons, so at least that of both
+        # 1 - |unit|^2 of each neuron, not computed from c, which may round to 1. 2 - 2 c is
+        # |unit_i - unit_j|^2 plus this of both neurons, so at least the sum of the two
         short = OFFSET / squares
         resolution = np.finfo(neurons.dtype.as_numpy_dtype).eps
         floor = tf.maximum(short[:, tf.newaxis] + short, resolution)
         near, far = tf.maximum(2 - 2 * cosines, floor), tf.maximum(2 + 2 * cosines, floor)
         energies = self._of_pairs(near, far)
-        # each pair i < j twice, and no neuron with itself
+        # this counts each pair i < j twice, and no neuron with itself
         total = tf.reduce_sum(tf.linalg.set_diag(energies, tf.zeros_like(short)))
         pairs = count * (count - 1)
         if self.half_space:
@@ -92,7 +92,7 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
             far: 2 + 2 c.
         """
         if self.power.startswith("a"):
-            # arccos(c) has an infinite derivative at c = 1 and -1
+            # not arccos(c), which has an infinite derivative at c = 1 and -1
             base = 2 * tf.atan2(tf.sqrt(near), tf.sqrt(far)) / math.pi + OFFSET
             exponent = float(self.power[1])
         else:
@@ -105,9 +105,10 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
 
 @keras.saving.register_keras_serializable(package="opt")
 class OrthogonalityPenalty(keras.regularizers.Regularizer):
-    """``factor * |R R^T - I|_F``, which keeps a rotation near to orthogonal (OPT (OR)).
+    """``factor * |R R^T - I|_F``, which keeps a rotation close to orthogonal (OPT (OR)).
 
-    Its gradient at an orthogonal R, where the norm has a kink, is 0.
+    At an orthogonal R the norm is not differentiable; the gradient is 0 there. R is ``[n, n]`` of a
+    floating-point dtype, and the penalty is a scalar of that dtype.
 
     Args:
         factor: weight of the penalty. Defaults to the original's 0.1.
@@ -123,7 +124,7 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
         )
         square = tf.reduce_sum(tf.square(gap))
         away = square > 0
-        # the inner where keeps sqrt's infinite derivative at 0 out of the gradient
+        # without the inner where, sqrt's infinite derivative at 0 would spoil the gradient
         return self.factor * tf.where(
             away, tf.sqrt(tf.where(away, square, tf.ones_like(square))), tf.zeros_like(square)
         )

@@ -1,6 +1,6 @@
-"""Keras layers whose kernel is a rotation of fixed random neurons, and the original's batch normalization."""
+"""Keras layers that rotate fixed random neurons, and the original's batch normalization."""
 
-# so that models that are loaded find their regularizers
+# a loaded model must find its loss and regularizers
 from .. import losses, regularizers  # noqa: F401
 from .base import he_normal
 from .convolution import OrthogonalConv2D

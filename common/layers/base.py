@@ -8,7 +8,7 @@ from ..marks import NEURONS, ROTATION, mark
 from ..orthogonal import Map
 from ..private import once_per_forward_pass
 
-# so that a saved model names its map; loading it needs only the import of this module
+# a saved model stores its map by name; to load it, this import is enough
 for _map in (
     orthogonal.gram_schmidt,
     orthogonal.householder,
@@ -20,9 +20,10 @@ for _map in (
 
 
 def he_normal() -> keras.initializers.Initializer:
-    """Returns the original's initializer: normal with variance 2 / fan_in, not truncated as Keras's He normal is.
+    """Returns the original's initializer: normal with variance 2 / fan_in.
 
-    A fresh one each time, since a Keras initializer that is called twice draws the same numbers twice.
+    Unlike Keras's He normal it is not truncated. Each call returns a new initializer, because a
+    Keras initializer draws the same numbers each time it is used.
     """
     return keras.initializers.VarianceScaling(
         scale=2.0, mode="fan_in", distribution="untruncated_normal"
@@ -33,12 +34,14 @@ class OrthogonalLayer(keras.layers.Layer):
     """A layer whose kernel is ``map(rotation) @ fix`` (Liu et al., CVPR 2021).
 
     Weights:
-        fix: ``[n, units]``, the neurons as they were drawn, one a column. Trained only with ``learn_neurons``.
+        fix: ``[n, units]``, the neurons as they were drawn, one per column. Trained only with
+            ``learn_neurons``.
         rotation: ``[n, n]``, trained.
-        bias: ``[units]``, trained, where the layer has one.
+        bias: ``[units]``, trained, if the layer has one.
 
-    ``fix`` and ``rotation`` are kept, and the map computed, in float32 (or float64, under that policy), whatever the
-    layer computes in: float16 and bfloat16 are too inaccurate for a map to be useful.
+    ``fix`` and ``rotation`` are stored, and the map is computed, in float32 (float64 under that
+    policy), whatever the layer's compute dtype: float16 and bfloat16 are too inaccurate for a map
+    to be useful.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class OrthogonalLayer(keras.layers.Layer):
         initializer = keras.initializers.get(
             rotation_initializer or keras.initializers.RandomNormal(stddev=1.0)
         )
-        # a copy of its own: layers that share an initializer would all draw the same rotation
+        # a copy: layers that share one initializer would all draw the same rotation
         self.rotation_initializer = (
             initializer.clone() if hasattr(initializer, "clone") else initializer
         )
@@ -82,7 +85,7 @@ class OrthogonalLayer(keras.layers.Layer):
         self.learn_neurons = learn_neurons
 
     def build_weights(self, area: int, channels: int) -> None:
-        """Makes the weights of neurons of ``n = area * channels`` entries."""
+        """Creates the weights, for neurons of ``n = area * channels`` entries."""
         precision = "float64" if self.variable_dtype == "float64" else "float32"
         fix = self.add_weight(
             name="fix",
@@ -115,18 +118,19 @@ class OrthogonalLayer(keras.layers.Layer):
         return area * channels
 
     def neurons(self) -> tf.Tensor:
-        """Returns ``map(rotation) @ fix``, ``[n, units]``: the neurons as they stand now, one a column."""
+        """Returns ``map(rotation) @ fix``, ``[n, units]``: the current neurons, one per column."""
         return orthogonal.product(self.orthogonalize, self.rotation.value, self.fix.value)
 
     def neurons_of_this_pass(self) -> tf.Tensor:
-        """Returns `neurons`, evaluated once per forward pass however often the layer is called in it."""
+        """Returns `neurons()`, computed once per forward pass however often it is called in it."""
         return once_per_forward_pass(self, self.neurons)
 
     def get_config(self) -> dict:
         if getattr(self.orthogonalize, "__name__", "<lambda>") == "<lambda>":
             raise ValueError(
-                f"the layer {self.name} cannot be saved: its map {self.orthogonalize!r} has no name to be found by. Make it "
-                "a function and decorate that with keras.saving.register_keras_serializable()"
+                f"the layer {self.name} cannot be saved: its map {self.orthogonalize!r} has no "
+                "name. Write the map as a function with the decorator "
+                "@keras.saving.register_keras_serializable()"
             )
         return {
             **super().get_config(),

@@ -1,4 +1,4 @@
-"""OrthogonalConv2D: a convolution whose neurons are turned by a rotation."""
+"""OrthogonalConv2D: a convolution that rotates its neurons."""
 
 from collections.abc import Sequence
 
@@ -18,32 +18,34 @@ def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
 
 @keras.saving.register_keras_serializable(package="opt")
 class OrthogonalConv2D(OrthogonalLayer):
-    """A 2D convolution with kernel ``reshape(map(rotation) @ fix, [*kernel_size, c_in // groups, filters])``.
+    """A 2D convolution whose kernel is ``map(rotation) @ fix``, reshaped.
 
-    A neuron is one filter, flattened: ``n = kernel_height * kernel_width * c_in // groups``. All groups'
-    filters lie in the same n-dimensional space and are turned by the one rotation. Used like
-    `keras.layers.Conv2D`, whose argument names it keeps.
+    The kernel's shape is ``[*kernel_size, c_in // groups, filters]``. A neuron is one filter,
+    flattened: ``n = kernel_height * kernel_width * c_in // groups``. The filters of all groups have
+    n entries and share one rotation. Use it like `keras.layers.Conv2D`; the arguments have the same
+    names. Inputs are ``[batch, height, width, c_in]``, outputs ``[batch, height', width',
+    filters]``, both of the layer's compute dtype.
 
     Args:
         filters: number of neurons.
         kernel_size: an integer or two of them.
         strides: an integer or two of them. Defaults to 1.
         padding: "valid" or "same". Defaults to "valid".
-        data_format: "channels_last"; defaults to Keras's own setting, which must be that.
-        dilation_rate: an integer or two of them. Defaults to 1; not together with strides over 1.
-        groups: number of groups of channels, a divisor of ``filters`` and of the input's channels.
-            Defaults to 1.
+        data_format: "channels_last". Defaults to Keras's own setting, which must be the same.
+        dilation_rate: an integer or two of them. Defaults to 1. Above 1 only with strides of 1.
+        groups: number of groups of channels, a divisor of ``filters`` and of c_in. Defaults to 1.
         activation, use_bias: as in Keras.
-        kernel_initializer: of ``fix``, ``[n, filters]``. Defaults to He's: variance 2 / n.
+        kernel_initializer: for ``fix``, ``[n, filters]``. Defaults to He's: variance 2 / n.
         bias_initializer, bias_regularizer, activity_regularizer: as in Keras.
         orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
-        rotation_initializer: of ``rotation``, ``[n, n]``. Defaults to N(0, 1).
-        rotation_regularizer: of ``rotation``. Defaults to none.
-        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy.
-            Defaults to False.
+        rotation_initializer: for ``rotation``, ``[n, n]``. Defaults to N(0, 1).
+        rotation_regularizer: for ``rotation``. Defaults to none.
+        learn_neurons: whether ``fix`` is trained too; the energy is then not constant. Defaults to
+            False.
 
     Raises:
-        ValueError: for arguments that fit no convolution.
+        ValueError: if an argument is not as above, or, when built, if ``groups`` does not divide
+            the input's channels.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class OrthogonalConv2D(OrthogonalLayer):
         data_format = data_format or keras.config.image_data_format()
         if data_format != "channels_last":
             raise ValueError(
-                f'`data_format` must be "channels_last", not {data_format!r}: OPT layers take no other'
+                f'`data_format` must be "channels_last" in OPT layers, not {data_format!r}'
             )
         self.data_format = data_format
         self.filters = filters
@@ -98,7 +100,8 @@ class OrthogonalConv2D(OrthogonalLayer):
             raise ValueError(f'`padding` must be "valid" or "same", not {padding!r}')
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise ValueError(
-                f"strides {self.strides} and dilation_rate {self.dilation_rate} cannot both exceed 1"
+                f"strides {self.strides} and dilation_rate {self.dilation_rate} "
+                "cannot both exceed 1"
             )
         if groups < 1 or filters % groups:
             raise ValueError(f"{filters} filters cannot be split into {groups} groups")
@@ -114,7 +117,7 @@ class OrthogonalConv2D(OrthogonalLayer):
 
     @property
     def kernel(self) -> tf.Tensor:
-        """The convolution's kernel as it stands now, ``[*kernel_size, c_in // groups, filters]``."""
+        """The current kernel, ``[*kernel_size, c_in // groups, filters]``."""
         return tf.reshape(self.neurons(), self.kernel_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""OrthogonalDense: a densely connected layer whose neurons are turned by a rotation."""
+"""OrthogonalDense: a densely connected layer that rotates its neurons."""
 
 from collections.abc import Sequence
 
@@ -11,20 +11,25 @@ from .base import OrthogonalLayer
 
 @keras.saving.register_keras_serializable(package="opt")
 class OrthogonalDense(OrthogonalLayer):
-    """A densely connected layer with kernel ``map(rotation) @ fix``, ``[n, units]``, n the size of the last axis.
+    """A densely connected layer whose kernel is ``map(rotation) @ fix``, ``[n, units]``.
 
-    Used like `keras.layers.Dense`, whose argument names it keeps.
+    n is the size of the input's last axis. Use it like `keras.layers.Dense`; the arguments have the
+    same names. Inputs are ``[batch, ..., n]``, outputs ``[batch, ..., units]``, both of the layer's
+    compute dtype.
 
     Args:
         units: number of neurons.
         activation, use_bias: as in Keras.
-        kernel_initializer: of ``fix``, ``[n, units]``. Defaults to He's: variance 2 / n.
+        kernel_initializer: for ``fix``, ``[n, units]``. Defaults to He's: variance 2 / n.
         bias_initializer, bias_regularizer, activity_regularizer: as in Keras.
         orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
-        rotation_initializer: of ``rotation``, ``[n, n]``. Defaults to N(0, 1).
-        rotation_regularizer: of ``rotation``. Defaults to none.
-        learn_neurons: whether ``fix`` is trained as well, which gives up the constant energy.
-            Defaults to False.
+        rotation_initializer: for ``rotation``, ``[n, n]``. Defaults to N(0, 1).
+        rotation_regularizer: for ``rotation``. Defaults to none.
+        learn_neurons: whether ``fix`` is trained too; the energy is then not constant. Defaults to
+            False.
+
+    Raises:
+        ValueError: if ``units`` is not positive or ``orthogonalize`` is not callable.
     """
 
     def __init__(
@@ -65,7 +70,7 @@ class OrthogonalDense(OrthogonalLayer):
 
     @property
     def kernel(self) -> tf.Tensor:
-        """The layer's kernel as it stands now, ``[n, units]``."""
+        """The current kernel, ``[n, units]``."""
         return self.neurons()
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -10,15 +10,19 @@ import tensorflow as tf
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization with the original's averages, debiased at inference.
 
-    The averages of mean and (biased) variance start at zero, as the original's do. After t training steps they
-    hold ``1 - momentum^t`` of what they estimate, so that with momentum 0.999 the original's first evaluations
-    mean nothing. Here inference divides them by that weight, which changes nothing late in training.
+    The averages of mean and (biased) variance start at zero, as in the original. After t training
+    steps they hold ``1 - momentum^t`` of what they estimate. With momentum 0.999 this makes the
+    original's first evaluations meaningless. Here inference divides the averages by that weight.
+    Late in training the weight is close to 1, and the division changes nothing.
 
     Args:
-        momentum: decay of the averages a step. Defaults to 0.999.
-        debias: whether inference divides by ``1 - momentum^t``; False gives the original's raw averages.
-            Defaults to True.
+        momentum: decay of the averages per step. Defaults to 0.999.
+        debias: whether inference divides by ``1 - momentum^t``. False uses the original's raw
+            averages. Defaults to True.
         **kwargs: as in `keras.layers.BatchNormalization`.
+
+    Raises:
+        ValueError: for ``renorm``, which is not supported.
     """
 
     def __init__(
@@ -33,19 +37,22 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
         if kwargs.get("renorm"):
             raise ValueError(
-                "batch renormalization keeps other averages, which this layer does not debias"
+                "`renorm` is not supported: this layer cannot debias the averages of that method"
             )
         self.debias = debias
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
-        # momentum^t, the weight of the zeros that the averages started from
+        # momentum^t: the weight that the initial zeros still have in the averages
         self.start_weight = self.add_weight(
             name="start_weight", shape=(), initializer="ones", trainable=False, autocast=False
         )
 
     def averages(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mean and variance that inference uses, each ``[channels]``; 0 and 1 before any training."""
+        """Returns the mean and variance that inference uses, each ``[channels]``.
+
+        Before any training they are 0 and 1. Without ``debias`` they are the raw averages.
+        """
         mean, variance = self.moving_mean.value, self.moving_variance.value
         if not self.debias:
             return mean, variance
@@ -86,7 +93,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _normalize_fused(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns the batch normalized by TensorFlow's fused kernel; a training step is a fifth shorter with it."""
+        """Returns the normalized batch, by TensorFlow's fused kernel.
+
+        With it a training step is a fifth shorter.
+        """
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=self.gamma.value,
@@ -95,7 +105,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             variance=tf.zeros([0]),
             epsilon=self.epsilon,
         )
-        # the kernel gives the unbiased variance, sum / (count - 1); the original averages the biased one
+        # the fused kernel returns the unbiased variance, sum / (count - 1); the original averages
+        # the biased one
         count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
         variance = variance * (count - 1) / count
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):

@@ -1,4 +1,4 @@
-"""S-OPT's layers, which rotate some of their neurons' rows at a time."""
+"""S-OPT's layers, which rotate only some of their neurons' rows at a time."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,16 @@ from .dense import OrthogonalDense
 
 
 class _Stochastic(OrthogonalLayer):
-    """A layer that rotates some of its neurons' rows at a time: stochastic OPT (Liu et al., CVPR 2021).
+    """A layer that rotates only some rows at a time: stochastic OPT (Liu et al., CVPR 2021).
 
-    A small rotation turns the ``r = area * max(1, round(rotated_fraction * channels))`` rows of ``fix`` that
-    ``indices [r]`` names, in that order; the other rows stay. After an episode of training `merge` writes the turned
-    rows into ``fix`` for good, and `restart` returns the rotation to I and takes up other rows. Any map will do.
+    ``indices [r]`` lists rows of ``fix``, with
+    ``r = area * max(1, round(rotated_fraction * channels))``. A rotation ``[r, r]`` turns these
+    rows, in that order; the other rows stay as they are. After an episode of training, `merge`
+    writes the rotated rows into ``fix``. Then `restart` resets the rotation to I and selects other
+    rows. It works with any map.
 
-    Weights: those of the layer that it is mixed into, and
-        indices: int32 ``[r]``, not trained. Drawn at random at first.
+    Weights: those of the layer that this class is combined with, and
+        indices: int32 ``[r]``, not trained. The first ones are drawn at random.
     """
 
     def _set_fraction(self, rotated_fraction: float) -> None:
@@ -56,18 +58,24 @@ class _Stochastic(OrthogonalLayer):
         )
 
     def merge(self) -> None:
-        """Writes the turned rows into ``fix``. The layer is itself again only after `restart`."""
+        """Writes the rotated rows into ``fix``.
+
+        Call `restart` next: until then the layer would rotate the same rows a second time.
+        """
         self.fix.assign(self.neurons())
 
     def restart(self, indices: Sequence[int]) -> None:
-        """Returns the rotation to I and takes up the rows ``indices [r]``, r different ones.
+        """Resets the rotation to I and selects the rows ``indices [r]``, r different integers.
 
-        Where map(I) is not I (Householder's, in even dimensions), the rows in ``fix`` take up the difference, so that
-        the neurons stay as they are.
+        The neurons do not change. If map(I) is not I (Householder's, in even dimensions), the rows
+        in ``fix`` are multiplied by map(I)^T to achieve this.
+
+        Raises:
+            ValueError: if ``indices`` does not hold r different rows.
         """
         if len(np.unique(indices)) != self.rotation.shape[0]:
             raise ValueError(
-                f"{self.rotation.shape[0]} different rows must be named, not {indices}"
+                f"`indices` must hold {self.rotation.shape[0]} different rows, not {indices}"
             )
         self.rotation.assign(tf.eye(self.rotation.shape[0], dtype=self.rotation.dtype))
         self.indices.assign(indices)
@@ -83,14 +91,17 @@ class _Stochastic(OrthogonalLayer):
 
 @keras.saving.register_keras_serializable(package="opt")
 class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
-    """`OrthogonalConv2D` that rotates some of its neurons' rows at a time (S-OPT).
+    """`OrthogonalConv2D` that rotates only some of its neurons' rows at a time (S-OPT).
 
     Args:
-        rotated_fraction: how much of the input channels is rotated at a time. Defaults to the
-            original's 0.25.
-        rotation_initializer: of ``rotation``, ``[r, r]``. Defaults to I.
+        rotated_fraction: the share of the input channels that is rotated at a time, over 0 and at
+            most 1. Defaults to the original's 0.25.
+        rotation_initializer: for ``rotation``, ``[r, r]``. Defaults to I.
 
-    The other arguments are those of `OrthogonalConv2D`.
+    The other arguments, the shapes and the errors are those of `OrthogonalConv2D`.
+
+    Raises:
+        ValueError: also if ``rotated_fraction`` is not in (0, 1].
     """
 
     def __init__(
@@ -141,14 +152,17 @@ class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
 
 @keras.saving.register_keras_serializable(package="opt")
 class StochasticOrthogonalDense(_Stochastic, OrthogonalDense):
-    """`OrthogonalDense` that rotates some of its neurons' rows at a time (S-OPT).
+    """`OrthogonalDense` that rotates only some of its neurons' rows at a time (S-OPT).
 
     Args:
-        rotated_fraction: how much of the last axis is rotated at a time. Defaults to the
-            original's 0.25.
-        rotation_initializer: of ``rotation``, ``[r, r]``. Defaults to I.
+        rotated_fraction: the share of the input's last axis that is rotated at a time, over 0 and
+            at most 1. Defaults to the original's 0.25.
+        rotation_initializer: for ``rotation``, ``[r, r]``. Defaults to I.
 
-    The other arguments are those of `OrthogonalDense`.
+    The other arguments, the shapes and the errors are those of `OrthogonalDense`.
+
+    Raises:
+        ValueError: also if ``rotated_fraction`` is not in (0, 1].
     """
 
     def __init__(
