@@ -12,7 +12,9 @@ from common.datasets import CIFAR10, CIFAR100
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Writes what Python 2 wrote into the official archives: protocol 2, text and bytes both as plain strings."""
+    """Writes what Python 2 wrote into the official archives: protocol 2, text and bytes both as
+    plain strings.
+    """
 
     dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012 (the library's own form)
 

@@ -28,7 +28,9 @@ PAPER |= {"sopt_gs": ("gram_schmidt", 0.25)}
 
 
 def convolutions(name: str, widths: tuple[int, ...]) -> list[tuple[str, int, int, int]]:
-    """Returns name, kernel area, input channels and neurons of every layer that a factory makes, as the papers have it."""
+    """Returns name, kernel area, input channels and neurons of every layer that a factory makes, as
+    the papers have it.
+    """
     if name.startswith("cnn"):
         per_stage, found, channels = int(name[3:]) // 3, [], 3
         for stage, width in enumerate(widths[:3], start=1):
@@ -156,7 +158,9 @@ def test_resnet20_has_the_published_number_of_parameters():
 
 
 def test_shortcuts_of_kind_a():
-    """Where a stage begins: every second pixel, and zeros for the new channels, after the old ones."""
+    """Where a stage begins: every second pixel, and zeros for the new channels, after the old
+    ones.
+    """
     model = importlib.import_module("baseline.architecture").build_model(
         resnet20, num_classes=3, widths=(4, 6, 8)
     )

@@ -17,7 +17,9 @@ EPSILON = 2.0**-23
 
 
 def start(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Runs ``python -m benchmarks.NAME`` in the repository's root and returns its output and exit code."""
+    """Runs ``python -m benchmarks.NAME`` in the repository's root and returns its output and exit
+    code.
+    """
     command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
     return subprocess.run(
@@ -83,7 +85,9 @@ def test_maps(tmp_path):
 
 @pytest.mark.slow
 def test_maps_beside_torch_and_with_jit(tmp_path):
-    """Every peer that is installed computes the map that its row names, and so do the maps under XLA."""
+    """Every peer that is installed computes the map that its row names, and so do the maps under
+    XLA.
+    """
     result = start("maps", "--sizes=27", "--rounds=1", f"--out={tmp_path / 'maps.csv'}")
     assert result.returncode == 0, result.stderr
     rows = written(tmp_path / "maps.csv")

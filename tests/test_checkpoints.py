@@ -1,4 +1,6 @@
-"""Checkpoints: runs that are killed, stopped or out of disk go on bit for bit, and no damaged file is taken for a sound one."""
+"""Checkpoints: runs that are killed, stopped or out of disk go on bit for bit, and no damaged file
+is taken for a sound one.
+"""
 
 import collections
 import contextlib
@@ -75,14 +77,18 @@ def begin() -> Iterator[Callable[..., subprocess.Popen]]:
 
 @pytest.fixture(scope="module")
 def whole(begin, tmp_path_factory) -> Callable[[], tuple[pathlib.Path, str]]:
-    """Begins a run of opt_gs that nothing disturbs; calling it waits for the end and returns the run's folder and output."""
+    """Begins a run of opt_gs that nothing disturbs; calling it waits for the end and returns the
+    run's folder and output.
+    """
     log = tmp_path_factory.mktemp("whole") / "log"
     process = begin("opt_gs", log)
     return functools.cache(lambda: (log, succeed(process).stdout))
 
 
 def end(process: subprocess.Popen) -> subprocess.CompletedProcess:
-    """Waits for a process; of its stderr only what is ours is returned, neither TensorFlow's lines nor the progress bar."""
+    """Waits for a process; of its stderr only what is ours is returned, neither TensorFlow's lines
+    nor the progress bar.
+    """
     out, err = process.communicate(timeout=300)
     noise = r"WARNING: All log messages|[IWE]0000 |\w+: +\d+%\||\s*$"
     err = "\n".join(line for line in err.splitlines() if not re.match(noise, line))
@@ -113,7 +119,9 @@ def wait_for(happens: Callable[[], object], process: subprocess.Popen | None = N
 
 
 def lines(log: pathlib.Path) -> int:
-    """Returns how many training lines there are; a run that is resumed cuts them back before it adds any."""
+    """Returns how many training lines there are; a run that is resumed cuts them back before it
+    adds any.
+    """
     path = log / LOGS[0]
     return path.read_text().count("acc=") if path.exists() else 0
 
@@ -121,7 +129,9 @@ def lines(log: pathlib.Path) -> int:
 def disturb(
     process: subprocess.Popen, number: int, log: pathlib.Path, after: int, chance: random.Random
 ) -> subprocess.CompletedProcess:
-    """Sends a running process a signal at a random moment, once its log has ``after`` lines and a few more."""
+    """Sends a running process a signal at a random moment, once its log has ``after`` lines and a
+    few more.
+    """
     after += chance.randint(0, 5)
     wait_for(lambda: lines(log) >= after, process)
     time.sleep(chance.uniform(0, 0.3))  # so that it falls anywhere in a step
@@ -137,7 +147,10 @@ def disturb(
 def kill(
     process: subprocess.Popen, log: pathlib.Path, after: int, chance: random.Random
 ) -> subprocess.CompletedProcess:
-    """Kills a process at a random moment. Garbage is added to its logs, as if more had been logged since the checkpoint."""
+    """Kills a process at a random moment.
+
+    Garbage is added to its logs, as if more had been logged since the checkpoint.
+    """
     result = disturb(process, signal.SIGKILL, log, after, chance)
     for name in LOGS:
         with (log / name).open("a") as file:
@@ -155,7 +168,9 @@ def went_on_after(result: subprocess.CompletedProcess) -> int:
 def survive(
     begin, log: pathlib.Path, method: str, *flags: str, kills: int, earliest: int = 4
 ) -> list[int]:
-    """Kills and resumes a run so many times, lets it end, and returns after how many iterations each part went on."""
+    """Kills and resumes a run so many times, lets it end, and returns after how many iterations
+    each part went on.
+    """
     chance, parts = random.Random(method), []  # noqa: S311
     process = begin(method, log, *flags)
     for _ in range(kills):
@@ -165,9 +180,12 @@ def survive(
 
 
 def obey(method: str, number: int, said: str) -> None:
-    """Runs the command that the last line of a run that was told to end asks for, as it stands there."""
+    """Runs the command that the last line of a run that was told to end asks for, as it stands
+    there.
+    """
     said = re.fullmatch(
-        rf"{signal.Signals(number).name} after (\d+) iterations; to go on: (\S*python\S* .+ --resume)",
+        rf"{signal.Signals(number).name} after (\d+) iterations; "
+        r"to go on: (\S*python\S* .+ --resume)",
         said,
     )
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -181,7 +199,9 @@ def obey(method: str, number: int, said: str) -> None:
 
 
 def outcome(log: pathlib.Path) -> dict[str, object]:
-    """Returns what two runs must have alike: a hash of each array of the last checkpoint, the logs, metrics.csv without times."""
+    """Returns what two runs must have alike: a hash of each array of the last checkpoint, the logs,
+    metrics.csv without times.
+    """
     with np.load(log / "checkpoints" / "checkpoint_00000030.npz") as file:
         progress = json.loads(file["facts.json"])["progress"]
         arrays = {name: file[name] for name in file.files if name != "facts.json"}
@@ -217,9 +237,11 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_two_at_once_then_killed_then_terminated(begin, whole, tmp_path):
-    """Of two runs in one folder one is refused. The other, killed, resumed and told to end, ends as one left in peace.
+    """Of two runs in one folder one is refused. The other, killed, resumed and told to end, ends as
+    one left in peace.
 
-    Resumed at once, since the lock is let go however a process ends; and by the very command that SIGTERM's answer names.
+    Resumed at once, since the lock is let go however a process ends; and by the very command that
+    SIGTERM's answer names.
     """
     log, chance = tmp_path / "a folder" / "log", random.Random(0)  # noqa: S311
     pair = [begin("opt_gs", log) for _ in range(2)]
@@ -236,7 +258,9 @@ def test_two_at_once_then_killed_then_terminated(begin, whole, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_killed_twice(begin, tmp_path, method):
-    """A run that is killed, resumed, killed again and resumed ends with the same bits as one that was not."""
+    """A run that is killed, resumed, killed again and resumed ends with the same bits as one that
+    was not.
+    """
     undisturbed = begin(method, tmp_path / "whole")
     parts = survive(begin, tmp_path / "log", method, kills=2)
     print(f"{method}: killed twice, went on after {parts}")
@@ -246,7 +270,9 @@ def test_killed_twice(begin, tmp_path, method):
 
 @pytest.mark.slow
 def test_resumed_between_two_episodes(begin, tmp_path):
-    """S-OPT merges what an episode learned and draws new rows also where that is the first that a resumed run does."""
+    """S-OPT merges what an episode learned and draws new rows also where that is the first that a
+    resumed run does.
+    """
     flags = ["--iterations_per_episode=6", "--checkpoint_every=6", "--eval_every=100"]
     undisturbed = begin("sopt_gs", tmp_path / "whole", *flags)
     parts = survive(begin, tmp_path / "log", "sopt_gs", *flags, kills=1, earliest=7)
@@ -257,7 +283,9 @@ def test_resumed_between_two_episodes(begin, tmp_path):
 
 @pytest.mark.slow
 def test_learned_neurons_and_a_warm_up_survive(begin, tmp_path):
-    """What --learn_neurons adds to the state is in the checkpoint, and the warm-up goes on where it was."""
+    """What --learn_neurons adds to the state is in the checkpoint, and the warm-up goes on where it
+    was.
+    """
     flags = ["--learn_neurons", "--warmup_iterations=25", "--orthogonalize=cayley"]
     undisturbed = begin("sopt_gs", tmp_path / "whole", *flags)
     survive(begin, tmp_path / "log", "sopt_gs", *flags, kills=1)
@@ -347,9 +375,8 @@ def mount(tmp_path) -> Iterator[Callable[[str], pathlib.Path]]:
                 else None
             )
             if not result or result.returncode:
-                pytest.skip(
-                    f"no tmpfs can be mounted here: {result.stderr.strip() if result else 'no mount'}"
-                )
+                reason = result.stderr.strip() if result else "no mount"
+                pytest.skip(f"no tmpfs can be mounted here: {reason}")
             stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
             return folder
 
@@ -357,7 +384,9 @@ def mount(tmp_path) -> Iterator[Callable[[str], pathlib.Path]]:
 
 
 def assert_sound(log: pathlib.Path) -> None:
-    """Asserts that there are checkpoints, that all are sound, and that nothing half written is beside them."""
+    """Asserts that there are checkpoints, that all are sound, and that nothing half written is
+    beside them.
+    """
     found = list((log / "checkpoints").iterdir())
     assert found
     for path in found:
@@ -368,7 +397,9 @@ def assert_sound(log: pathlib.Path) -> None:
 
 @pytest.mark.slow
 def test_a_full_disk(begin, mount):
-    """A disk that has room for two checkpoints and not for three: the run stops with a line, and the two stay sound."""
+    """A disk that has room for two checkpoints and not for three: the run stops with a line, and
+    the two stay sound.
+    """
     log = mount("size=1m") / "log"
     complain(
         begin("opt_gs", log),
@@ -412,7 +443,9 @@ def test_folders_that_cannot_be_written(tmp_path):
 
 @pytest.mark.slow
 def test_a_folder_is_refused_before_data_is_read(begin, tmp_path, mount):
-    """The data set is one that is not there either, which would be said first if it were looked for first."""
+    """The data set is one that is not there either, which would be said first if it were looked for
+    first.
+    """
     flags = ["--dataset=cifar100", f"--data_dir={tmp_path / 'none'}"]
     folders = [*not_writable(tmp_path)[::2], mount("size=1m,ro")]
     for folder, process in [(folder, begin("opt_gs", folder, *flags)) for folder in folders]:
@@ -474,7 +507,8 @@ def saved(tmp_path) -> tuple[Checkpoints, pathlib.Path]:
 
 
 def restored(checkpoints: Checkpoints, path: pathlib.Path, capsys) -> int:
-    """Restores, and returns after how many iterations that was: 6, or 3 where ``path`` is named as damaged, and only there.
+    """Restores, and returns after how many iterations that was: 6, or 3 where ``path`` is named as
+    damaged, and only there.
 
     All must be exactly as it was when that checkpoint was saved.
     """
@@ -488,7 +522,9 @@ def restored(checkpoints: Checkpoints, path: pathlib.Path, capsys) -> int:
 
 
 def test_every_truncation(saved, tmp_path, capsys):
-    """A checkpoint cut to any length is named as damaged and the one before is taken; where there is none, that is said."""
+    """A checkpoint cut to any length is named as damaged and the one before is taken; where there
+    is none, that is said.
+    """
     checkpoints, path = saved
     alone, size = small(tmp_path / "alone"), path.stat().st_size
     alone.folder.mkdir()
@@ -508,7 +544,9 @@ def test_every_truncation(saved, tmp_path, capsys):
 def flip(
     checkpoints: Checkpoints, path: pathlib.Path, capsys, flips: Iterable[tuple[int, int]]
 ) -> None:
-    """Flips one bit at a time, ``(byte, bit)``: the file must be named as damaged, or restored exactly as it was."""
+    """Flips one bit at a time, ``(byte, bit)``: the file must be named as damaged, or restored
+    exactly as it was.
+    """
     whole, found = path.read_bytes(), collections.Counter()
     for at, bit in flips:
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
@@ -518,7 +556,9 @@ def flip(
 
 
 def test_flips_of_random_bits(saved, capsys):
-    """Of the zip's headers too, which no sum covers: nothing wrong is ever restored without a word."""
+    """Of the zip's headers too, which no sum covers: nothing wrong is ever restored without a
+    word.
+    """
     chance, size = random.Random(0), saved[1].stat().st_size  # noqa: S311
     flip(*saved, capsys, [(chance.randrange(size), chance.randrange(8)) for _ in range(800)])
 
@@ -539,7 +579,9 @@ class Evil:
 
 
 def wrong_facts(facts: dict) -> Iterator[object]:
-    """Yields what no checkpoint says of itself: text that is no JSON, JSON that lacks fields, and fields that are no numbers."""
+    """Yields what no checkpoint says of itself: text that is no JSON, JSON that lacks fields, and
+    fields that are no numbers.
+    """
     settings, progress = facts["settings"], facts["progress"]
     yield from ("", "{", "text", "[" * 100_000, "9" * 10_000, json.dumps(facts) + "}")
     yield from (
@@ -582,7 +624,9 @@ def wrong_facts(facts: dict) -> Iterator[object]:
 
 
 def hostile(path: pathlib.Path, evil: Evil) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yields what lies under a checkpoint's name though it is none: in words, and a function that lays it there."""
+    """Yields what lies under a checkpoint's name though it is none: in words, and a function that
+    lays it there.
+    """
     whole = path.read_bytes()
     with np.load(path) as file:
         sound = {name if "." in name else f"{name}.npy": file[name] for name in file.files}
@@ -681,7 +725,9 @@ def hostile(path: pathlib.Path, evil: Evil) -> Iterator[tuple[str, Callable[[], 
 
 
 def test_hostile_files(saved, tmp_path, capsys):
-    """Pickles, bombs, giant shapes, wrong facts and wrong weights under a checkpoint's name are named as damaged, no more."""
+    """Pickles, bombs, giant shapes, wrong facts and wrong weights under a checkpoint's name are
+    named as damaged, no more.
+    """
     checkpoints, path = saved
     cases, taken, start = list(hostile(path, Evil(tmp_path / "ran"))), [], peak()
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for ever"))
@@ -720,7 +766,9 @@ OTHERS |= {
 
 
 def test_other_settings(tmp_path):
-    """A checkpoint of a run with other settings is refused, and what differs is named, with both values."""
+    """A checkpoint of a run with other settings is refused, and what differs is named, with both
+    values.
+    """
     there = {name: value for name, (value, _) in OTHERS.items()}
     checkpoints = small(tmp_path, **there)
     path = checkpoints.save(train(checkpoints, 3))
@@ -751,7 +799,9 @@ def test_a_checkpoint_of_before_collapses_were_watched_for(saved):
 
 
 def test_a_checkpoint_of_before_a_setting_was_there(tmp_path):
-    """A setting that no earlier checkpoint names was what it is by default; any other value is refused."""
+    """A setting that no earlier checkpoint names was what it is by default; any other value is
+    refused.
+    """
     small(tmp_path).save(train(small(tmp_path), 3))
     variables = small(tmp_path).variables
     for value, sound in ((0, True), (400, False)):
@@ -779,7 +829,9 @@ def test_the_last_two_and_the_best_are_kept(tmp_path):
 
 
 def test_what_cannot_be_read_does_not_take_the_place_of_what_can(saved):
-    """Where both of the last are damaged, and something else has an old one's name, what is saved next stays."""
+    """Where both of the last are damaged, and something else has an old one's name, what is saved
+    next stays.
+    """
     checkpoints, path = saved
     for name in ("checkpoint_00000027.npz", "checkpoint_00000030.npz", "best_00000030.npz"):
         (path.parent / name).write_bytes(b"damaged")
@@ -793,7 +845,9 @@ def test_what_cannot_be_read_does_not_take_the_place_of_what_can(saved):
 
 @pytest.mark.parametrize("name", ["os.replace", "os.fsync", "numpy.lib.format.write_array"])
 def test_a_write_that_fails(saved, monkeypatch, name):
-    """What is there stays, nothing half written is left, and the message names the last good one."""
+    """What is there stays, nothing half written is left, and the message names the last good
+    one.
+    """
     checkpoints, path = saved
     before = files(path.parent)
 
@@ -821,7 +875,8 @@ def test_weights_that_are_not_finite_are_not_saved(saved):
         checkpoints.variables[0].assign(wrong)
         with pytest.raises(
             UserError,
-            match=f"^after iteration 8 a weight is not finite; the last good checkpoint is {path}, ",
+            match="^after iteration 8 a weight is not finite; "
+            f"the last good checkpoint is {path}, ",
         ):
             checkpoints.save(reached(9))
     assert files(path.parent) == before
@@ -831,7 +886,9 @@ ROW = {"fit": 1.0, "reg": 2.0, "acc": 0.5, "seconds": 1.0}
 
 
 def test_logs_are_cut_back(tmp_path):
-    """A report that goes on is what one in a single piece would be; one whose files are too short is refused."""
+    """A report that goes on is what one in a single piece would be; one whose files are too short
+    is refused.
+    """
     report = Report(tmp_path, "title")
     report.train("iter_1", iteration=1, **ROW)
     sizes = report.sizes()

@@ -80,7 +80,9 @@ def test_a_memory_that_cannot_be_is_refused(memory):
 
 
 def test_a_collapsed_run_says_so_once(tmp_path):
-    """Rate 1 throws plain training into saturation within some steps; its drops to 0.1 and less leave it there."""
+    """Rate 1 throws plain training into saturation within some steps; its drops to 0.1 and less
+    leave it there.
+    """
     words = ["--base_lr=1", "--iterations=600", "--batch_size=16", f"--log_dir={tmp_path}"]
     result = start("baseline", *SMALL[:2], *words)
     assert result.returncode == 0, result.stderr

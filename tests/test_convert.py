@@ -23,7 +23,9 @@ PICTURES = np.random.default_rng(0).normal(size=(3, 13, 11, 4)).astype("float32"
 
 
 def plain_model() -> keras.Model:
-    """A functional model with convolutions of every kind, a shared layer, a branch and a model inside."""
+    """A functional model with convolutions of every kind, a shared layer, a branch and a model
+    inside.
+    """
     inputs = keras.Input(PICTURES.shape[1:])
     x = keras.layers.Conv2D(6, (3, 2), padding="same", activation="relu")(inputs)
     x = keras.layers.BatchNormalization()(x)
@@ -107,17 +109,21 @@ def test_folding_changes_no_output_and_leaves_nothing_of_ours(tmp_path, orthogon
 
 def test_a_folded_model_loads_where_this_repository_is_not(tmp_path):
     fold_model(orthogonalize_model(plain_model())).save(tmp_path / "folded.keras")
-    code = "import keras, sys; keras.saving.load_model('folded.keras'); assert 'common' not in sys.modules"
+    code = "import keras, sys; keras.saving.load_model('folded.keras'); "
+    code += "assert 'common' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
 
 
 def test_a_folded_model_leaves_our_penalties_behind(tmp_path):
-    """A penalty of this repository would keep the plain model from loading elsewhere; Keras's own stay."""
+    """A penalty of this repository would keep the plain model from loading elsewhere; Keras's own
+    stay.
+    """
     penalties = (HypersphericalEnergy(), keras.regularizers.L2(1e-3))
     layers_of = [keras.layers.Dense(4, kernel_regularizer=penalty) for penalty in penalties]
     model = keras.Sequential([keras.Input((6,)), *layers_of])
     fold_model(model).save(tmp_path / "folded.keras")
-    code = "import keras; print(*(type(x.kernel_regularizer).__name__ for x in keras.saving.load_model('folded.keras').layers))"
+    code = "import keras; layers = keras.saving.load_model('folded.keras').layers; "
+    code += "print(*(type(x.kernel_regularizer).__name__ for x in layers))"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
     )

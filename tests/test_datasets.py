@@ -82,7 +82,9 @@ class _LocalFiles:
 
 @pytest.fixture
 def tfds_copy(tmp_path):
-    """A TFDS copy, written by TFDS's own CIFAR-100 builder from small files in the binary layout."""
+    """A TFDS copy, written by TFDS's own CIFAR-100 builder from small files in the binary
+    layout.
+    """
     import tensorflow_datasets as tfds
 
     source = tmp_path / "binary"
@@ -113,7 +115,9 @@ def tfds_copy(tmp_path):
 
 @pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
 def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch, nested):
-    """TFDS would import the module that features.json names; a file beside it could be that module."""
+    """TFDS would import the module that features.json names; a file beside it could be that
+    module.
+    """
     data_dir, _ = tfds_copy
     folder = next((data_dir / "cifar100").glob("*"))
     ran = data_dir / "ran"
@@ -397,7 +401,9 @@ def test_picks_are_a_function_of_seed_and_iteration():
 
 
 def test_episodes_begin_with_a_shuffle_of_their_own():
-    """As the original's stochastic scheme: a new shuffle at an episode's start, and where an epoch ends inside it."""
+    """As the original's stochastic scheme: a new shuffle at an episode's start, and where an epoch
+    ends inside it.
+    """
     source = datasets.draws(0, 0, count=40, batch_size=10, episode_length=6)
     whole = np.stack([next(source) for _ in range(18)])[:, :, 0]
     for episode in range(3):

@@ -40,10 +40,10 @@ for distribute in ("none", "mirrored"):
     log = pathlib.Path(folder) / distribute
     log.mkdir()
     settings = Settings(
-        method=name, dataset="digits", data_dir=log, backbone="cnn6", widths=(8, 8, 8, 8), iterations=7, batch_size=32,
-        base_lr=0.1, warmup_iterations=0,
-        seed=0, gpu_no=None, jit="off", log_dir=log, log_every=1, eval_every=100, checkpoint_every=100,
-        resume=False, steps_per_execution=None, distribute=distribute, worker_timeout=10.0, deterministic=False,
+        method=name, dataset="digits", data_dir=log, backbone="cnn6", widths=(8, 8, 8, 8),
+        iterations=7, batch_size=32, base_lr=0.1, warmup_iterations=0, seed=0, gpu_no=None,
+        jit="off", log_dir=log, log_every=1, eval_every=100, checkpoint_every=100, resume=False,
+        steps_per_execution=None, distribute=distribute, worker_timeout=10.0, deterministic=False,
     )
     strategy = devices.strategy_for(settings)
     with strategy.scope():
@@ -55,15 +55,16 @@ for variable in [*run.model.variables, *run.optimizer.variables]:
     first, second = variable.value.values
     np.testing.assert_array_equal(first, second, variable.path)
 np.testing.assert_allclose(fits[0], fits[1], rtol=1e-9)
-print("deviation", np.abs(np.divide(*fits) - 1).max(), "of", len(fits[0]), "losses,", len(run.model.variables), "weights equal")
+deviation, count = np.abs(np.divide(*fits) - 1).max(), len(run.model.variables)
+print("deviation", deviation, "of", len(fits[0]), "losses,", count, "weights equal")
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_replicas_give_the_losses_of_one_device(method, tmp_path):
-    """The same global batch, normalized as one: in float64, so that nothing but a mistake can show. All weights, OGD's
-    state and S-OPT's rows among them, are equal on both replicas."""
+    """The same global batch, normalized as one: in float64, so that nothing but a mistake can show.
+    All weights, OGD's state and S-OPT's rows among them, are equal on both replicas."""
     command = [sys.executable, "-c", TWO_REPLICAS, method, str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
@@ -111,7 +112,9 @@ def both(ports, log_dir, *flags: str) -> list[subprocess.Popen]:
 
 @pytest.mark.slow
 def test_two_processes_train_and_survive_a_restart(tmp_path):
-    """Both are killed in the middle and started again: the logs are those of workers that were not killed."""
+    """Both are killed in the middle and started again: the logs are those of workers that were not
+    killed.
+    """
     logs = []
     for kill in (False, True):
         log = tmp_path / str(kill) / "log"

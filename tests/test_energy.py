@@ -99,7 +99,8 @@ def test_training_keeps_the_energy_with_opt_and_changes_it_without(method, keeps
     for _ in range(10):
         step(random.integers(0, 256, (16, 32, 32, 3)).astype("float32"), random.integers(0, 10, 16))
     changes = np.abs(np.array(energies(model)) / before - 1)
-    # float32 neurons of up to n = 128 entries; an energy's relative change is of the order of theirs
+    # float32 neurons of up to n = 128 entries; an energy's relative change is of the order of
+    # theirs
     assert changes.max() < 128 * np.finfo("float32").eps if keeps else changes.max() > 1e-3
 
 

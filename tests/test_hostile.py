@@ -1,4 +1,6 @@
-"""Hostile and odd input: each is answered in one line, or taken where it is sound; nothing is written, memory is bounded."""
+"""Hostile and odd input: each is answered in one line, or taken where it is sound; nothing is
+written, memory is bounded.
+"""
 
 import collections
 import concurrent.futures
@@ -36,7 +38,9 @@ LARGE = 4 * datasets.cifar.LARGEST_FILE + SMALL
 
 
 def listing(root: pathlib.Path) -> dict[str, tuple]:
-    """Returns names, modes, sizes and times of all that is below ``root``; links are not followed."""
+    """Returns names, modes, sizes and times of all that is below ``root``; links are not
+    followed.
+    """
     found = {str(path): path.lstat() for path in root.rglob("*")}
     return {name: (stat.st_mode, stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
 
@@ -110,7 +114,9 @@ def flip(random: np.random.Generator, content: bytes, within: int | None = None)
 
 
 def damaged(random: np.random.Generator) -> Iterator[Case]:
-    """Yields flips and truncations of each layer: gzip, tar, its headers with their sums set right, and pickle."""
+    """Yields flips and truncations of each layer: gzip, tar, its headers with their sums set right,
+    and pickle.
+    """
     for i in range(20):
         cifar = (CIFAR100, CIFAR10)[i % 2]
         sound = contents(cifar)
@@ -289,7 +295,8 @@ def giant_sizes() -> Iterator[Case]:
         b"I" + b"9" * 5000 + b"\n",
         b"L9L\n",
     ]
-    # tuples in tuples, lists in lists, marks, a name of two lines, and lists that take 72 bytes of memory each
+    # tuples in tuples, lists in lists, marks, a name of two lines, and lists that take 72 bytes of
+    # memory each
     lengths += [
         b")" + b"\x85" * 100_000,
         b"]" + b"]a" * 5000,
@@ -322,7 +329,9 @@ def giant_sizes() -> Iterator[Case]:
 
 
 def bombs() -> Iterator[Case]:
-    """Yields archives of a few kilobytes that unpack to gigabytes, to a file that is too large, and to another bomb."""
+    """Yields archives of a few kilobytes that unpack to gigabytes, to a file that is too large, and
+    to another bomb.
+    """
     zeros = {level: gzip.compress(bytes(2**26), level) for level in (1, 6, 9)}
     start = gzip.compress(member(f"{CIFAR100.folder}/train", size=300 * 2**20))
     for packed in (
@@ -356,14 +365,18 @@ def is_sound(data: datasets.Dataset, cifar) -> bool:
 
 
 def peak() -> int:
-    """Returns the most memory of this process in bytes; getrusage's begins with that of the process that started it."""
+    """Returns the most memory of this process in bytes; getrusage's begins with that of the process
+    that started it.
+    """
     return 1024 * int(
         re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]
     )
 
 
 def fuzz(root: pathlib.Path) -> None:
-    """Loads each case from a folder below ``root``, and prints as JSON what came of each and what was wrong with that."""
+    """Loads each case from a folder below ``root``, and prints as JSON what came of each and what
+    was wrong with that.
+    """
     outside, data_dir = root / "outside", root / "a" / "b" / "data"
     outside.mkdir()
     (outside / "kept").write_text("mine")
@@ -415,9 +428,12 @@ def fuzz(root: pathlib.Path) -> None:
 
 
 def test_fuzzed_data_files(tmp_path):
-    """Over 200 damaged, odd and malicious data files: each is loaded or refused in a line, in a process watched for memory."""
+    """Over 200 damaged, odd and malicious data files: each is loaded or refused in a line, in a
+    process watched for memory.
+    """
     (tmp_path / "cwd").mkdir()
-    code = f"import pathlib; from tests.test_hostile import fuzz; fuzz(pathlib.Path({str(tmp_path)!r}))"
+    code = "import pathlib; from tests.test_hostile import fuzz; "
+    code += f"fuzz(pathlib.Path({str(tmp_path)!r}))"
     environment = os.environ | OFFLINE | {"TMPDIR": str(tmp_path / "cwd")}
     command = [sys.executable, "-c", code]
     result = subprocess.run(
@@ -443,13 +459,20 @@ def test_fuzzed_data_files(tmp_path):
 
 # "GIVEN" stands for a folder that the test makes, "HERE" for one that is to stay empty
 OF_EVERY_METHOD = r"""
---batch_size=1e3 | --batch_size= | --batch_size=一 | --seed=0x10 | --seed=4294967296 | --seed=½ | --seed | --gpu_no=first
---log_every=-5 | --eval_every=often | --base_lr=1e400 | --base_lr=-inf | --base_lr= | --base_lr=0,1 | --base_lr=½ | --dataset=
---dataset=CIFAR100 | --dataset=../../etc/passwd | --backbone=cnn6,cnn9 | --jit=True | --nojit | --noiterations | --widths=²,1,1,1
---widths=64;64;64;64 | --widths=64,64,64,64,64 | --widths=64,,64,64 | --widths=1e2,1,1,1 | --widths=65537,1,1,1 | train now
---iterations=100000000000000000000 --dataset=digits | seed=1 | -- --seed=1 | - | --=1 | --датасет=digits | --seed=1 --seed=-2
---widths=8,8,8,8 --widths=8 | --base_lr=0.1 --base_lr=nan | --log_dir=~no_such_user/log | --data_dir=GIVEN/file | --data_dir=GIVEN
---flagfile=GIVEN/none | --flagfile=GIVEN | --flagfile=GIVEN/binary | --verbosity=loud | --stderrthreshold=loud
+--batch_size=1e3 | --batch_size= | --batch_size=一 | --seed=0x10 | --seed=4294967296 | --seed=½
+--seed | --gpu_no=first
+--log_every=-5 | --eval_every=often | --base_lr=1e400 | --base_lr=-inf | --base_lr=
+--base_lr=0,1 | --base_lr=½ | --dataset=
+--dataset=CIFAR100 | --dataset=../../etc/passwd | --backbone=cnn6,cnn9 | --jit=True | --nojit
+--noiterations | --widths=²,1,1,1
+--widths=64;64;64;64 | --widths=64,64,64,64,64 | --widths=64,,64,64 | --widths=1e2,1,1,1
+--widths=65537,1,1,1 | train now
+--iterations=100000000000000000000 --dataset=digits | seed=1 | -- --seed=1 | - | --=1
+--датасет=digits | --seed=1 --seed=-2
+--widths=8,8,8,8 --widths=8 | --base_lr=0.1 --base_lr=nan | --log_dir=~no_such_user/log
+--data_dir=GIVEN/file | --data_dir=GIVEN
+--flagfile=GIVEN/none | --flagfile=GIVEN | --flagfile=GIVEN/binary | --verbosity=loud
+--stderrthreshold=loud
 --logger_levels=a:loud"""
 LONG = "9" * 5000
 ODD_OF_EVERY_METHOD = [
@@ -470,23 +493,32 @@ ODD_OF_EVERY_METHOD += [
     [os.fsdecode(b"--log_dir=HERE/\xff"), "--dataset=digits", "--widths=1,1,1,1", "--iterations=1"]
 ]
 OF_ONE_METHOD = """
-baseline --rotation_lr=0.1 | opt_gs --reset_bn | opt_hr --iterations_per_episode=5 | opt_ls --rotated_fraction=0.5
-opt_cp --reorthogonalize_every=3 | opt_cp --backbone=resnet32 --widths=32,64,128,128 | opt_or --noreset_bn
-opt_ogd --rotation_lr=nan | opt_ogd --rotation_lr=-1 | opt_ogd --reorthogonalize_every=-1 | opt_ogd --reorthogonalize_every=0.5
+baseline --rotation_lr=0.1 | opt_gs --reset_bn | opt_hr --iterations_per_episode=5
+opt_ls --rotated_fraction=0.5
+opt_cp --reorthogonalize_every=3 | opt_cp --backbone=resnet32 --widths=32,64,128,128
+opt_or --noreset_bn
+opt_ogd --rotation_lr=nan | opt_ogd --rotation_lr=-1 | opt_ogd --reorthogonalize_every=-1
+opt_ogd --reorthogonalize_every=0.5
 opt_ogd --reorthogonalize_every=100000000000000000000 --dataset=digits --widths=1,1,1,1 --iterations=1
-sopt_gs --rotated_fraction=0 | sopt_gs --rotated_fraction=1.01 | sopt_gs --rotated_fraction=nan | sopt_gs --reset_bn=perhaps
+sopt_gs --rotated_fraction=0 | sopt_gs --rotated_fraction=1.01 | sopt_gs --rotated_fraction=nan
+sopt_gs --reset_bn=perhaps
 sopt_gs --iterations_per_episode=0 | sopt_gs --rotation_lr=0.1"""
 OF_COMPARE = """
---no_such_flag | stray | --budget=nan | --budget=0 | --budget=half | --batch_size=² | --jobs=-1 | --dataset=mnist | --seeds=
---seeds=-1 | --seeds=4294967296 | --widths=, | --widths=1,2,3 | --gpus=first | --methods=../opt_gs | --out=GIVEN/file
---out=GIVEN/file/below | --out=GIVEN/occupied | --out=~no_such_user/out | --data_dir=~no_such_user/data | --paper=GIVEN/none
---paper=GIVEN/binary | --steps=GIVEN/binary | --steps=GIVEN/steps.csv --widths=1,1,1,1 | --readme=GIVEN/binary"""
+--no_such_flag | stray | --budget=nan | --budget=0 | --budget=half | --batch_size=² | --jobs=-1
+--dataset=mnist | --seeds=
+--seeds=-1 | --seeds=4294967296 | --widths=, | --widths=1,2,3 | --gpus=first
+--methods=../opt_gs | --out=GIVEN/file
+--out=GIVEN/file/below | --out=GIVEN/occupied | --out=~no_such_user/out
+--data_dir=~no_such_user/data | --paper=GIVEN/none
+--paper=GIVEN/binary | --steps=GIVEN/binary | --steps=GIVEN/steps.csv --widths=1,1,1,1
+--readme=GIVEN/binary"""
 ODD_OF_COMPARE = [
     ["two\nlines"],
     *([f"--{name}={LONG}"] for name in ("iterations", "seeds", "widths", "gpus", "out", "paper")),
 ]
 OF_PREDICT = """
---model | --no_such_flag GIVEN/file | --model= GIVEN/file | --model=/ GIVEN/file | --model=GIVEN GIVEN/file
+--model | --no_such_flag GIVEN/file | --model= GIVEN/file | --model=/ GIVEN/file
+--model=GIVEN GIVEN/file
 --model=GIVEN/file GIVEN | --model=GIVEN/none GIVEN/file"""
 ODD_OF_PREDICT = [[], [f"--model={LONG}", "GIVEN/file"]]
 ODD_OF_PREDICT += [

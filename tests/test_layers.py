@@ -168,7 +168,9 @@ def small_model():
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
-    """model.fit lowers the loss, the neurons' angles stay as drawn, and the saved model gives the same outputs."""
+    """model.fit lowers the loss, the neurons' angles stay as drawn, and the saved model gives the
+    same outputs.
+    """
     keras.utils.set_random_seed(0)
     model = small_model()
     layer = next(v for v in model.layers if isinstance(v, OrthogonalConv2D))
@@ -304,7 +306,9 @@ def test_a_layer_called_twice_evaluates_its_map_once_a_forward_pass(jit):
 
 
 def test_gradients_of_a_layer_called_twice():
-    """Against a model in which each call evaluates the map for itself, also where a pass without a tape came before."""
+    """Against a model in which each call evaluates the map for itself, also where a pass without a
+    tape came before.
+    """
     inputs = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
     model = shared_twice(_Counted())
     layer = model.layers[1]
@@ -439,7 +443,9 @@ def test_an_untrained_layer_passes_its_inputs_on():
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_fused_kernel_agrees_with_kerass_own_way(jit):
-    """Outputs, gradients and averages of the fused path against those of keras.layers.BatchNormalization."""
+    """Outputs, gradients and averages of the fused path against those of
+    keras.layers.BatchNormalization.
+    """
     batch, weight = tf.constant(batches(1)[0]), tf.constant(batches(2)[1])
     results = []
     for layer in (

@@ -43,7 +43,9 @@ def test_the_warm_up_is_linear(drops):
 
 
 def test_the_warm_up_reaches_rotations_and_survives_a_file():
-    """OGD's rotations take a tenth of their step where the rate is a tenth; the config comes back."""
+    """OGD's rotations take a tenth of their step where the rate is a tenth; the config comes
+    back.
+    """
     moved = []
     for warmup in (0, 10):
         schedules = [optimizers.step_decay(rate, 100, warmup=warmup) for rate in (0.1, 1e-3)]
@@ -63,7 +65,9 @@ def test_the_warm_up_reaches_rotations_and_survives_a_file():
 
 
 def test_a_name_makes_no_rotation():
-    """A user's weight that is called "rotation" is updated as any other; a marked one of any name by OGD's rule."""
+    """A user's weight that is called "rotation" is updated as any other; a marked one of any name
+    by OGD's rule.
+    """
     gradient = tf.constant(np.random.default_rng(0).normal(size=(4, 4)))
     named = keras.Variable(np.eye(4), name="rotation", dtype="float64")
     marked = mark(keras.Variable(np.eye(4), name="kernel", dtype="float64"), ROTATION)
@@ -88,7 +92,9 @@ def test_kerass_weight_decay_leaves_rotations_alone():
 
 
 def test_momentum_keeps_the_rate_outside_the_average():
-    """Against v -= rate * m, m = 0.9 m + g, through a drop of the rate; Keras's SGD gives something else."""
+    """Against v -= rate * m, m = 0.9 m + g, through a drop of the rate; Keras's SGD gives something
+    else.
+    """
     gradients = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.1, 0.01])
     results = {}
@@ -140,10 +146,11 @@ def drift(rotation: np.ndarray) -> float:
 def test_ogd_drifts_as_its_truncation_says_and_can_be_corrected():
     """2,000 updates in float32 at n = 144 with noise for gradients.
 
-    The update multiplies X with 1 + Z + Z^2/2 + Z^3/4, Z = a W. For a singular value s of Z that is of squared length
-    1 - s^4/4 + s^6/16: X shrinks by truncation, however exact the arithmetic. Noise brings every step to the cap
-    |Z|_F = 1, where the s follow the semicircle law: s^4 is 2/n^2 on average and 16/n^2 at most. Corrected every ten
-    updates, what is left is the square of ten such errors and rounding, eps sqrt(n) a product.
+    The update multiplies X with 1 + Z + Z^2/2 + Z^3/4, Z = a W. For a singular value s of Z that is
+    of squared length 1 - s^4/4 + s^6/16: X shrinks by truncation, however exact the arithmetic.
+    Noise brings every step to the cap |Z|_F = 1, where the s follow the semicircle law: s^4 is
+    2/n^2 on average and 16/n^2 at most. Corrected every ten updates, what is left is the square of
+    ten such errors and rounding, eps sqrt(n) a product.
     """
     steps, n, eps = 2000, 144, np.finfo("float32").eps
     free = drift(updates(steps, n, "float32"))

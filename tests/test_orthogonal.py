@@ -1,4 +1,6 @@
-"""The maps against the original's values, against finite differences, and against what orthogonal means."""
+"""The maps against the original's values, against finite differences, and against what orthogonal
+means.
+"""
 
 import os
 import pathlib
@@ -26,7 +28,9 @@ each_mode_jit_slow = pytest.mark.parametrize(
 
 
 def evaluate(function, *tensors, cotangent, jit: bool):
-    """Returns function(*tensors) and the gradients of sum(cotangent * function(*tensors)), as NumPy arrays."""
+    """Returns function(*tensors) and the gradients of sum(cotangent * function(*tensors)), as NumPy
+    arrays.
+    """
 
     @tf.function(jit_compile=jit)
     def run(*tensors):
@@ -45,7 +49,9 @@ def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def condition(name: str, w: np.ndarray) -> float:
-    """Condition number of the matrix that the map inverts: of I - S for Cayley's, of w for the others."""
+    """Condition number of the matrix that the map inverts: of I - S for Cayley's, of w for the
+    others.
+    """
     w = w.astype("float64")
     if name == "cayley":
         upper = np.triu(w)
@@ -54,7 +60,9 @@ def condition(name: str, w: np.ndarray) -> float:
 
 
 def with_condition(n: int, kappa: float, seed: int = 0) -> np.ndarray:
-    """Returns a float64 matrix whose singular values fall evenly, in logarithm, from 1 to 1 / kappa."""
+    """Returns a float64 matrix whose singular values fall evenly, in logarithm, from 1 to 1 /
+    kappa.
+    """
     random = np.random.default_rng(seed)
     u, v = (np.linalg.qr(random.normal(size=(n, n)))[0] for _ in range(2))
     return u * np.geomspace(1, 1 / kappa, n) @ v
@@ -83,9 +91,9 @@ def golden_sizes() -> list[tuple[str, str]]:
 @each_dtype
 @pytest.mark.parametrize(("name", "n"), golden_sizes())
 def test_golden_values_and_gradients(name, n, dtype, jit):
-    """float64: 1e-9. float32: n eps kappa, the normwise bound of a backward stable way to a solution whose
-    sensitivity to relative changes of w is kappa, and of its derivative, which is larger by 1 / (smallest singular
-    value) both in size and in error."""
+    """float64: 1e-9. float32: n eps kappa, the normwise bound of a backward stable way to a
+    solution whose sensitivity to relative changes of w is kappa, and of its derivative, which is
+    larger by 1 / (smallest singular value) both in size and in error."""
     with np.load(GOLDEN / "orthogonal_maps.npz") as data:
         w, cotangent, output, gradient = (
             data[f"{name}/{n}/{key}"] for key in ("input", "cotangent", "output", "gradient")
@@ -168,7 +176,10 @@ def test_householder_is_the_product_of_its_reflections(n, jit):
 @each_mode
 @pytest.mark.parametrize("n", [4, 5])
 def test_householder_at_the_identity_is_its_limit(n, jit):
-    """The reflections divide by zero there. The determinant is (-1)^(n-1), at upper triangular matrices too."""
+    """The reflections divide by zero there.
+
+    The determinant is (-1)^(n-1), at upper triangular matrices too.
+    """
     expected = np.diag([1.0] * (n - 1) + [(-1.0) ** (n - 1)])
     householder = tf.function(orthogonal.householder, jit_compile=jit)
     for w in (np.eye(n), np.triu(np.ones((n, n))), np.diag(np.arange(1.0, n + 1))):
@@ -208,7 +219,9 @@ def rotations(n: int = 6) -> dict[str, np.ndarray]:
 
 
 def differences(function, w: np.ndarray, cotangent: np.ndarray, step: float = 1e-4) -> np.ndarray:
-    """Returns the gradient of sum(cotangent * function(w)) by differences of fourth order, all entries in one batch."""
+    """Returns the gradient of sum(cotangent * function(w)) by differences of fourth order, all
+    entries in one batch.
+    """
     units = np.eye(w.size).reshape(w.size, *w.shape) * step
     weights = {1: 8, -1: -8, 2: -1, -2: 1}
     total = sum(
@@ -222,7 +235,9 @@ def differences(function, w: np.ndarray, cotangent: np.ndarray, step: float = 1e
 @pytest.mark.parametrize("where", rotations())
 @each_map
 def test_gradient_against_finite_differences(name, where, jit):
-    """Truncation is of order step^4 / (smallest singular value)^5, rounding eps / step: both below 1e-8 here."""
+    """Truncation is of order step^4 / (smallest singular value)^5, rounding eps / step: both below
+    1e-8 here.
+    """
     w = rotations()[where]
     cotangent = np.random.default_rng(1).normal(size=w.shape)
     _, gradient = evaluate(MAPS[name], w, cotangent=cotangent, jit=jit)
@@ -276,7 +291,9 @@ def trips(hlo: str) -> int:
 @pytest.mark.parametrize("n", [144, 576])
 @each_map
 def test_no_factorization_loop_under_xla(name, n):
-    """At most n / 2 trips forward and backward, where a factorization column by column takes n and more."""
+    """At most n / 2 trips forward and backward, where a factorization column by column takes n and
+    more.
+    """
     w, f = tf.zeros((n, n)), tf.zeros((n, 64))
     hlo = compiled(lambda w, f: orthogonal.product(MAPS[name], w, f), w, f, "optimized_hlo")
     print(name, n, trips(hlo))
@@ -292,7 +309,9 @@ def test_tensorflows_own_qr_has_a_factorization_loop():
 
 @each_map
 def test_no_product_of_a_map_is_left_to_tf32(name):
-    """TensorFlow asks for full precision where TF32 is off, and XLA may do as it likes where it is on."""
+    """TensorFlow asks for full precision where TF32 is off, and XLA may do as it likes where it is
+    on.
+    """
     tf.config.experimental.enable_tensor_float_32_execution(True)
     w, f = tf.zeros((16, 16)), tf.zeros((16, 3))
     for function, exact in (
@@ -306,7 +325,9 @@ def test_no_product_of_a_map_is_left_to_tf32(name):
 
 @each_map
 def test_rows_of_whole_kibibytes(name):
-    """Which are filled up for speed: value and gradients as by the formulae for what is not, however small ``w`` is."""
+    """Which are filled up for speed: value and gradients as by the formulae for what is not,
+    however small ``w`` is.
+    """
     random = np.random.default_rng(0)
     w, f, cotangent = (random.normal(size=(1, 512, c)) for c in (512, 3, 3))
     w *= 1 if name == "cayley" else 1e-20  # which takes that for the identity
@@ -369,7 +390,10 @@ SINGULAR = {
 @pytest.mark.parametrize("where", SINGULAR)
 @each_map
 def test_singular_input_gives_what_is_documented(name, where, dtype, jit):
-    """Never NaN or infinity in value or gradient. Orthogonal still, but for Loewdin's products under XLA."""
+    """Never NaN or infinity in value or gradient.
+
+    Orthogonal still, but for Loewdin's products under XLA.
+    """
     w = SINGULAR[where].astype(dtype)
     value, gradient = evaluate(
         MAPS[name],
@@ -395,7 +419,9 @@ def test_what_is_no_square_float_matrix_is_refused(name):
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 @each_map
 def test_second_derivatives_raise(name, jit):
-    """They would leave out what the gradient takes as constant; so they are refused, even of a linear loss."""
+    """They would leave out what the gradient takes as constant; so they are refused, even of a
+    linear loss.
+    """
     orthogonalize = MAPS[name]
     w, neurons = (tf.constant(np.random.default_rng(0).normal(size=(5, c))) for c in (5, 2))
     for call in (orthogonalize, lambda w: orthogonalize.product(w, neurons)):

@@ -27,7 +27,9 @@ def test_xla_takes_a_precision():
 
 
 def test_keras_has_a_call_context():
-    """A layer that is called twice in one forward pass computes its neurons once, and anew in the next."""
+    """A layer that is called twice in one forward pass computes its neurons once, and anew in the
+    next.
+    """
     layer, calls = OrthogonalDense(3), []
     layer.build((None, 3))
     original = layer.neurons

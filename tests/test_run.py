@@ -66,7 +66,9 @@ def scalars(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_times_summary_and_scalars_through_a_resumed_run(tmp_path):
-    """The times add up; a run that is over keeps its run.json; TensorBoard has each row of metrics.csv once."""
+    """The times add up; a run that is over keeps its run.json; TensorBoard has each row of
+    metrics.csv once.
+    """
     log = [f"--log_dir={tmp_path}"]
     first = start("opt_gs", *FLAGS, *log)
     assert first.returncode == 0, first.stderr

@@ -15,7 +15,9 @@ def due(schedule: Schedule, done: int = 0) -> list[tuple]:
 
 
 def test_the_originals_lines():
-    """Lines at 100, 200, ..., tests at 500, 1000, ... and after the last iteration; nothing at 0."""
+    """Lines at 100, 200, ..., tests at 500, 1000, ... and after the last iteration; nothing at
+    0.
+    """
     events = due(Schedule(75_000))
     logged = [log for _, log, _, _ in events if log]
     tested = [test for _, _, test, _ in events if test]
@@ -51,7 +53,9 @@ def test_episodes():
 def test_chunks_cover_the_rest_and_events_do_not_depend_on_their_size(
     per_call, done, episode_length
 ):
-    """Each iteration once; the first alone; an interrupted run has the same events as a whole one."""
+    """Each iteration once; the first alone; an interrupted run has the same events as a whole
+    one.
+    """
     settings = {
         "log_every": 4,
         "eval_every": 9,
@@ -72,5 +76,6 @@ def test_a_run_that_is_over_has_no_chunks():
 
 
 def test_it_needs_no_tensorflow():
-    code = "import sys, common.training.schedule; assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    code = "import sys, common.training.schedule; "
+    code += "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -53,7 +53,8 @@ def episodes_of(name: str, length: int) -> list[str]:
 
 
 def energy_may_move(method: Method, rotated: list[OrthogonalLayer]) -> float | None:
-    """Returns by what share the energy of the neurons in ``rotated`` may move, None where it is free.
+    """Returns by what share the energy of the neurons in ``rotated`` may move, None where it is
+    free.
 
     A map keeps it to float32. Without one, rotations stay orthogonal only if the optimizer turns
     them, which OGD does up to its truncation.
@@ -67,7 +68,9 @@ def energy_may_move(method: Method, rotated: list[OrthogonalLayer]) -> float | N
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> None:
-    """Asserts exit code 2 and one line of ours on stderr, whatever TensorFlow's C++ code says besides."""
+    """Asserts exit code 2 and one line of ours on stderr, whatever TensorFlow's C++ code says
+    besides.
+    """
     lines = [
         line
         for line in result.stderr.splitlines()
@@ -88,7 +91,9 @@ def test_methods_are_found():
     "method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
 )
 def test_trains_on_digits(tmp_path, method):
-    """Thirty iterations leave the original's lines and files, and the numbers in them agree with one another."""
+    """Thirty iterations leave the original's lines and files, and the numbers in them agree with
+    one another.
+    """
     log = tmp_path / "log"
     result = start(
         method, *SMALL, "--iterations=30", "--log_every=10", "--eval_every=20", f"--log_dir={log}"
@@ -139,7 +144,8 @@ def test_trains_on_digits(tmp_path, method):
     assert {"versions", "git_commit", "device", "seconds"} <= set(facts)
     if importlib.util.find_spec("tensorboard"):
         assert list((log / "tensorboard" / "00").glob("events.*"))
-    # the energy of OPT's neurons stays; drift is that of the maps, of OGD's truncation, of OR's penalty
+    # the energy of OPT's neurons stays; drift is that of the maps, of OGD's truncation, of OR's
+    # penalty
     layers = keras.saving.load_model(log / "model.keras").layers
     rotated = [layer for layer in layers if isinstance(layer, OrthogonalLayer)]
     share = energy_may_move(method_of(method), rotated)
@@ -223,7 +229,9 @@ def test_learned_neurons_warm_up_and_folding(tmp_path, method):
 
 
 def test_the_scale_of_the_rotations_changes_nothing_else(tmp_path):
-    """With one seed R is drawn as before, times the factor: maps that do not see it start the same network."""
+    """With one seed R is drawn as before, times the factor: maps that do not see it start the same
+    network.
+    """
     fits, energies = [], []
     for words in ([], ["--rotation_stddev=0.2"]):
         log = tmp_path / str(len(fits))
@@ -422,8 +430,9 @@ def test_the_input_benchmark_runs(capsys):
     "OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100"
 )
 def test_learns_real_cifar100(tmp_path):
-    """The original's widths and schedule, whose first rate holds for 30,000 iterations: its log has a loss of 3.98 at
-    iteration 100, where guessing has log 100 = 4.6. The mean of 21 batches scatters by 0.03."""
+    """The original's widths and schedule, whose first rate holds for 30,000 iterations: its log has
+    a loss of 3.98 at iteration 100, where guessing has log 100 = 4.6. The mean of 21 batches
+    scatters by 0.03."""
     words = [
         f"--data_dir={os.environ['OPT_CIFAR100_DIR']}",
         "--log_every=1",

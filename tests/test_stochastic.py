@@ -39,7 +39,9 @@ def test_the_named_rows_turn_in_their_order_and_the_others_stay(orthogonalize):
 
 @each_map
 def test_an_episodes_end_changes_no_neuron(orthogonalize):
-    """Merge and restart leave the neurons as they were; Householder's map of I, in 18 dimensions, is not I."""
+    """Merge and restart leave the neurons as they were; Householder's map of I, in 18 dimensions,
+    is not I.
+    """
     layer = built_layer(orthogonalize)
     turn(layer)
     before = layer.neurons().numpy()
@@ -150,7 +152,9 @@ def test_any_map_trains_and_survives_a_file(tmp_path, orthogonalize):
 
 @each_map
 def test_learned_neurons_are_merged_too(orthogonalize):
-    """Rows that no rotation turns learn as well, and an episode's end keeps all that was learned."""
+    """Rows that no rotation turns learn as well, and an episode's end keeps all that was
+    learned.
+    """
     layer = built_layer(orthogonalize, use_bias=False, learn_neurons=True)
     turn(layer)
     with tf.GradientTape() as tape:

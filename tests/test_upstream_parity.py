@@ -1,8 +1,9 @@
 """Every method against the numbers that the original program printed, over the same batches.
 
-The files are tests/golden/*.npz, or those of the folder that the environment variable OPT_GOLDEN_DIR names. Widths,
-number of steps, rates, indices and starting values come from them alone; layers, loss, optimizer and step are those
-that training uses. A deviation is max |a - b| / max(1, max |b|).
+The files are tests/golden/*.npz, or those of the folder that the environment variable
+OPT_GOLDEN_DIR names. Widths, number of steps, rates, indices and starting values come from them
+alone; layers, loss, optimizer and step are those that training uses. A deviation is max |a - b| /
+max(1, max |b|).
 """
 
 import contextlib
@@ -134,7 +135,9 @@ class Replay:
         }
 
     def start_episode(self, episode: int) -> dict[str, float]:
-        """Starts an episode with the file's rows in place of the draw; returns the deviations of the first merge."""
+        """Starts an episode with the file's rows in place of the draw; returns the deviations of
+        the first merge.
+        """
         layers = [
             layer for layer in self.model.layers if isinstance(layer, StochasticOrthogonalConv2D)
         ]
@@ -214,7 +217,9 @@ def test_the_files_are_all_there():
 )
 @pytest.mark.parametrize("name", METHODS)
 def test_parity_in_float64(name, rounded, jit):
-    """Losses and variables to 1e-6, averages 1e-5, logits 1e-4; all to 1e-9 with the original's own rounding."""
+    """Losses and variables to 1e-6, averages 1e-5, logits 1e-4; all to 1e-9 with the original's own
+    rounding.
+    """
     with floatx("float64"):
         replay = Replay(name, load(name), jit, rounded)
         result = worst(replay.run())
@@ -226,17 +231,19 @@ def test_parity_in_float64(name, rounded, jit):
 
 # In float32
 
-# A step of training is no continuous function: where two values are equal to rounding, ReLU and pooling decide by it
-# whose gradient counts, and from the next step on the loss is another. What such ties can do to a file's losses, moved
-# starts show in float64. How far to move them:
-# - Storing rounds an entry by up to 2^-24 of it. Adding up n products rounds n partial sums too, by amounts of random
-#   sign, which together are about sqrt(n) as much (Higham and Mary, SIAM J. Sci. Comput. 41, 2019). Exact sums of
-#   entries that are off by sqrt(n) 2^-24 are off by as much. n is the length of the file's longest neuron.
-# - Every layer computes with its own rounding, so every initial value is moved, gamma for the normalization. Zeros
-#   stay: they are stored and multiplied without any.
-# One tie changes the losses by the same amount, whatever decides it. The run may meet two at once that the draws met
-# one at a time; hence the factor 2. Before the first update no tie has changed anything, and a tie changes only later
-# steps; so each step has its own bound, and those before the ties stay at 1e-4.
+# A step of training is no continuous function: where two values are equal to rounding, ReLU and
+# pooling decide by it whose gradient counts, and from the next step on the loss is another. What
+# such ties can do to a file's losses, moved starts show in float64. How far to move them:
+# - Storing rounds an entry by up to 2^-24 of it. Adding up n products rounds n partial sums too, by
+#   amounts of random sign, which together are about sqrt(n) as much (Higham and Mary, SIAM J. Sci.
+#   Comput. 41, 2019). Exact sums of entries that are off by sqrt(n) 2^-24 are off by as much. n is
+#   the length of the file's longest neuron.
+# - Every layer computes with its own rounding, so every initial value is moved, gamma for the
+#   normalization. Zeros stay: they are stored and multiplied without any.
+# One tie changes the losses by the same amount, whatever decides it. The run may meet two at once
+# that the draws met one at a time; hence the factor 2. Before the first update no tie has changed
+# anything, and a tie changes only later steps; so each step has its own bound, and those before the
+# ties stay at 1e-4.
 DRAWS, TIES_AT_ONCE = 32, 2
 
 
@@ -303,7 +310,9 @@ def quick_for_one(names: list[str]) -> list:
 )
 @pytest.mark.parametrize("name", METHODS)
 def test_parity_in_float32(name, jit):
-    """The losses in the precision that training has, to 1e-4 or what ties can do, where that is more."""
+    """The losses in the precision that training has, to 1e-4 or what ties can do, where that is
+    more.
+    """
     data = load(name)
     replay = Replay(name, data, jit)
     result = replay.run()
@@ -312,7 +321,8 @@ def test_parity_in_float32(name, jit):
         assert not beyond(replay.figures, spread_of(name), data)
 
 
-# not opt_ogd: R starts at I and is turned from the left by rotations; R^T then takes the same turns, to first order
+# not opt_ogd: R starts at I and is turned from the left by rotations; R^T then takes the same
+# turns, to first order
 @pytest.mark.parametrize("name", quick_for_one([n for n in METHODS if folder_of(n) != "opt_ogd"]))
 def test_a_transposed_map_is_beyond_what_ties_can_do(name):
     data = load(name)
@@ -325,7 +335,8 @@ def test_a_transposed_map_is_beyond_what_ties_can_do(name):
     assert "fit" in beyond(figures, spread_of(name), data)
 
 
-# starts near those of the files, from which ties change the losses by more than 1e-4; of 60 of opt_or, none did
+# starts near those of the files, from which ties change the losses by more than 1e-4; of 60 of
+# opt_or, none did
 UNSEEN = {"opt_cp": 52, "opt_gs": 25, "opt_hr": 35, "opt_ls": 24, "opt_ogd": 9, "sopt_gs": 15}
 
 
@@ -410,7 +421,9 @@ class _Table(keras.optimizers.schedules.LearningRateSchedule):
 
 @pytest.mark.parametrize("rule", ["ogd", "momentum"])
 def test_optimizers(rule):
-    """Every update of the file, through its drops of the rate and OGD's cap of the step, to 1e-9."""
+    """Every update of the file, through its drops of the rate and OGD's cap of the step, to
+    1e-9.
+    """
     data = load("optimizers")
     gradients, rates = data[f"{rule}/gradient"], data[f"{rule}/rate"]
     with floatx("float64"):
