@@ -1,0 +1,263 @@
+"""The library as others install it: the package opt_keras."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import common
+from common import layers, orthogonal
+from tests.conftest import NOT_INSTALLED, ROOT, library_modules
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def start(command: list[str], cwd: Path = ROOT, **environment: str) -> str:
+    """Runs ``command`` to its end and returns what it prints."""
+    result = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def run(code: str, **where: str | Path) -> str:
+    """Runs ``code`` in a process of its own and returns what it prints; ``where`` as in `start`."""
+    return start([sys.executable, "-c", code], **where)
+
+
+def test_import_of_the_package_imports_no_framework():
+    code = """
+import os, sys
+before = dict(os.environ)
+import common
+print([name for name in ("tensorflow", "keras", "numpy", "absl") if name in sys.modules])
+print(os.environ == before)
+"""
+    assert run(code).split("\n")[:2] == ["[]", "True"]
+
+
+def test_public_names():
+    """All of them can be had and are listed, every layer and map among them."""
+    assert set(common.__all__) <= set(dir(common))
+    for name in common.__all__:
+        assert getattr(common, name) is not None
+    assert set(layers.__all__) - {"he_normal"} <= set(common.__all__)
+    assert set(orthogonal.__all__) - {"Map", "matmul"} <= set(common.__all__)
+    assert common.OGD is common.optimizers.OGD
+    with pytest.raises(AttributeError, match="'common' has no attribute 'gram_smith'"):
+        common.gram_smith  # noqa: B018
+
+
+def test_type_checkers_see_the_public_names_where_they_are_imported_from():
+    tree = ast.parse((ROOT / "common/__init__.py").read_text())
+    seen = next(node for node in tree.body if isinstance(node, ast.If)).body
+    assert {node.module: {alias.name for alias in node.names} for node in seen} == {
+        module: set(names) for module, names in common._MODULES.items()
+    }
+    assert {*common._MODULE_OF, "__version__"} == set(common.__all__)
+
+
+def test_every_package_of_the_library_is_installed():
+    """A new package in common/ is installed, or named as one that is not."""
+    packages = [name for name, path in library_modules().items() if path.name == "__init__.py"]
+    expected = {"opt_keras", *(name.replace("common", "opt_keras", 1) for name in packages)}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == expected
+    for name in NOT_INSTALLED:
+        assert ROOT.joinpath(*name.split("."), "__init__.py").is_file()
+
+
+def test_library_imports_only_itself_and_what_it_names():
+    """No module of the library needs the scripts' modules, or what is not installed with it."""
+    modules = {"common": ROOT / "common/__init__.py", **library_modules()}
+    dependencies = {re.match(r"[\w-]+", line)[0] for line in PROJECT["project"]["dependencies"]}
+    imported = set()
+    for module, path in modules.items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.ImportFrom):
+                base = package.split(".")[: len(package.split(".")) - node.level + 1]
+                source = ".".join([*base, *filter(None, [node.module])])
+                assert source in modules, f"{module} imports {source}"
+                names = {f"{source}.{alias.name}" for alias in node.names}
+                assert not names & set(NOT_INSTALLED), f"{module} imports {names}"
+    assert imported - sys.stdlib_module_names == dependencies
+
+
+def test_the_same_versions_are_asked_for_everywhere():
+    requirements = (ROOT / "requirements.txt").read_text().splitlines()
+    assert set(PROJECT["project"]["dependencies"]) <= set(requirements)
+    ruff = re.search(r"^ruff==(.*)$", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)[1]
+    assert f"rev: v{ruff}\n" in (ROOT / ".pre-commit-config.yaml").read_text()
+    build = PROJECT["build-system"]["requires"]
+    assert set(build) <= set((ROOT / "requirements-dev.txt").read_text().splitlines())
+
+
+def test_an_application_may_have_flags_of_the_same_names():
+    """All but common.training.flags can be imported where each name of our flags is taken."""
+    code = """
+import ast, importlib, pathlib, pkgutil
+from absl import app, flags  # absl has a log_dir of its own
+import common, comparison
+
+taken = set()
+for node in ast.walk(ast.parse(pathlib.Path("common/training/flags.py").read_text())):
+    if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("flags.DEFINE_"):
+        name = node.args[0].value
+        taken.add(name)
+        if name not in flags.FLAGS:
+            flags.DEFINE_string(name, "the application's", "")
+assert {"seed", "dataset", "resume"} <= taken
+flags.FLAGS(["application"])
+names = []
+for package in (common, comparison):
+    found = pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+    names += [module.name for module in found]
+names += [f"{path.parent.name}.architecture" for path in pathlib.Path().glob("*/train.py")]
+names.remove("common.training.flags")
+for name in names:
+    importlib.import_module(name)
+assert flags.FLAGS.seed == "the application's"
+try:
+    import common.training.flags
+except flags.DuplicateFlagError as error:
+    print(len(names), "modules;", type(error).__name__)
+"""
+    assert re.fullmatch(r"\d\d+ modules; DuplicateFlagError\n", run(code))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Returns the wheel, built from a copy, since building leaves files beside the sources."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    no_caches = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "common", source / "common", ignore=no_caches)
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", out, source)
+    return next(out.glob("*.whl"))
+
+
+def pip(*words: object) -> None:
+    start([sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, words)])
+
+
+def test_the_wheel_holds_the_library_alone(wheel):
+    assert wheel.name == f"opt_keras-{common.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = archive.read(f"opt_keras-{common.__version__}.dist-info/METADATA").decode()
+    files = [ROOT / "common/__init__.py", ROOT / "common/py.typed", *library_modules().values()]
+    expected = {f"opt_keras/{path.relative_to(ROOT / 'common').as_posix()}" for path in files}
+    assert {name for name in names if ".dist-info/" not in name} == expected
+    assert any(name.endswith("/LICENSE") for name in names)
+    needed = re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE)
+    assert needed == ["tensorflow==2.21.*", "keras==3.15.*", "numpy>=2"]
+
+
+@pytest.fixture(scope="module")
+def target(wheel, tmp_path_factory) -> Path:
+    """Returns a folder into which the wheel alone is installed."""
+    folder = tmp_path_factory.mktemp("target")
+    pip("install", "--no-deps", "--no-index", "--target", folder, wheel)
+    return folder
+
+
+@pytest.mark.slow
+def test_own_model_with_the_wheel(target, own_model, tmp_path):
+    """The README's code runs in another folder, with the wheel and nothing of the scripts."""
+    after = """
+import importlib.util, opt_keras
+from absl import flags
+print(opt_keras.__file__)
+scripts = ("common", "opt_keras.training", "opt_keras.datasets")
+print([name for name in scripts if importlib.util.find_spec(name)])
+print([name for name in ("seed", "dataset", "iterations", "resume") if name in flags.FLAGS])
+"""
+    printed = run(own_model + after, cwd=tmp_path, PYTHONPATH=str(target)).splitlines()
+    assert (tmp_path / "plain.keras").is_file()
+    assert printed[-3:] == [str(target / "opt_keras/__init__.py"), "[]", "[]"]
+
+
+SAVE = """
+import keras, numpy as np, {package}
+from {package} import *
+model = keras.Sequential([
+    keras.Input((32, 32, 3)),
+    OrthogonalConv2D(8, 3, orthogonalize=identity, rotation_initializer="identity"),
+    BatchNormalization(),
+    StochasticOrthogonalConv2D(8, 3, orthogonalize=lowdin),
+    keras.layers.GlobalAveragePooling2D(),
+    OrthogonalDense(4, orthogonalize=cayley, rotation_regularizer=OrthogonalityPenalty()),
+    StochasticOrthogonalDense(4, orthogonalize=householder),
+    keras.layers.Dense(10, kernel_regularizer=HypersphericalEnergy()),
+])
+model.compile(OGD(0.01), smoothed_cross_entropy)
+model.fit(np.load("images.npy"), np.arange(4), verbose=0)
+model.save("model.keras")
+np.save("saved.npy", model(np.load("images.npy"), training=False))
+"""
+LOAD = """
+import keras, numpy as np
+import {module}
+model = keras.saving.load_model({path!r}, compile={compiled})
+np.save("loaded.npy", model(np.load("images.npy"), training=False))
+print(type(model.layers[{layer}]).__module__, model.compiled and type(model.optimizer).__name__)
+"""
+
+
+@pytest.fixture
+def images(tmp_path) -> np.ndarray:
+    """Returns four images, which lie in ``tmp_path`` too."""
+    values = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
+    np.save(tmp_path / "images.npy", values)
+    return values
+
+
+@pytest.mark.slow
+def test_a_model_of_a_script_loads_with_the_wheel(target, images, tmp_path):
+    log = tmp_path / "log"
+    words = ["--dataset=digits", "--widths=8,8,8,8", "--iterations=5", f"--log_dir={log}"]
+    start([sys.executable, "train.py", *words], cwd=ROOT / "opt_gs")
+    here = keras.saving.load_model(log / "model.keras")(images, training=False)
+    code = LOAD.format(module="opt_keras", path=str(log / "model.keras"), compiled=True, layer=2)
+    printed = run(code, cwd=tmp_path, PYTHONPATH=str(target))
+    assert printed.splitlines()[-1].startswith("opt_keras.layers.")
+    # the same operations on the same machine
+    np.testing.assert_array_equal(np.load(tmp_path / "loaded.npy"), here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saver", ["opt_keras", "common"])
+def test_files_load_under_either_name(target, images, tmp_path, saver):
+    """Layers, maps, penalties, loss and optimizer are found by whichever package is imported.
+
+    In the repository the layers alone are enough for a model that is not trained on.
+    """
+    paths = {"opt_keras": str(target), "common": str(ROOT)}
+    run(SAVE.format(package=saver), cwd=tmp_path, PYTHONPATH=paths[saver])
+    loader, module, optimizer = "opt_keras", "opt_keras", "OGD"
+    if saver == "opt_keras":
+        loader, module, optimizer = "common", "common.layers, common.regularizers", False
+    code = LOAD.format(module=module, path="model.keras", compiled=bool(optimizer), layer=0)
+    printed = run(code, cwd=tmp_path, PYTHONPATH=paths[loader])
+    assert printed.splitlines()[-1] == f"{loader}.layers.convolution {optimizer}"
+    np.testing.assert_array_equal(np.load(tmp_path / "loaded.npy"), np.load(tmp_path / "saved.npy"))
