@@ -1,4 +1,4 @@
-"""Plain training: ordinary convolutions whose kernels are learned themselves."""
+"""Plain training: ordinary convolutions with trained kernels."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from common.training.method import Method
 
 
 def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:
-    """Returns a convolution without bias, its kernel drawn as OPT's neurons are."""
+    """Returns a convolution without bias, with the same initializer as OPT's neurons."""
     return keras.layers.Conv2D(
         filters, kernel_size, use_bias=False, kernel_initializer=he_normal(), **kwargs
     )
 
 
 def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.Model:
-    """Returns ``backbone`` with ordinary layers; ``kwargs`` are its own (num_classes, widths)."""
+    """Returns ``backbone`` with ordinary layers; ``kwargs`` go to it (num_classes, widths)."""
     return backbone(layer, **kwargs)
 
 

@@ -1,9 +1,9 @@
-"""Baseline: the same network trained plainly, kernels learned themselves.
+"""Baseline: the same network with ordinary trained kernels.
 
     cd baseline && python train.py
     cd baseline && python train.py --dataset=digits --iterations=300
 
-Same data, schedule, loss and weight decay as the OPT methods, which it is there to be compared with.
+It has the data, schedule, loss and weight decay of the OPT methods, for comparison with them.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from common.training import flags
 
 
 def main(settings: flags.Settings) -> None:
-    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
     from baseline.architecture import METHOD
     from common.training.loop import train
 

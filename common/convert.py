@@ -1,4 +1,4 @@
-"""Plain models into OPT models, and OPT models into plain ones."""
+"""Turns plain models into OPT models, and OPT models into plain ones."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,7 +10,7 @@ from .orthogonal import Map, gram_schmidt, product
 from .private import all_layers
 from .regularizers import HypersphericalEnergy
 
-# a layer's replacement, and what sets the replacement's weights from the layer's
+# the new layer, and a function that sets its weights from the old layer's
 Replacement = tuple[keras.layers.Layer, Callable[[keras.layers.Layer, keras.layers.Layer], None]]
 
 
@@ -20,19 +20,25 @@ def orthogonalize_model(
     layer_names: Iterable[str] | None = None,
     rotation_initializer="identity",
 ) -> keras.Model:
-    """Returns ``model`` with its convolutions and dense layers turned into OPT layers, its outputs unchanged.
+    """Returns a copy of ``model`` with OPT layers in place of Conv2D and Dense.
 
-    A kernel K becomes ``fix = map(R)^T K`` at the R that ``rotation_initializer`` draws, so that map(R) @ fix = K. At
-    R = I that is K itself, but for Householder's map in even dimensions, which takes I to a reflection.
+    The outputs stay the same. ``rotation_initializer`` draws R, and a kernel K becomes
+    ``fix = map(R)^T K``, so that map(R) @ fix = K. At R = I, fix is K itself. The exception is
+    Householder's map in even dimensions, where map(I) is a reflection.
 
     Args:
         model: functional or sequential, built; it is not changed.
         orthogonalize: the map. Defaults to Gram-Schmidt.
-        layer_names: of the layers to turn; each must be a Conv2D or Dense. Defaults to all of those.
-        rotation_initializer: of the rotations. Defaults to I.
+        layer_names: which layers to replace; each must be a Conv2D or Dense. Defaults to all of
+            these.
+        rotation_initializer: for the rotations. Defaults to I.
+
+    Returns:
+        A model that is not compiled. Its layers have the same names.
 
     Raises:
-        ValueError: for a name that is of no such layer, or a layer that cannot be turned.
+        ValueError: if ``model`` is not built, if a name is not that of a Conv2D or Dense, if a
+            layer has something that OPT layers do not support, or if map(R) is not orthogonal.
     """
     wanted = None if layer_names is None else set(layer_names)
     found = set()
@@ -45,9 +51,9 @@ def orthogonalize_model(
         found.add(layer.name)
         for name in ("kernel_constraint", "kernel_regularizer", "bias_constraint"):
             if getattr(layer, name) is not None:
-                raise ValueError(f"{layer.name} has a {name}, which OPT layers do not have")
+                raise ValueError(f"{layer.name} has a {name}, which OPT layers do not support")
         if getattr(layer, "data_format", "channels_last") != "channels_last":
-            raise ValueError(f"{layer.name} has channels_first data, which OPT layers do not take")
+            raise ValueError(f"{layer.name} is channels_first, which OPT layers do not support")
         new = (
             layers.OrthogonalConv2D
             if isinstance(layer, keras.layers.Conv2D)
@@ -76,7 +82,7 @@ def _set_fix(plain: keras.layers.Layer, turned: keras.layers.Layer) -> None:
     start = product(turned.orthogonalize, turned.rotation.value, identity)
     if tf.reduce_max(tf.abs(tf.matmul(start, start, transpose_a=True) - identity)) > 1e-3:
         raise ValueError(
-            f"the map takes the rotation that {turned.name} starts from to no orthogonal matrix"
+            f"{turned.name}: the map makes no orthogonal matrix of the initial rotation"
         )
     turned.fix.assign(tf.matmul(start, kernel, transpose_a=True))
     if plain.use_bias:
@@ -84,10 +90,10 @@ def _set_fix(plain: keras.layers.Layer, turned: keras.layers.Layer) -> None:
 
 
 def fold_model(model: keras.Model) -> keras.Model:
-    """Returns the plain model that computes what the OPT model ``model`` computes at inference.
+    """Returns a plain model with the outputs that the OPT model ``model`` has at inference.
 
-    OPT layers become Conv2D and Dense with the kernels that they have now, and the debiased batch normalization
-    becomes Keras's own: loading and running the result needs no code of this repository.
+    OPT layers become Conv2D and Dense with the current kernels. The debiased batch normalization
+    becomes Keras's own. The result can be loaded and run without any code of this project.
 
     Args:
         model: functional or sequential, built; it is not changed.
@@ -96,7 +102,8 @@ def fold_model(model: keras.Model) -> keras.Model:
         A model that is not compiled.
 
     Raises:
-        ValueError: for an OPT layer inside a layer that is no model, such as a wrapper, where it cannot be replaced.
+        ValueError: if ``model`` is not built, or has an OPT layer inside another layer, such as a
+            wrapper: it cannot be replaced there.
     """
     folded = _convert(model, _folded)
     for layer in all_layers(folded):
@@ -106,7 +113,7 @@ def fold_model(model: keras.Model) -> keras.Model:
 
 
 def refold(model: keras.Model, folded: keras.Model) -> None:
-    """Brings ``folded``, of an earlier `fold_model(model)`, up to date with ``model``."""
+    """Updates ``folded``, an earlier result of `fold_model(model)`, to the weights of ``model``."""
     for old, new in zip(_leaves(model), _leaves(folded), strict=True):
         replacement = _folded(old)
         (replacement[1] if replacement else _copy_weights)(old, new)
@@ -190,7 +197,7 @@ def _convert(
     result = keras.models.clone_model(model, clone_function=clone, recursive=True)
     for old, new, set_weights in pairs:
         set_weights(old, new)
-    # a compiled model's clone would carry its optimizer along, which a plain model need not know
+    # the clone of a compiled model would keep the optimizer, which a plain model does not need
     result.compiled, result.optimizer = False, None
     return result
 

@@ -1,4 +1,4 @@
-"""Momentum SGD as TensorFlow 1 defines it, orthogonality-preserving gradient descent, and the schedule of their rates."""
+"""Optimizers (TensorFlow 1's momentum SGD, and OGD) and the schedule of their learning rates."""
 
 from collections.abc import Sequence
 
@@ -19,16 +19,19 @@ def step_decay(
     drops: Sequence[float] = DROPS,
     warmup: int = 0,
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Returns the schedule ``rate * factor^k`` from the k-th drop on, with a linear warm-up before.
+    """Returns a schedule: ``rate * factor^k`` from the k-th drop on, after a linear warm-up.
 
     Args:
-        rate: the first rate.
+        rate: the initial learning rate.
         iterations: length of the whole run.
-        factor: what each drop multiplies the rate with. Defaults to 0.1.
-        drops: where the rate drops, in fractions of the whole. Defaults to the original's.
-        warmup: number of iterations over which the rate grows linearly to what it is without. Defaults to 0.
+        factor: each drop multiplies the rate by this. Defaults to 0.1.
+        drops: when the rate drops, in fractions of the run. Defaults to the original's.
+        warmup: length of the warm-up in iterations (see `LinearWarmup`). Defaults to 0.
+
+    Raises:
+        ValueError: if ``warmup`` is negative.
     """
-    # Keras's boundary is the last iteration of the rate before it
+    # Keras's boundary is the last iteration with the old rate
     boundaries = [round(fraction * iterations) - 1 for fraction in drops]
     rates = [rate * factor**k for k in range(len(boundaries) + 1)]
     steps = keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
@@ -41,11 +44,14 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
 
         rate(i) = schedule(i) * min(1, (i + 1) / warmup)
 
-    Iteration 0 has 1 / warmup of the rate, and iteration warmup - 1 all of it.
+    Iteration 0 has 1 / warmup of the rate, and iteration warmup - 1 the full rate.
 
     Args:
-        schedule: a schedule, of the rate without warm-up.
+        schedule: the schedule without warm-up.
         warmup: number of iterations, 1 or more.
+
+    Raises:
+        ValueError: if ``warmup`` is less than 1.
 
     Reference: Goyal et al., Accurate, Large Minibatch SGD, 2017, section 2.2.
     """
@@ -72,18 +78,21 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="opt")
 class Momentum(keras.optimizers.Optimizer):
-    """Momentum SGD with the rate outside the average::
+    """Momentum SGD that averages gradients, not updates::
 
         m = momentum * m + g
         v = v - learning_rate * m
 
-    `keras.optimizers.SGD` has the rate inside, which is the same until the rate changes: there the average keeps
-    the old rate for some ten steps.
+    `keras.optimizers.SGD` averages ``learning_rate * g``. Both are the same while the rate is
+    constant. After a change of rate, SGD's average keeps the old rate for some ten steps.
 
     Args:
         learning_rate: a float or a schedule. Defaults to 0.1.
-        momentum: decay of the average. Defaults to 0.9.
+        momentum: decay of the average, in [0, 1). Defaults to 0.9.
         **kwargs: as in every Keras optimizer.
+
+    Raises:
+        ValueError: if ``momentum`` is not in [0, 1).
 
     Reference: `tf.compat.v1.train.MomentumOptimizer`.
     """
@@ -113,9 +122,9 @@ class Momentum(keras.optimizers.Optimizer):
 class OGD(Momentum):
     """Momentum SGD that moves rotations along the orthogonal group (OPT (OGD)).
 
-    The rotations of OPT layers, and weights marked as such by `marks.mark`, are updated by the original's rule, the
-    others by `Momentum`. For a rotation X
-    with gradient g and average M, W a skew-symmetric matrix::
+    It updates rotations by the original's rule, and all other weights as `Momentum` does. Rotations
+    are those of OPT layers, and weights that `marks.mark` has marked as such. For a rotation X with
+    gradient g and average M, with W a skew-symmetric matrix::
 
         M = rotation_momentum * M - g
         A = M X^T - X (X^T M X^T) / 2
@@ -126,20 +135,26 @@ class OGD(Momentum):
         twice: Y = X + (a / 2) W (X + Y)
         X = Y
 
-    The last lines approach Y = X + (a / 2) W (X + Y), which is Cayley's transform of a W / 2 times X, by fixed-point
-    iteration. They leave X multiplied with 1 + Z + Z^2/2 + Z^3/4, Z = a W, of squared length 1 - s^4/4 + s^6/16 for a
-    singular value s of Z: X shrinks a little at each update, and the original lets it.
+    The last lines are a fixed-point iteration for Y = X + (a / 2) W (X + Y). Its solution is
+    Cayley's transform of a W / 2, times X. Two iterations multiply X by 1 + Z + Z^2/2 + Z^3/4, with
+    Z = a W. For a singular value s of Z this has the squared length 1 - s^4/4 + s^6/16. So X
+    shrinks a little at each update. The original does not correct this.
 
     Args:
         learning_rate: of the other weights, a float or a schedule. Defaults to 0.1.
-        rotation_learning_rate: a float or a schedule. Defaults to the original's 0.02.
-        momentum: of the other weights. Defaults to 0.9.
-        rotation_momentum: Defaults to 0.9.
-        reorthogonalize_every: number of updates after which X is replaced by X (3 I - X^T X) / 2, which squares its
-            distance to orthogonality. Defaults to 0: never, as the original.
+        rotation_learning_rate: of rotations, a float or a schedule. Defaults to the original's
+            0.02.
+        momentum: of the other weights, in [0, 1). Defaults to 0.9.
+        rotation_momentum: of rotations, in [0, 1). Defaults to 0.9.
+        reorthogonalize_every: number of updates between two corrections. A correction replaces X by
+            X (3 I - X^T X) / 2, which squares its distance from orthogonality. Defaults to 0:
+            never, as in the original.
 
-    Reference: Liu et al., CVPR 2021, after Li, Fuxin and Todorovic, Efficient Riemannian Optimization on the Stiefel
-    Manifold via the Cayley Transform, ICLR 2020.
+    Raises:
+        ValueError: if a momentum is not in [0, 1), or ``reorthogonalize_every`` is negative.
+
+    Reference: Liu et al., CVPR 2021, after Li, Fuxin and Todorovic, Efficient Riemannian
+    Optimization on the Stiefel Manifold via the Cayley Transform, ICLR 2020.
     """
 
     def __init__(
@@ -166,7 +181,7 @@ class OGD(Momentum):
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
             return
-        # Keras's weight_decay= would shrink them, and they would be orthogonal no more
+        # Keras's weight_decay= would shrink rotations: they would not stay orthogonal
         rotations = [v for v in variables if purpose_of(v) == ROTATION]
         if self.weight_decay and rotations:
             self.exclude_from_weight_decay(var_list=rotations)
@@ -179,7 +194,7 @@ class OGD(Momentum):
             super().update_step(gradient, variable, learning_rate)
             return
         rate = self.rotation_learning_rate
-        # not tf.cast alone, which takes a Python float through float32
+        # not tf.cast alone, which first rounds a Python float to float32
         rate = (
             tf.cast(rate(self.iterations), variable.dtype)
             if callable(rate)
@@ -233,9 +248,9 @@ def _identity_like(x: tf.Tensor) -> tf.Tensor:
 
 
 def rate_at(optimizer: keras.optimizers.Optimizer, iteration: int) -> float:
-    """Returns the learning rate of an iteration, counted from 0."""
+    """Returns the learning rate of an iteration, counted from 0, rounded to seven digits."""
     rate = optimizer.get_config()["learning_rate"]
     if isinstance(rate, dict):
         rate = keras.optimizers.schedules.deserialize(rate)
-    # the seven digits that float32 has, so that 0.01 reads 0.01
+    # float32 has seven digits; without this 0.01 would be 0.009999999776482582
     return float(f"{float(rate(iteration) if callable(rate) else rate):.7g}")

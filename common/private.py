@@ -1,7 +1,7 @@
-"""The fence: every use of an API that Keras or TensorFlow does not promise to keep.
+"""The only module that uses private APIs of Keras and TensorFlow, which may change at any time.
 
-Tested with TensorFlow 2.21 and Keras 3.15. Each function has a public way that is taken where the
-private one is gone: slower, but right. tests/test_private.py tells when one is gone.
+Tested with TensorFlow 2.21 and Keras 3.15. If a private API is missing, each function uses public
+ones instead: slower, but correct. tests/test_private.py fails if one is missing.
 """
 
 from collections.abc import Callable
@@ -22,21 +22,21 @@ _enclosing_context = getattr(getattr(tf, "__internal__", None), "get_enclosing_x
 
 
 def is_compiled_by_xla() -> bool:
-    """Returns whether what is being traced will be compiled by XLA.
+    """Returns whether XLA will compile the graph that is being traced.
 
-    XLA has slow loops in place of LAPACK's factorizations, so the maps take other ways there. No
-    public function tells. Without the private one this returns True: the ways for XLA are right
-    everywhere, and slower on a CPU without it.
+    XLA has slow loops in place of LAPACK's factorizations, so the maps use other algorithms there.
+    No public function says whether XLA is used. Without the private one this returns True: the
+    algorithms for XLA are correct everywhere, but slower on a CPU without XLA.
     """
     return True if _enclosing_context is None else _enclosing_context() is not None
 
 
 def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Returns ``a [..., m, k] @ b [..., k, n]``, never in TF32; it has no gradient of its own.
+    """Returns ``a [..., m, k] @ b [..., k, n]``, never in TF32. XLA's operation has no gradient.
 
-    `tf.matmul` cannot ask for a precision: on a recent GPU it multiplies float32 in TF32, whose 10
-    bits of mantissa are too few for the maps. XLA's own operation can. Without it, or outside of
-    XLA, the product is made in float64.
+    `tf.matmul` has no argument for the precision. On a recent GPU it multiplies float32 in TF32,
+    whose mantissa of 10 bits is too short for the maps. XLA's own operation has such an argument.
+    Without it, or outside of XLA, the product is computed in float64 and rounded.
     """
     if xla is None or _enclosing_context is None or _enclosing_context() is None:
         return tf.cast(tf.matmul(tf.cast(a, tf.float64), tf.cast(b, tf.float64)), a.dtype)
@@ -53,12 +53,13 @@ def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def once_per_forward_pass(layer: keras.layers.Layer, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """Returns ``compute()``, evaluated once per forward pass however often the layer is called in it.
+    """Returns ``compute()``, evaluated once per forward pass.
 
-    A forward pass is the outermost model's call, which Keras knows as its call context; no weight
-    is changed within one. The graph is part of the key, since a tensor that was made in a loop's
-    body means nothing outside of it. Under gradient checkpointing, which traces a layer twice, and
-    where Keras has no call context, it is evaluated at each call.
+    A forward pass is one call of the outermost model, which Keras keeps as its call context. It may
+    call the layer several times, but changes no weight that ``compute`` reads. The graph is part of
+    the key, because a tensor made in the body of a loop cannot be used outside of it. ``compute``
+    is evaluated at each call if Keras has no call context, and under gradient checkpointing, which
+    traces a layer twice.
     """
     context = global_state and global_state.get_global_attribute("current_call_ctx")
     has_memory = hasattr(context, "get_value") and hasattr(context, "set_value")
@@ -75,10 +76,10 @@ def once_per_forward_pass(layer: keras.layers.Layer, compute: Callable[[], tf.Te
 
 
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the layers of a model, of the models in it and of its wrappers, each once.
+    """Returns the layers of a model, including those inside its models and wrappers, each once.
 
-    The public ``model.layers`` stops at wrappers and custom layers: without the private method,
-    layers inside of those are not found.
+    The public ``model.layers`` does not look into wrappers and custom layers. Without the private
+    method, layers inside of those are not found.
     """
     flatten = getattr(model, "_flatten_layers", None)
     if flatten is not None:

@@ -1,8 +1,9 @@
-"""OPT in a model of your own: two of its layers turn fixed neurons, the rest is Keras as ever.
+"""OPT in your own model: two layers rotate fixed neurons, and the rest is ordinary Keras.
 
     python -m examples.own_model
 
-Trains on scikit-learn's digits with `model.fit` and folds the result into a plain model, in about half a minute.
+Trains on scikit-learn's digits with `model.fit`, and folds the result into a plain model. This
+takes about half a minute.
 """
 
 import keras
@@ -39,10 +40,10 @@ def main() -> float:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    # energy/... stays where it is while accuracy rises
+    # energy/... stays constant while accuracy rises
     model.fit(train_x, train_y, epochs=8, batch_size=64, verbose=2, callbacks=[EnergyLogger()])
 
-    plain = fold_model(model)  # Conv2D and Dense alone
+    plain = fold_model(model)  # OPT layers become Conv2D and Dense
     plain.save("digits.keras")
     accuracy = float(np.mean(plain.predict(test_x, verbose=0).argmax(-1) == test_y))
     print(f"test accuracy of the folded model: {100 * accuracy:.1f} %")

@@ -1,4 +1,4 @@
-"""MHE: plain kernels, and a penalty on the hyperspherical energy of every layer's neurons."""
+"""MHE: plain kernels, with a penalty on the hyperspherical energy of each layer's neurons."""
 
 import functools
 from collections.abc import Callable
@@ -17,14 +17,14 @@ def build_model(
     power: str = "2",
     **kwargs,
 ) -> keras.Model:
-    """Returns ``backbone`` with the baseline's layers, penalized with the published weights.
+    """Returns ``backbone`` with the baseline's layers and penalties of the published weights.
 
     Args:
-        backbone: takes the layer factory.
-        model: "half_mhe" or "mhe", the energy in half or in full space; that of the scores is
-            in full space in both. Defaults to half_mhe.
+        backbone: a function of the layer factory. Defaults to `cnn6`.
+        model: "half_mhe" or "mhe": the energy in half space or in full space. For the score layer
+            it is always in full space. Defaults to half_mhe.
         power: as in `HypersphericalEnergy`. Defaults to "2".
-        **kwargs: the backbone's own (num_classes, widths).
+        **kwargs: the backbone's own arguments (num_classes, widths).
     """
     weight = 0.1 if power in ("a1", "a2") else 1.0
     penalty = HypersphericalEnergy(weight, power, half_space=model == "half_mhe")

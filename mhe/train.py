@@ -4,8 +4,8 @@
     cd mhe && python train.py --model=mhe --power=a2
     cd mhe && python train.py --dataset=digits --iterations=300
 
-Same network, data, schedule and weight decay as the baseline; the weighted energies of all layers
-are added to the loss. What OPT keeps small by its form, this makes small by a penalty.
+It has the network, data, schedule and weight decay of the baseline. The weighted energies of all
+layers are added to the loss. OPT keeps the energy small by its form, and MHE by this penalty.
 """
 
 import pathlib
@@ -27,12 +27,12 @@ absl_flags.DEFINE_enum(
     "power",
     "2",
     ["0", "1", "2", "a0", "a1", "a2"],
-    "the power of the distances between neurons, or, with an a, of their angles; 0: the logarithm",
+    "the power of the distances between neurons, or (a0 to a2) of the angles; 0: the logarithm",
 )
 
 
 def main(settings: flags.Settings) -> None:
-    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
     from common.training.loop import train
     from mhe.architecture import method
 

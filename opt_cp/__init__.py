@@ -1,5 +1,5 @@
-"""What tables and flags know of the method without importing TensorFlow."""
+"""The method's facts, for tables and flags, without importing TensorFlow."""
 
 TITLE = "OPT (CP)"
 ROW = 70  # its place in tables: the paper's order
-DEFAULTS = {"widths": "32,64,128,128"}  # flags that default otherwise here
+DEFAULTS: dict[str, object] = {"widths": "32,64,128,128"}  # flags with another default here

@@ -1,10 +1,11 @@
-"""OPT (CP): neurons turned by Cayley's parametrization (Liu et al., CVPR 2021).
+"""OPT (CP): neurons rotated by Cayley's parametrization (Liu et al., CVPR 2021).
 
     cd opt_cp && python train.py
     cd opt_cp && python train.py --dataset=digits --iterations=300
 
-Trains CNN-6 on CIFAR-100 as the authors' opt_cp does: 75,000 iterations of batch 128, at widths 32, 64, 128, 128 where
-the other methods have 64 throughout. For a comparison give both the same --widths.
+Trains CNN-6 on CIFAR-100 as the authors' opt_cp does: 75,000 iterations of batch 128, with the
+widths 32, 64, 128, 128. The other methods have the width 64 everywhere. To compare them, give both
+the same --widths.
 """
 
 import pathlib
@@ -19,7 +20,7 @@ flags.define_learn_neurons()
 
 
 def main(settings: flags.Settings) -> None:
-    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
     from common.training.loop import train
     from opt_cp.architecture import method
 

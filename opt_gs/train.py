@@ -1,4 +1,4 @@
-"""OPT (GS): neurons turned by Gram-Schmidt, an orthogonalization unrolled (Liu et al., CVPR 2021).
+"""OPT (GS): neurons rotated by unrolled Gram-Schmidt (Liu et al., CVPR 2021).
 
     cd opt_gs && python train.py
     cd opt_gs && python train.py --dataset=digits --iterations=300
@@ -18,7 +18,7 @@ flags.define_learn_neurons()
 
 
 def main(settings: flags.Settings) -> None:
-    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
     from common.training.loop import train
     from opt_gs.architecture import method
 

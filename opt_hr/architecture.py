@@ -1,4 +1,4 @@
-"""OPT (HR): every OPT layer turns its neurons by the Q of Householder's QR of its rotation."""
+"""OPT (HR): each OPT layer rotates its neurons by the Q of Householder's QR of its rotation."""
 
 import functools
 from collections.abc import Callable
@@ -17,13 +17,13 @@ def build_model(
     learn_neurons: bool = False,
     **kwargs,
 ) -> keras.Model:
-    """Returns ``backbone`` with layers of this map.
+    """Returns ``backbone`` with OPT layers that use this map.
 
     Args:
-        backbone: takes the layer factory.
-        rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to 1.
+        backbone: a function of the layer factory. Defaults to `cnn6`.
+        rotation_stddev: rotations are drawn from N(0, rotation_stddev^2). Defaults to 1.
         learn_neurons: whether the neurons are trained too. Defaults to False.
-        **kwargs: the backbone's own (num_classes, widths).
+        **kwargs: the backbone's own arguments (num_classes, widths).
     """
     layer = functools.partial(
         OrthogonalConv2D,

@@ -1,10 +1,11 @@
-"""OPT (HR): neurons turned by Householder reflections, an orthogonalization unrolled (Liu et al., CVPR 2021).
+"""OPT (HR): neurons rotated by unrolled Householder reflections (Liu et al., CVPR 2021).
 
     cd opt_hr && python train.py
     cd opt_hr && python train.py --dataset=digits --iterations=300
 
-Trains CNN-6 on CIFAR-100 as the authors' opt_hr would: 75,000 iterations of batch 128. Theirs divides by zero at R = I and
-does not fit into 24 GB at these widths; see the README's table of departures.
+Trains CNN-6 on CIFAR-100 for 75,000 iterations of batch 128, the settings of the authors' opt_hr.
+Their code divides by zero at R = I, and needs more than 24 GB at these widths: see
+docs/fidelity.md.
 """
 
 import pathlib
@@ -19,7 +20,7 @@ flags.define_learn_neurons()
 
 
 def main(settings: flags.Settings) -> None:
-    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
     from common.training.loop import train
     from opt_hr.architecture import method
 

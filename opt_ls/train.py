@@ -1,4 +1,4 @@
-"""OPT (LS): neurons turned by Loewdin's symmetric orthogonalization, unrolled (Liu et al., CVPR 2021).
+"""OPT (LS): neurons rotated by Loewdin's symmetric orthogonalization (Liu et al., CVPR 2021).
 
     cd opt_ls && python train.py
     cd opt_ls && python train.py --dataset=digits --iterations=300
@@ -18,7 +18,7 @@ flags.define_learn_neurons()
 
 
 def main(settings: flags.Settings) -> None:
-    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
     from common.training.loop import train
     from opt_ls.architecture import method
 

@@ -1,4 +1,4 @@
-"""OPT (OGD): rotations stay orthogonal by the way they are updated, and turn the neurons as they are."""
+"""OPT (OGD): the optimizer keeps rotations orthogonal, and layers use them without a map."""
 
 import functools
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from common.training.method import Method
 def build_model(
     backbone: Callable[..., keras.Model] = cnn6, learn_neurons: bool = False, **kwargs
 ) -> keras.Model:
-    """Returns ``backbone`` with rotations that start at I.
+    """Returns ``backbone`` with OPT layers whose rotations start at I.
 
     Args:
-        backbone: takes the layer factory.
+        backbone: a function of the layer factory. Defaults to `cnn6`.
         learn_neurons: whether the neurons are trained too. Defaults to False.
-        **kwargs: the backbone's own (num_classes, widths).
+        **kwargs: the backbone's own arguments (num_classes, widths).
     """
     layer = functools.partial(
         OrthogonalConv2D,
@@ -36,7 +36,11 @@ def build_model(
 def make_optimizer(
     base_lr: float, decay: Callable, rotation_lr: float = 0.02, reorthogonalize_every: int = 0
 ) -> OGD:
-    """Returns the optimizer; where the other weights' rate drops to a tenth, that of rotations drops to a fifth."""
+    """Returns the optimizer.
+
+    At each drop the learning rate of rotations falls to a fifth, and that of other weights to a
+    tenth.
+    """
     return OGD(
         decay(base_lr), decay(rotation_lr, factor=0.2), reorthogonalize_every=reorthogonalize_every
     )
@@ -45,8 +49,8 @@ def make_optimizer(
 def method(learn_neurons: bool = False, **options) -> Method:
     """Returns the method; ``options`` are those of `make_optimizer`.
 
-    Neurons that are learned are decayed as the other weights are; those that are not are left out
-    of the printed decay, as the original does.
+    Neurons that are learned have weight decay like other weights. Fixed neurons are left out of the
+    printed decay, as in the original.
     """
     return Method(
         functools.partial(build_model, learn_neurons=learn_neurons),

@@ -3,9 +3,10 @@
     cd opt_ogd && python train.py
     cd opt_ogd && python train.py --dataset=digits --iterations=300
 
-Trains CNN-6 on CIFAR-100 as the authors' opt_ogd does: 75,000 iterations of batch 128, rotations not decayed, other
-weights a tenth as much as elsewhere. The update leaves the orthogonal group by rounding and by its truncation, which the
-original never corrects; --reorthogonalize_every does.
+Trains CNN-6 on CIFAR-100 as the authors' opt_ogd does: 75,000 iterations of batch 128. Rotations
+have no weight decay, and other weights a tenth of the other methods' decay. Rounding and the
+truncated update make rotations drift away from orthogonality. The original never corrects this;
+--reorthogonalize_every does.
 """
 
 import pathlib
@@ -19,11 +20,11 @@ from absl import flags as absl_flags
 
 from common.training import flags
 
-absl_flags.DEFINE_float("rotation_lr", 0.02, "the first learning rate of the rotations")
+absl_flags.DEFINE_float("rotation_lr", 0.02, "the initial learning rate of the rotations")
 absl_flags.DEFINE_integer(
     "reorthogonalize_every",
     0,
-    "updates between two corrections of the rotations; 0: never, as the original",
+    "updates between two corrections of the rotations; 0: never, as in the original",
     lower_bound=0,
     upper_bound=2**31 - 1,
 )
@@ -34,7 +35,7 @@ flags.define_learn_neurons()
 
 
 def main(settings: flags.Settings) -> None:
-    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
     from common.training.loop import train
     from opt_ogd.architecture import method
 

@@ -1,4 +1,4 @@
-"""OPT (OR): rotations are kept near to orthogonal by a penalty, and turn the neurons as they are."""
+"""OPT (OR): a penalty keeps rotations close to orthogonal, and layers use them without a map."""
 
 import functools
 from collections.abc import Callable
@@ -18,13 +18,13 @@ def build_model(
     learn_neurons: bool = False,
     **kwargs,
 ) -> keras.Model:
-    """Returns ``backbone`` with penalized rotations.
+    """Returns ``backbone`` with OPT layers whose rotations have a penalty.
 
     Args:
-        backbone: takes the layer factory.
-        rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to 1.
+        backbone: a function of the layer factory. Defaults to `cnn6`.
+        rotation_stddev: rotations are drawn from N(0, rotation_stddev^2). Defaults to 1.
         learn_neurons: whether the neurons are trained too. Defaults to False.
-        **kwargs: the backbone's own (num_classes, widths).
+        **kwargs: the backbone's own arguments (num_classes, widths).
     """
     layer = functools.partial(
         OrthogonalConv2D,

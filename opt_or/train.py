@@ -1,10 +1,10 @@
-"""OPT (OR): rotations relaxed, with a penalty on their distance from orthogonality (Liu et al., CVPR 2021).
+"""OPT (OR): a penalty on rotations that are not orthogonal (Liu et al., CVPR 2021).
 
     cd opt_or && python train.py
     cd opt_or && python train.py --dataset=digits --iterations=300
 
-Trains CNN-6 on CIFAR-100 as the authors' opt_or does: 75,000 iterations of batch 128. The penalty is
-in the loss and in metrics.csv; the printed lines leave it out, as the original's do.
+Trains CNN-6 on CIFAR-100 as the authors' opt_or does: 75,000 iterations of batch 128. The penalty
+is part of the loss and of metrics.csv, but not of the printed lines, as in the original.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ flags.define_learn_neurons()
 
 
 def main(settings: flags.Settings) -> None:
-    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
     from common.training.loop import train
     from opt_or.architecture import method
 

@@ -1,7 +1,11 @@
-"""S-OPT (GS): every OPT layer but the first turns a quarter of its neurons' rows at a time, by Gram-Schmidt."""
+"""S-OPT (GS): OPT layers rotate a quarter of their neurons' rows at a time, by Gram-Schmidt.
+
+Only the first OPT layer rotates all of its rows.
+"""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,16 +24,20 @@ def build_model(
     learn_neurons: bool = False,
     **kwargs,
 ) -> keras.Model:
-    """Returns ``backbone`` with stochastic layers, the first one an ordinary OPT layer; all rotations start at I.
+    """Returns ``backbone`` with stochastic layers, except for the first: an ordinary OPT layer.
+
+    All rotations start at I.
 
     Args:
-        backbone: takes the layer factories.
-        orthogonalize: the map; any will do. Defaults to Gram-Schmidt.
-        rotated_fraction: how much of a layer's input channels is rotated at a time. Defaults to a quarter.
+        backbone: a function of the layer factory and ``stem``, that of the first layer. Defaults to
+            `cnn6`.
+        orthogonalize: the map. Defaults to Gram-Schmidt.
+        rotated_fraction: the share of a layer's input channels that is rotated at a time, over 0
+            and at most 1. Defaults to a quarter.
         learn_neurons: whether the neurons are trained too. Defaults to False.
-        **kwargs: the backbone's own (num_classes, widths).
+        **kwargs: the backbone's own arguments (num_classes, widths).
     """
-    common = {
+    common: dict[str, Any] = {
         "orthogonalize": orthogonalize,
         "rotation_initializer": "identity",
         "learn_neurons": learn_neurons,
@@ -42,12 +50,15 @@ def build_model(
 
 
 def draw_rows(seed: int, episode: int, number: int, n: int, rows: int) -> np.ndarray:
-    """Returns ``rows`` different ones of 0 to n - 1 for stochastic layer ``number``, a function of its arguments alone."""
+    """Returns ``rows`` different integers from 0 to n - 1, for stochastic layer ``number``.
+
+    The same arguments always give the same rows, an int64 array ``[rows]``.
+    """
     return np.random.default_rng([seed, episode, number]).permutation(n)[:rows]
 
 
 def following(model: keras.Model, layer: keras.layers.Layer) -> list[BatchNormalization]:
-    """Returns the normalizations that take what ``layer`` gives."""
+    """Returns the normalizations whose input is the output of ``layer``."""
     found = [other for other in model.layers if isinstance(other, BatchNormalization)]
     return [other for other in found if other.input is layer.output]
 
@@ -59,14 +70,15 @@ def start_episode(
     reset_bn: bool = True,
     draw: Callable[..., np.ndarray] = draw_rows,
 ) -> None:
-    """Merges what the last episode learned and takes up new rows.
+    """Merges the rotations of the last episode into the neurons, and selects new rows.
 
     Args:
         model: of `build_model`.
-        seed: of the draw.
-        episode: counted from 0; before the first there is nothing to merge.
-        reset_bn: whether gamma and beta of the stochastic layers return to 1 and 0, as the original's do.
-        draw: as `draw_rows`.
+        seed: for the choice of rows.
+        episode: counted from 0; at 0 there is nothing to merge.
+        reset_bn: whether to reset gamma and beta after stochastic layers to 1 and 0, as in the
+            original. Defaults to True.
+        draw: a function like `draw_rows`, the default.
     """
     layers = [layer for layer in model.layers if isinstance(layer, StochasticOrthogonalConv2D)]
     for number, layer in enumerate(layers):
@@ -90,7 +102,7 @@ def method(
 
     Args:
         orthogonalize: the name of a map in common.orthogonal. Defaults to Gram-Schmidt.
-        iterations_per_episode: Defaults to 750.
+        iterations_per_episode: the length of an episode. Defaults to 750.
         reset_bn: as in `start_episode`.
         **options: of `build_model` (rotated_fraction, learn_neurons).
     """

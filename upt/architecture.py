@@ -1,4 +1,4 @@
-"""UPT: every layer turns its neurons by a matrix that is learned like any other weight."""
+"""UPT: every layer multiplies its neurons by a matrix that is trained without constraints."""
 
 import functools
 from collections.abc import Callable
@@ -20,10 +20,11 @@ def build_model(
     """Returns ``backbone`` with kernels R @ F, R unconstrained.
 
     Args:
-        backbone: takes the layer factory.
-        rotation_start: "identity", where the network is the plain one, or "normal", N(0, 1).
+        backbone: a function of the layer factory. Defaults to `cnn6`.
+        rotation_start: the initial R: "identity" (the network then equals the plain one) or
+            "normal", N(0, 1). Defaults to identity.
         learn_neurons: whether the neurons F are trained too. Defaults to False.
-        **kwargs: the backbone's own (num_classes, widths).
+        **kwargs: the backbone's own arguments (num_classes, widths).
     """
     starts = {
         "identity": keras.initializers.Identity,

@@ -3,10 +3,10 @@
     cd upt && python train.py
     cd upt && python train.py --dataset=digits --iterations=300
 
-A kernel is R @ F as in OPT, but R is a weight like any other: no map, no penalty, weight decay. It
-answers whether it is orthogonality that helps, or the extra matrix alone. R starts at I, where the
-network is the plain one. --rotation_start=normal draws it N(0, 1) as OPT's maps have it: the
-network then starts out saturated, as opt_or's does.
+A kernel is R @ F as in OPT, but R is an ordinary weight: no map, no penalty, and weight decay. This
+shows what helps: orthogonality, or only the additional matrix. R starts at I, and the network then
+equals the plain one. --rotation_start=normal draws R from N(0, 1), as for OPT's maps; the network
+is then saturated at the start, as in opt_or.
 """
 
 import pathlib
@@ -19,13 +19,13 @@ from absl import flags as absl_flags
 from common.training import flags
 
 absl_flags.DEFINE_enum(
-    "rotation_start", "identity", ["identity", "normal"], "where R starts: at I, or N(0, 1)"
+    "rotation_start", "identity", ["identity", "normal"], "the initial R: I, or drawn from N(0, 1)"
 )
 flags.define_learn_neurons()
 
 
 def main(settings: flags.Settings) -> None:
-    # here, since TensorFlow takes seconds to import and a wrong flag should be answered at once
+    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
     from common.training.loop import train
     from upt.architecture import method
 
