@@ -502,7 +502,7 @@ opt_ogd --reorthogonalize_every=0.5
 opt_ogd --reorthogonalize_every=100000000000000000000 --dataset=digits --widths=1,1,1,1 --iterations=1
 sopt_gs --rotated_fraction=0 | sopt_gs --rotated_fraction=1.01 | sopt_gs --rotated_fraction=nan
 sopt_gs --reset_bn=perhaps
-sopt_gs --iterations_per_episode=0 | sopt_gs --rotation_lr=0.1"""
+sopt_gs --iterations_per_episode=0 | sopt_gs --rotation_lr=0.1"""  # noqa: E501
 OF_COMPARE = """
 --no_such_flag | stray | --budget=nan | --budget=0 | --budget=half | --batch_size=² | --jobs=-1
 --dataset=mnist | --seeds=

@@ -16,7 +16,9 @@ def cnn(
     num_classes: int = 100,
     score_regularizer: keras.regularizers.Regularizer | None = None,
 ) -> keras.Model:
-    """Returns three stages of ``convolutions`` layers and a 2x2 max pooling, then fc6 and the scores.
+    """Returns a network of three stages, then fc6 and the scores.
+
+    A stage is ``convolutions`` layers and a 2x2 max pooling.
 
     Args:
         layer: the factory of every convolution and of fc6.

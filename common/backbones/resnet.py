@@ -18,8 +18,9 @@ def resnet(
 ) -> keras.Model:
     """Returns the residual network of He et al. (CVPR 2016, section 4.2) of 6 blocks + 2 layers.
 
-    Shortcuts are of kind A: where a stage begins, every second pixel and zeros for the channels that are new, so
-    that they have no kernel. The classifier after the global average pooling is a plain one.
+    Shortcuts are of kind A and have no kernel: at the start of a stage they take every second pixel
+    and fill the new channels with zeros. The classifier after the global average pooling is a plain
+    dense layer.
 
     Args:
         layer: the factory of every 3x3 convolution.
@@ -45,7 +46,7 @@ def resnet(
             if strides > 1:
                 shortcut = keras.layers.MaxPooling2D(1, strides, name=f"{name}_subsample")(shortcut)
             if new := width - shortcut.shape[-1]:
-                # zero padding knows rows and columns only: channels become rows and back
+                # zero padding is for rows and columns only: channels become rows, and then back
                 shortcut = keras.layers.Permute((3, 1, 2), name=f"{name}_channels_first")(shortcut)
                 shortcut = keras.layers.ZeroPadding2D(
                     ((0, new), (0, 0)), name=f"{name}_new_channels"

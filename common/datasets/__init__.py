@@ -16,10 +16,10 @@ def load(name: str, data_dir: pathlib.Path) -> Dataset:
     """Returns the data set ``name``: "cifar100", "cifar10" or "digits".
 
     CIFAR is looked for in ``data_dir`` as the official folder, the official archive and a TFDS
-    copy, in this order. Where there is none of them TFDS downloads it to there.
+    copy, in this order. If there is none of them, TFDS downloads it to ``data_dir``.
 
     Raises:
-        UserError: where it cannot be had, or what is there is not the data set.
+        UserError: if it cannot be downloaded, or what is there is not the data set.
     """
     if name == "digits":
         return load_digits_as_images()

@@ -16,8 +16,9 @@ def draws(
 ) -> Iterator[np.ndarray]:
     """Yields what each batch takes from the training set, from ``iteration`` on, without end.
 
-    A stateless function of seed and iteration: a run resumed at any iteration sees what it would have seen. An
-    epoch is ``count // batch_size`` batches of one shuffle; the images left over are dropped.
+    The batches depend on seed and iteration only, so a run that is resumed sees the same batches as
+    a run without interruption. An epoch is ``count // batch_size`` batches of one shuffle; the
+    remaining images are dropped.
 
     Args:
         seed: of the shuffles and the augmentation.
@@ -25,10 +26,12 @@ def draws(
         count: number of images in the training set.
         batch_size: number of images per batch, at most ``count``.
         mirror: whether half of the images are flipped left-right.
-        episode_length: number of iterations after which a new shuffle begins whatever the epoch, if any.
+        episode_length: if given, number of iterations after which a new shuffle begins, also
+            within an epoch.
 
     Yields:
-        int32 ``[batch_size, 4]``: the image's index, the crop's offset down and across (0 to 8), and 1 for a flip.
+        int32 ``[batch_size, 4]``: the image's index, the crop's offset down and across (0 to 8),
+        and 1 for a flip.
     """
     steps = count // batch_size
     while True:
@@ -50,9 +53,9 @@ def draws(
 
 
 def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Returns the drawn images, padded by 4 with symmetric reflection, cropped to 32x32 and flipped.
+    """Returns the drawn images: padded by 4 with symmetric reflection, cropped to 32x32, flipped.
 
-    Nothing is padded or copied on the way: the three steps are one computation of indices and one gather.
+    No padded copy is made: the three steps are one computation of indices and one gather.
 
     Args:
         images: uint8 ``[count, 32, 32, 3]``, the whole training set.
@@ -73,7 +76,6 @@ def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     columns = tf.range(width)[tf.newaxis]
     columns = tf.where(flip == 1, width - 1 - columns, columns)
     columns = reflect(columns + across - 4, width)  # [batch, 32]
-    flat = ((index * height + rows) * width)[:, :, tf.newaxis] + columns[
-        :, tf.newaxis, :
-    ]  # [batch, 32, 32]
+    # [batch, 32, 32]
+    flat = ((index * height + rows) * width)[:, :, tf.newaxis] + columns[:, tf.newaxis, :]
     return tf.gather(tf.reshape(images, [-1, channels]), flat)

@@ -12,12 +12,12 @@ class Dataset:
     """A data set in memory.
 
     Attributes:
-        title: its name as people write it.
+        title: its usual name.
         source: where it was read from.
         train_images, test_images: uint8 ``[count, 32, 32, 3]``.
         train_labels, test_labels: int32 ``[count]``, from 0 to ``num_classes - 1``.
-        class_names: one a class.
-        mirror: whether a image may be flipped left-right; a mirrored digit is no digit.
+        class_names: one per class.
+        mirror: whether an image may be flipped left-right; a mirrored digit is not a digit.
     """
 
     title: str

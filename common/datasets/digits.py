@@ -6,7 +6,10 @@ from .dataset import IMAGE, Dataset
 
 
 def load_digits_as_images() -> Dataset:
-    """Returns the 1,797 digits that scikit-learn ships, each pixel drawn as 4x4; every fifth is a test image."""
+    """Returns the 1,797 digits of scikit-learn, each pixel drawn as 4x4 pixels.
+
+    Every fifth image is a test image.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()

@@ -1,7 +1,7 @@
-"""What the scripts train with: flags and settings, the loop, and what a run leaves in its folder."""
+"""What the scripts train with: flags, settings, the loop, and the files that a run writes."""
 
 import os
 
-# TensorFlow writes pages of device chatter to stderr while it is imported; errors still come
-# through. Set for scripts alone: in an application the library changes no logging.
+# TensorFlow writes pages of notes about devices to stderr while it is imported; errors are still
+# shown. This is set for the scripts alone: in an application the library changes no logging.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,8 +1,9 @@
-"""Checkpoints: all that a run needs to go on bit for bit, one file each, whole or not there at all.
+"""Checkpoints: all that a run needs to continue bit for bit.
 
-A checkpoint is a ``.npz`` of NumPy's: every weight of the model, every variable of the optimizer and, in its member
-``facts.json``, what else a run has to know. Each member has a checksum. The order of the pictures, their augmentation
-and S-OPT's rows are functions of seed and iteration, so that no state of a random generator is needed.
+A checkpoint is one NumPy ``.npz`` file, which is either complete or not there. It holds every
+weight of the model, every variable of the optimizer and, in its member ``facts.json``, what else a
+run has to know. Each member has a checksum. The order of the images, their augmentation and S-OPT's
+rows are functions of seed and iteration, so no state of a random generator is needed.
 """
 
 import contextlib
@@ -23,14 +24,16 @@ from ..errors import UserError
 from . import collapse
 
 VERSION = 2  # of facts.json
-KEPT = 2  # of the checkpoints at even distances; the best is kept besides
+KEPT = 2  # how many regular checkpoints are kept; the best one is kept too
 _NAME = re.compile(r"(checkpoint|best)_(\d{8,12})\.npz")
-_LOGS = {"number", "train", "test", "metrics"}  # as Report.sizes names them
+_LOGS = {"number", "train", "test", "metrics"}  # the keys of Report.sizes
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds ``folder``, made if missing, for this process alone; the kernel lets go of it however the process ends.
+    """Locks ``folder`` for this process; the folder is made if it is missing.
+
+    The kernel releases the lock when the process ends, in whatever way it ends.
 
     Raises:
         UserError: if ``folder`` cannot be written, or another process holds it.
@@ -40,9 +43,8 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if (
-            os.fstat(file.fileno()).st_ino != path.stat().st_ino
-        ):  # taken away between the two lines above
+        # another process may have deleted the file between the two lines above
+        if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
             raise BlockingIOError
     except BlockingIOError as error:
         raise UserError(
@@ -54,7 +56,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # a run that was refused leaves nothing
+            # a run that was refused leaves no files
             if [entry.name for entry in folder.iterdir()] == ["lock"]:
                 path.unlink()
                 if not was_there:
@@ -67,14 +69,14 @@ class Progress:
 
     Attributes:
         iteration: number of training steps done.
-        seconds: time taken by them.
+        seconds: time that they took.
         test_accuracy: of the last test, if there was one.
         best_accuracy: of all tests so far; -1 before the first.
         logs: number of the run's log files, and the size of each in bytes.
         collapse: what collapse.Watch keeps.
 
     Raises:
-        ValueError: for what cannot be that.
+        ValueError: if a value is impossible.
     """
 
     iteration: int = 0
@@ -102,10 +104,10 @@ class Checkpoints:
     """The checkpoints of a run.
 
     Args:
-        folder: where they lie; made with the first one.
+        folder: where the checkpoints are; it is made with the first one.
         variables: Keras variables, the same in the same order at every start of the run.
-        settings: by name, what must be alike for the run to go on from a checkpoint.
-        before: what a setting was in runs whose checkpoints do not name it.
+        settings: by name, what must be equal for the run to continue from a checkpoint.
+        before: the value of a setting in runs whose checkpoints do not name it.
     """
 
     def __init__(
@@ -117,11 +119,13 @@ class Checkpoints:
     ):
         self.before = before or {}
         self.folder, self.variables = folder, list(variables)
-        self.good: pathlib.Path | None = None  # what was saved or restored last
-        self.settings = json.loads(json.dumps(settings, default=str))  # as they are read back
+        self.good: pathlib.Path | None = None  # the one saved or restored last
+        self.settings = json.loads(
+            json.dumps(settings, default=str)
+        )  # in the form in which they are read back
 
     def newest(self) -> pathlib.Path | None:
-        """Returns the checkpoint of the most iterations, sound or not."""
+        """Returns the checkpoint with the most iterations, damaged or not."""
         return next(iter(self._found()), None)
 
     def _found(self, *kinds: str) -> list[pathlib.Path]:
@@ -134,10 +138,17 @@ class Checkpoints:
         return [path for _, path in sorted(named, reverse=True)]
 
     def save(self, progress: Progress, kind: str = "checkpoint") -> pathlib.Path:
-        """Writes a checkpoint of ``kind`` "checkpoint" or "best", and then takes away those of the kind that it replaces.
+        """Writes a checkpoint and then deletes those of its kind that it replaces.
+
+        Args:
+            progress: how far the run has come.
+            kind: "checkpoint" or "best".
+
+        Returns:
+            The checkpoint's path.
 
         Raises:
-            UserError: if it cannot be written, or a weight is not finite; those that are there stay.
+            UserError: if it cannot be written, or a weight is not finite. Earlier checkpoints stay.
         """
         arrays = {
             f"{i:04d}": np.asarray(variable.numpy(), order="C")
@@ -145,7 +156,8 @@ class Checkpoints:
         }
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise UserError(
-                f"after iteration {progress.iteration - 1} a weight is not finite{self.how_to_go_on()}"
+                f"after iteration {progress.iteration - 1} a weight is not finite"
+                f"{self.how_to_go_on()}"
             )
         facts = json.dumps(
             {
@@ -170,7 +182,7 @@ class Checkpoints:
                 os.fsync(file.fileno())
             written.replace(path)
             folder = os.open(self.folder, os.O_RDONLY)
-            os.fsync(folder)  # the new name too
+            os.fsync(folder)  # so that the new name is on the disk too
             os.close(folder)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -179,7 +191,7 @@ class Checkpoints:
                 f"{path} cannot be written: {error.strerror or error}{self.how_to_go_on()}"
             ) from error
         self.good = path
-        # those of later iterations are damaged, else the run would have gone on from them
+        # those of later iterations are damaged: otherwise the run would have continued from them
         earlier = [old for old in self._found(kind) if _iteration(old) <= progress.iteration]
         for old in earlier[KEPT if kind == "checkpoint" else 1 :]:
             with contextlib.suppress(OSError):
@@ -196,10 +208,15 @@ class Checkpoints:
         )
 
     def restore(self) -> Progress:
-        """Sets the variables from the newest sound checkpoint and returns how far it had come. Names the damaged ones on stderr.
+        """Sets the variables from the newest checkpoint that is not damaged.
+
+        Damaged checkpoints are named on stderr.
+
+        Returns:
+            How far that run had come.
 
         Raises:
-            UserError: if there is none, or it is one of other settings.
+            UserError: if there is no such checkpoint, or its settings differ.
         """
         for path in self._found():
             try:
@@ -226,7 +243,8 @@ class Checkpoints:
             there, here = settings.get(name, self.before.get(name)), self.settings.get(name)
             if there != here:
                 raise UserError(
-                    f"--resume: {path} is of {name} {_words(there)}, and this run of {name} {_words(here)}"
+                    f"--resume: {path} is of {name} {_words(there)}, "
+                    f"and this run of {name} {_words(here)}"
                 )
 
 
@@ -238,17 +256,21 @@ def _words(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-class _Unsound(Exception):  # noqa: N818 (what it says of the file)
-    """A file that is not, or no longer, what `Checkpoints.save` wrote; its message is the reason."""
+class _Unsound(Exception):  # noqa: N818 (an adjective: it describes the file)
+    """A file that `Checkpoints.save` did not write, or that is damaged; the message says why."""
 
 
 def _read(path: pathlib.Path, expected: Sequence[tuple], check) -> tuple[dict, list[np.ndarray]]:
-    """Returns the facts and the arrays of a checkpoint, which may be anything; ``check`` is given its settings first."""
+    """Returns the facts and the arrays of a checkpoint.
+
+    The file may hold anything. ``check`` is called with the path and the settings before the arrays
+    are read.
+    """
     try:
         if not path.is_file():
-            raise _Unsound("it is no file")  # a pipe would be waited for, a device read for ever
+            raise _Unsound("it is no file")  # reading a pipe or a device might never end
         with zipfile.ZipFile(path) as archive:
-            # stored, not compressed: what a member claims to hold is there, so that no small file unpacks to a large one
+            # members must be stored, not compressed: then a small file cannot unpack to a large one
             members = archive.infolist()
             claimed = sum(member.file_size for member in members)
             if (
@@ -258,7 +280,7 @@ def _read(path: pathlib.Path, expected: Sequence[tuple], check) -> tuple[dict, l
                 raise _Unsound("its members are not stored")
             facts = json.loads(archive.read("facts.json"))
             check(path, facts["settings"])
-            if "version" not in facts:  # of before collapses were watched for
+            if "version" not in facts:  # written before runs watched for a collapse
                 facts["progress"] = {"collapse": dict(collapse.START)} | facts["progress"]
             progress = dataclasses.asdict(Progress(**facts["progress"]))
             if facts.get("version", VERSION) != VERSION:
@@ -268,9 +290,7 @@ def _read(path: pathlib.Path, expected: Sequence[tuple], check) -> tuple[dict, l
             arrays = [_array(archive, f"{i:04d}.npy", *like) for i, like in enumerate(expected)]
     except (UserError, _Unsound):
         raise
-    except (
-        Exception
-    ) as error:  # a damaged file makes the readers of zip, npy and JSON raise whatever they like
+    except Exception as error:  # damaged files make the zip, npy and JSON readers raise anything
         raise _Unsound(" ".join(str(error).split())[:100] or type(error).__name__) from error
     return facts, arrays
 
@@ -279,8 +299,8 @@ def _array(archive: zipfile.ZipFile, name: str, shape: Sequence[int], dtype: str
     with archive.open(name) as member:
         version = np.lib.format.read_magic(member)
         found = np.lib.format.read_array_header_1_0(member) if version == (1, 0) else None
-        # before memory is taken for an array of whatever size
+        # checked before memory is allocated: the header may claim any size
         if found != (tuple(shape), False, np.dtype(dtype)):
             raise _Unsound(f"{name} is not {dtype}{list(shape)}")
-        content = member.read()  # to the end, where the checksum is compared
+        content = member.read()  # to the end, because the checksum is compared there
     return np.frombuffer(content, dtype).reshape(shape)

@@ -17,7 +17,7 @@ class Clock:
         self.parts = dict.fromkeys(("first step", "training", "tests", "saving"), 0.0)
 
     def seconds(self) -> float:
-        """Returns the time since the run began, less what lay between its parts."""
+        """Returns how long the run has taken so far, without the time between two starts."""
         return round(self.earlier + time.perf_counter() - self.began, 3)
 
     @contextlib.contextmanager
@@ -30,7 +30,7 @@ class Clock:
             self.parts[name] += time.perf_counter() - start
 
     def summary(self, steps: int) -> str:
-        """Returns a line of the parts; they add up to the whole.
+        """Returns one line with the time of each part; they add up to the total.
 
         Args:
             steps: how many training steps were made after the first one.

@@ -1,4 +1,4 @@
-"""Tells when a network has collapsed: its loss is that of guessing, or of saturated scores, and stays."""
+"""Detects a collapsed network: its loss stays at that of guessing, or of saturated scores."""
 
 import math
 from collections.abc import Iterable
@@ -7,20 +7,20 @@ PATIENCE = 300  # iterations
 TOLERANCE = 0.01  # of the loss
 OFFSET = 1e-4  # as in losses.smoothed_cross_entropy
 SMOOTHING = 0.01
-START = {"count": 0, "current": None, "collapsed": None}  # what is remembered before a run
+START = {"count": 0, "current": None, "collapsed": None}  # the state before a run
 
 
 def state(fit: float, acc: float, num_classes: int) -> str | None:
-    """Returns which dead state a batch's loss is that of, "guessing" or "saturated", or None.
+    """Returns the collapsed state that a batch's loss shows: "guessing", "saturated" or None.
 
     Guessing: all scores are equal, and the loss is -log(1 / classes + 1e-4), a little below
-    log(classes). Saturated: every image gets one class for certain. The loss is then -log(1e-4)
-    for a wrong one and nearly 0 for a right one, so the accuracy is part of the test: two right
-    ones of 128 take 9.21 to 9.07.
+    log(classes). Saturated: every image gets one class with probability 1. The loss is then
+    -log(1e-4) for a wrong image and nearly 0 for a right one, so the accuracy is part of the test:
+    with two right images of 128 the loss is 9.07 instead of 9.21.
 
     Args:
         fit: the batch's mean loss.
-        acc: the fraction of the batch that is right.
+        acc: the fraction of the batch that is classified correctly.
         num_classes: number of classes.
     """
     low, high = -math.log(1 / num_classes + OFFSET), math.log(num_classes)
@@ -37,13 +37,14 @@ class Watch:
 
     Args:
         num_classes: number of classes.
-        count: number of iterations that the run has been in ``current`` by now.
+        count: number of iterations that the run has been in ``current`` so far.
         current: the state that it is in.
         collapsed: what `collapsed` was when the run was interrupted.
 
     Attributes:
-        collapsed: None, or of the first collapse ``{"iteration", "state", "until"}``: the iteration
-            that it was noticed at, and the last of the collapse, None as long as it goes on.
+        collapsed: None, or for the first collapse ``{"iteration", "state", "until"}``: the
+            iteration at which it was noticed, the state, and the last iteration of the collapse,
+            which is None while it continues.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Watch:
             course: loss and accuracy of each.
 
         Returns:
-            Whether the run has just been found to be collapsed, for the first time.
+            Whether a collapse has been found just now, for the first time.
         """
         found = False
         for i, (fit, acc) in enumerate(course, start=iteration):
@@ -76,7 +77,7 @@ class Watch:
             if self.count == PATIENCE and self.collapsed is None:
                 self.collapsed = {"iteration": i, "state": now, "until": None}
                 found = True
-            elif self.count == PATIENCE:  # it has fallen back
+            elif self.count == PATIENCE:  # it has collapsed again
                 self.collapsed = self.collapsed | {"until": None}
         return found
 
@@ -87,11 +88,14 @@ class Watch:
             "guessing": f"of guessing, log({self.num_classes})",
             "saturated": "of saturated scores, -log(1e-4)",
         }[state]
-        return f"the network has collapsed: at iteration {iteration} the loss has been that {loss}, for {PATIENCE} iterations"
+        return (
+            f"the network has collapsed: at iteration {iteration} the loss has been "
+            f"that {loss}, for {PATIENCE} iterations"
+        )
 
     @staticmethod
     def check(memory: dict) -> None:
-        """Raises ValueError for what `memory` cannot have returned."""
+        """Raises ValueError for a value that `memory` cannot have returned."""
         states = (None, "guessing", "saturated")
         kept = memory.get("collapsed") if isinstance(memory, dict) else None
         sound = (
@@ -109,5 +113,5 @@ class Watch:
             raise ValueError("it does not say whether the run had collapsed")
 
     def memory(self) -> dict:
-        """Returns what a checkpoint keeps; `Watch(num_classes, **memory)` goes on from it."""
+        """Returns what a checkpoint keeps; `Watch(num_classes, **memory)` continues from it."""
         return {"count": self.count, "current": self.current, "collapsed": self.collapsed}

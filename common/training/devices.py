@@ -18,10 +18,12 @@ from .settings import Settings
 
 
 def strategy_for(settings: Settings) -> tf.distribute.Strategy:
-    """Returns the strategy that ``--distribute`` asks for; with "none", the GPU that was asked for is the only one in sight.
+    """Returns the strategy that ``--distribute`` asks for.
+
+    With "none", TensorFlow then sees only one GPU: that of ``--gpu_no``, or else the first.
 
     Raises:
-        UserError: for devices that are not there, or workers that do not come.
+        UserError: for devices that do not exist, or workers that do not connect.
     """
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
@@ -48,7 +50,7 @@ def uses_xla(settings: Settings) -> bool:
     """Returns whether to compile with XLA.
 
     Raises:
-        UserError: where it was asked for and cannot be.
+        UserError: if ``--jit=on`` is used together with ``--distribute``.
     """
     if settings.distribute != "none":
         if settings.jit == "on":
@@ -68,7 +70,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def _cluster() -> tuple[list[tuple[str, int]], int]:
-    """Returns host and port of each worker, and which of them this is, from TF_CONFIG."""
+    """Returns host and port of each worker, and this process's index, both from TF_CONFIG."""
     form = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
     try:
         config = json.loads(os.environ["TF_CONFIG"])
@@ -88,8 +90,8 @@ def _cluster() -> tuple[list[tuple[str, int]], int]:
 def await_workers(workers: list[tuple[str, int]], index: int, timeout: float) -> None:
     """Returns once every worker has answered at its address.
 
-    TensorFlow's own constructor waits for them for ten minutes or more and hears no signal meanwhile. So each process
-    first listens at its own address, and calls at the others', until all have been there.
+    TensorFlow's own constructor waits for ten minutes or more, and no signal can stop it. So each
+    process first listens at its own address and connects to the others, until all have answered.
 
     Args:
         workers: host and port of each.
@@ -97,7 +99,7 @@ def await_workers(workers: list[tuple[str, int]], index: int, timeout: float) ->
         timeout: seconds.
 
     Raises:
-        UserError: naming those that did not come.
+        UserError: naming those that did not answer.
     """
     missing = {worker for i, worker in enumerate(workers) if i != index}
     host, port = workers[index]
@@ -127,7 +129,8 @@ def await_workers(workers: list[tuple[str, int]], index: int, timeout: float) ->
                     call.sendall(b"%d" % index)
                     missing.discard(worker)
             for _ in selector.select(timeout=0.2):
-                # who calls is there, and may have left for TensorFlow's own server before it can be called
+                # a worker that connects here has answered: it may start TensorFlow's own server
+                # before we can connect to it
                 with (
                     contextlib.suppress(OSError, ValueError, IndexError),
                     listener.accept()[0] as call,
@@ -138,7 +141,10 @@ def await_workers(workers: list[tuple[str, int]], index: int, timeout: float) ->
 
 @contextlib.contextmanager
 def _deadline(seconds: float) -> Iterator[None]:
-    """Ends the process if the block takes longer: for calls into TensorFlow that neither return nor hear signals."""
+    """Ends the process if the block takes longer.
+
+    For calls into TensorFlow that may never return and that no signal can stop.
+    """
 
     def end() -> None:
         print(

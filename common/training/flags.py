@@ -15,9 +15,8 @@ from .settings import Settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = flags.FLAGS
-FLAGS.set_default(
-    "verbosity", logging.WARNING
-)  # warnings; absl's INFO has a line of TensorFlow's for every exchange between devices
+# with absl's INFO, TensorFlow prints a line for every exchange between devices
+FLAGS.set_default("verbosity", logging.WARNING)
 
 flags.DEFINE_enum(
     "dataset",
@@ -25,45 +24,46 @@ flags.DEFINE_enum(
     ["cifar100", "cifar10", "digits"],
     "what to train on; digits needs no download",
 )
-flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set lies, or is downloaded to")
+flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set is, or is downloaded to")
 BACKBONES = backbones.known()
 flags.DEFINE_enum("backbone", "cnn6", list(BACKBONES), "the network")
 flags.DEFINE_list(
     "widths",
     None,
-    "neurons a layer: of the three stages, and of a cnn's fc6 (default: 64,64,64,64; 16,32,64 of a resnet)",
+    "neurons per layer of each of the three stages, and of fc6 in a cnn "
+    "(default: 64,64,64,64; for a resnet 16,32,64)",
 )
 flags.DEFINE_integer(
     "iterations",
     folders.ITERATIONS,
-    "training steps; the rate's drops keep their fractions of them",
+    "training steps; the learning rate drops at the same fractions of any number of steps",
     lower_bound=1,
     upper_bound=2**31 - 1,
 )
-flags.DEFINE_integer("batch_size", 128, "pictures a step", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "images per step", lower_bound=1)
 flags.DEFINE_float("base_lr", 0.1, "the first learning rate")
 flags.DEFINE_integer(
     "warmup_iterations",
     0,
-    "iterations over which the rates, those of rotations too, grow linearly from rate/W to the first "
-    "rate. At rate 0.1 a plain network is thrown into saturation by its first steps and comes back "
-    "after some 2,000, as the log shows that the authors published with their MHE (wy1iu/MHE on "
-    "GitHub: a loss of 9.07 to 9.21 up to iteration 1,900). A run that is much shorter than 75,000 "
-    "iterations needs a warm-up, or its baseline is worthless",
+    "number W of iterations over which all learning rates, also that of the rotations, grow "
+    "linearly from rate/W to the first rate. At rate 0.1 the first steps saturate a plain network, "
+    "and it recovers only after about 2,000 steps. The log that the authors published with their "
+    "MHE shows this (wy1iu/MHE on GitHub: a loss of 9.07 to 9.21 up to iteration 1,900). A run "
+    "that is much shorter than 75,000 iterations needs a warm-up, or its baseline is worthless",
     lower_bound=0,
     upper_bound=2**31 - 1,
 )
 flags.DEFINE_integer(
     "seed",
     0,
-    "of the initial weights, the shuffles and the augmentation",
+    "seed of the initial weights, the shuffles and the augmentation",
     lower_bound=0,
     upper_bound=2**32 - 1,
 )
 flags.DEFINE_integer(
     "gpu_no",
     None,
-    "number of the GPU; by default the first, or the CPU where there is none",
+    "number of the GPU; by default the first one, or the CPU if there is no GPU",
     lower_bound=0,
 )
 flags.DEFINE_enum(
@@ -84,14 +84,14 @@ flags.DEFINE_integer("eval_every", 500, "iterations between two tests", lower_bo
 flags.DEFINE_integer(
     "checkpoint_every",
     1000,
-    "iterations between two checkpoints; the best tested is kept too",
+    "iterations between two checkpoints; the one with the best test accuracy is kept too",
     lower_bound=1,
 )
-flags.DEFINE_bool("resume", False, "go on from the newest sound checkpoint in --log_dir")
+flags.DEFINE_bool("resume", False, "continue from the newest sound checkpoint in --log_dir")
 flags.DEFINE_integer(
     "steps_per_execution",
     None,
-    "training steps a call of the device (default: 1, or 20 with XLA)",
+    "training steps per call of the device (default: 1, or 20 with XLA)",
     lower_bound=1,
     upper_bound=1000,
 )
@@ -99,13 +99,14 @@ flags.DEFINE_enum(
     "distribute",
     "none",
     ["none", "mirrored", "multi_worker"],
-    "over one device, over all GPUs of this machine, or over those of several, which TF_CONFIG names",
+    "train on one device, on all GPUs of this machine, or on those of several machines, which "
+    "TF_CONFIG names",
 )
 flags.DEFINE_float("worker_timeout", 300, "seconds to wait for the other workers", lower_bound=1)
 flags.DEFINE_bool(
     "deterministic",
     False,
-    "let TensorFlow use deterministic operations alone, on a GPU too, or stop",
+    "let TensorFlow use deterministic operations only, also on a GPU; stop if there is none",
 )
 flags.register_validator("worker_timeout", math.isfinite, "must be a finite number")
 flags.register_validator(
@@ -131,7 +132,7 @@ def define_learn_neurons() -> None:
     flags.DEFINE_bool(
         "learn_neurons",
         False,
-        "train the neurons F too, which OPT keeps as they were drawn; their energy is then free",
+        "also train the neurons F, which OPT keeps as drawn; their energy may then change",
         module_name=sys.argv[0],
     )
 
@@ -141,10 +142,10 @@ def define_rotation_stddev() -> None:
     flags.DEFINE_float(
         "rotation_stddev",
         1.0,
-        "standard deviation of the rotations R at the start. Gram-Schmidt, Householder's and "
-        "Loewdin's maps do not see R's scale, so that a step turns the neurons the more the smaller "
-        "R is. Weight decay shrinks R, at rate 0.1 by a factor of e in 2,000 iterations, for which a "
-        "short run has no time: 0.2 starts it where 3,200 iterations would have brought it",
+        "standard deviation of the rotations R at the start. The maps of Gram-Schmidt, Householder "
+        "and Loewdin do not depend on R's scale, so a step turns the neurons more if R is small. "
+        "Weight decay shrinks R: at rate 0.1, by a factor of e in 2,000 iterations. A short run has "
+        "no time for this: 0.2 is where 3,200 iterations would have brought R",
         module_name=sys.argv[0],
     )
     flags.register_validator(
@@ -160,9 +161,9 @@ flags.register_validator(
 def _path(name: str) -> pathlib.Path:
     text = FLAGS[name].value
     try:
-        text.encode()  # a name that is not UTF-8 can neither be printed nor given to TensorFlow
+        text.encode()  # a name that is not UTF-8 can be neither printed nor passed to TensorFlow
         path = pathlib.Path(text).expanduser()
-        path.exists()  # a name that is too long cannot even be asked for
+        path.exists()  # raises an OSError if the name is too long
         return path
     except UnicodeEncodeError as error:
         raise UserError(f"--{name} is not UTF-8: {text!r}") from error
@@ -190,7 +191,7 @@ def _settings(folder: pathlib.Path) -> Settings:
         raise UserError(
             f"--widths: no stage of {FLAGS.backbone} may be narrower than the one before"
         )
-    # a method's own default is one for the cnns
+    # a method's own default is for the cnns only
     values["widths"] = (
         _integers(FLAGS.widths) if FLAGS.widths and len(FLAGS.widths) == count else None
     )
@@ -207,19 +208,19 @@ def _help(doc: str, own: list[str]) -> str:
         flag = FLAGS[name]
         default = "" if flag.default is None else f" (default: {flag.default_as_str[1:-1]})"
         lines += [f"  --{name}", f"      {flag.help}{default}"]
-    return "\n".join(lines) + "\n\nTry --helpfull for those of the libraries."
+    return "\n".join(lines) + "\n\nTry --helpfull for the flags of the libraries."
 
 
 def run(main: Callable[[Settings], None], script: str) -> None:
-    """Parses the command line, calls ``main(settings)`` and exits; what a train.py ends with.
+    """Parses the command line, calls ``main(settings)`` and exits; every train.py ends with it.
 
-    Exits with code 2 and one line on stderr where the user is mistaken, with 0 after ``--help``.
+    Exits with code 2 and one line on stderr if the user made a mistake, with 0 after ``--help``.
 
     Args:
         main: the method's training.
-        script: ``__file__`` of the train.py; its folder names the method and states its facts.
+        script: ``__file__`` of the train.py; its folder names the method and holds its facts.
     """
-    if sys.platform == "win32":  # no file locks of this kind, no signals
+    if sys.platform == "win32":  # it lacks these file locks and signals
         print("Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
         sys.exit(2)
     program = sys.modules["__main__"]
@@ -241,13 +242,10 @@ def run(main: Callable[[Settings], None], script: str) -> None:
             if words:
                 raise UserError(f"{words[0]!r} is not a flag; flags start with --")
             return _settings(folder)
-        except (
-            flags.Error,
-            UserError,
-            ValueError,
-        ) as error:  # ValueError: of absl's own flags, and a flagfile that is no text
+        # ValueError: from absl's own flags, and from a flagfile that is not text
+        except (flags.Error, UserError, ValueError) as error:
             stop(str(error))
-        except RecursionError:  # absl looks for flags of a similar name
+        except RecursionError:  # from absl's search for flags of a similar name
             stop("a flag's name is too long")
 
     def stop(message: str) -> None:

@@ -1,4 +1,4 @@
-"""The methods that are there: every folder with a train.py, and the facts that it states in its __init__.py."""
+"""Finds the methods: the folders with a train.py, and the facts in each one's __init__.py."""
 
 import dataclasses
 import importlib
@@ -14,9 +14,9 @@ class Facts:
 
     Attributes:
         name: its folder's name.
-        title: its name in tables and pictures.
-        row: its place in tables; those of the same row go by name.
-        defaults: flags that default to another value than elsewhere.
+        title: its name in tables and images.
+        row: its place in tables; methods of the same row are sorted by name.
+        defaults: flags whose default differs from that of other methods.
     """
 
     name: str

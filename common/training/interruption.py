@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the run ends after the step that it is at, with its state saved."""
+"""SIGTERM and SIGINT: the run finishes its current chunk of steps, saves its state and ends."""
 
 import shlex
 import signal
@@ -6,7 +6,7 @@ import sys
 
 
 class Interruption:
-    """Notes SIGTERM and SIGINT, which the loop then heeds; the second one ends the process at once."""
+    """Remembers SIGTERM or SIGINT for the loop; a second signal ends the process at once."""
 
     signal: int | None = None
 
@@ -25,7 +25,7 @@ class Interruption:
 
 
 def stop_after(number: int, done: int) -> None:
-    """Ends the process after a signal, with the state saved."""
+    """Ends the process after a signal; the state has been saved."""
     words = [word for word in sys.argv if word not in ("--resume", "--resume=true")]
     command = shlex.join([sys.executable, *words, "--resume"])
     name = signal.Signals(number).name

@@ -1,4 +1,4 @@
-"""The one training loop: load, build, restore, train, and what remains."""
+"""The one training loop: load, build, restore, train, and write the results."""
 
 import dataclasses
 import functools
@@ -47,11 +47,12 @@ def train(settings: Settings, method: Method) -> Trained:
     strategy = devices.strategy_for(settings)
     if settings.batch_size % strategy.num_replicas_in_sync:
         raise UserError(
-            f"--batch_size={settings.batch_size} cannot be shared by {strategy.num_replicas_in_sync} devices"
+            f"--batch_size={settings.batch_size} cannot be shared by "
+            f"{strategy.num_replicas_in_sync} devices"
         )
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
-    # one process writes; the others compute the same and keep silent
+    # one process writes; the others compute the same and write nothing
     folder = RunFolder(settings, writes=devices.is_chief(strategy))
     try:
         with folder, strategy.scope():
@@ -71,8 +72,8 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     """Makes the run within the current strategy."""
     # load
     jit = devices.uses_xla(settings)
-    # TF32 is too inaccurate for the maps. Under XLA they keep out of it by themselves, and
-    # convolutions may use it; without XLA nothing may
+    # TF32 is too inaccurate for the maps. With XLA the maps ask for full precision themselves, so
+    # TF32 can be on for the convolutions; without XLA it must be off
     tf.config.experimental.enable_tensor_float_32_execution(jit)
     data = datasets.load(settings.dataset, settings.data_dir)
     print(data, flush=True)
@@ -84,7 +85,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     # build
     keras.utils.set_random_seed(settings.seed)
     model, optimizer, made_by_factory = _build(settings, method, data.num_classes)
-    # a GPU, on which XLA is the default, should not wait for Python between two steps
+    # on a GPU, where XLA is the default, the device should not wait for Python between two steps
     per_call = settings.steps_per_execution or (20 if jit else 1)
     step = make_step(method, model, optimizer)
     steps = make_steps(step, data, settings.batch_size, per_call, jit)
@@ -94,7 +95,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     neurons = [folded.get_layer(name) for name in made_by_factory]
 
     def layer_figures() -> dict[str, float]:
-        """Returns each layer's drift, and the energy of what was folded last."""
+        """Returns each layer's drift, and the energy of the neurons that were folded last."""
         return energy.layer_energies(neurons) | energy.layer_drifts(model.layers)
 
     # restore
@@ -105,7 +106,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     progress = folder.open(title, variables, images, list(start_figures))
     first = progress.iteration
     facts = {"settings": dataclasses.asdict(settings), "data": str(data), "jit": jit}
-    if first < settings.iterations:  # a run that is over keeps its summary
+    if first < settings.iterations:  # a finished run keeps its summary
         folder.describe(**facts, **environment())
     if settings.resume:
         print(f"going on after {first:,} iterations", flush=True)
@@ -164,7 +165,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
                 folder.save(progress)
                 stop_after(interruption.signal, chunk.end)
 
-    # what remains
+    # write the results
     made = settings.iterations - first
     seconds = clock.seconds()
     if made:
@@ -194,7 +195,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
 def _build(
     settings: Settings, method: Method, num_classes: int
 ) -> tuple[keras.Model, keras.optimizers.Optimizer, list[str]]:
-    """Returns the model, its optimizer, and the names of the layers that the method's factory made."""
+    """Returns the model, its optimizer, and the names of the layers that the factory made."""
     made = []
 
     def noting(factory: Callable) -> Callable:
@@ -249,14 +250,15 @@ def _advance(
     if watch.update(chunk.start, course.tolist()):
         rate = optimizers.rate_at(optimizer, watch.collapsed["iteration"])
         tqdm.write(
-            f"warning: {watch.describe()}, at a learning rate of {rate}; --warmup_iterations=400 may prevent it",
+            f"warning: {watch.describe()}, at a learning rate of {rate}; "
+            "--warmup_iterations=400 may prevent it",
             file=sys.stderr,
         )
     return {name: float(value) for name, value in figures.items()}
 
 
 def _progress_bar(settings: Settings, first: int) -> tqdm:
-    # a log file gets a line every half minute, a terminal a bar that moves
+    # a log file gets one line every half minute, a terminal gets a moving bar
     return tqdm(
         desc=settings.method,
         total=settings.iterations,
@@ -268,7 +270,7 @@ def _progress_bar(settings: Settings, first: int) -> tqdm:
 
 
 def peak_memory() -> float:
-    """Returns the most memory used so far in GiB: the GPU's where there is one, else the process's."""
+    """Returns the peak memory so far in GiB: of the GPU if there is one, else of the process."""
     if tf.config.get_visible_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -15,16 +15,15 @@ def momentum(base_lr: float, decay: Callable) -> optimizers.Momentum:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What tells a method from the others.
+    """How a method differs from the others.
 
     Attributes:
         build_model: takes ``backbone``, a callable that takes a layer factory, and returns the
             model.
         make_optimizer: takes ``base_lr`` and ``decay``, a callable ``(rate, factor=0.1)`` that
             returns the run's schedule of a rate. Defaults to `momentum`.
-        decay_factor: what the weight decay is multiplied with in the loss, though not where it is
-            printed.
-        undecayed: what the weights that are not decayed are marked as (see common.marks).
+        decay_factor: factor of the weight decay in the loss; the printed value is without it.
+        undecayed: the marks of the weights without weight decay (see common.marks).
         drops: where the rates drop, in fractions of the run.
         episode_length: number of iterations per episode, for methods that have episodes.
         start_episode: takes the model, the run's seed and the episode's number before the episode

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the original's log lines, metrics.csv, curves.png, run.json, TensorBoard scalars."""
+"""A run's logs: the original's lines, metrics.csv, curves.png, run.json, TensorBoard's scalars."""
 
 import contextlib
 import csv
@@ -36,14 +36,16 @@ COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_a
 class Report:
     """Writes one run's results into a folder that exists.
 
-    ``log_train_NN.txt`` and ``log_test_NN.txt`` count up from run to run, as the original's do; the other files
-    are the newest run's, and those of the run before are kept under its number (``metrics_00.csv``).
+    The number in ``log_train_NN.txt`` and ``log_test_NN.txt`` grows with each run, as in the
+    original. The other files are those of the newest run; those of the run before it are kept under
+    its number (``metrics_00.csv``).
 
     Args:
-        folder: where to.
-        title: what the picture is headed.
-        extra: columns of metrics.csv beyond `COLUMNS`.
-        sizes: what `sizes` returned, for a run that is resumed: its files are cut back to that and go on.
+        folder: where the files go.
+        title: the heading of the curves.
+        extra: columns of metrics.csv in addition to `COLUMNS`.
+        sizes: for a run that is resumed, what `sizes` returned: its files are cut back to these
+            sizes and continued.
 
     Raises:
         UserError: if ``folder`` cannot be written, or its files are not those of ``sizes``.
@@ -92,7 +94,7 @@ class Report:
         self.scalars = None
         if importlib.util.find_spec("tensorboard"):
             with self._tensorboard() as path:
-                # event files cannot be cut back: those of the run so far are written anew
+                # event files cannot be cut back: they are written again from the start
                 if sizes and os.path.isdir(path):
                     shutil.rmtree(path)
                 self.scalars = tf.summary.create_file_writer(path)
@@ -101,7 +103,7 @@ class Report:
 
     @contextlib.contextmanager
     def _tensorboard(self) -> Iterator[str]:
-        """Gives the folder of the scalars; TensorFlow's errors about it become ours."""
+        """Yields the folder of the scalars; turns TensorFlow's errors about it into a UserError."""
         path = self.folder / "tensorboard" / f"{self.number:02d}"
         try:
             yield str(path)
@@ -111,7 +113,7 @@ class Report:
             ) from error
 
     def _keep_earlier(self) -> int:
-        """Moves the results of the run before under its number, and returns the next one."""
+        """Renames the results of the run before by its number, and returns the next number."""
         names = [
             re.fullmatch(r"([a-z_]+)_(\d+)(\.\w+)?", path.name) for path in self.folder.iterdir()
         ]
@@ -120,15 +122,14 @@ class Report:
         last = max(numbers, default=-1)
         here = [path for path in (self.folder / name for name in KEPT) if path.exists()]
         if here and (last < 0 or last in kept):
-            last += (
-                1  # their logs were taken away: a number of their own, so that none is written over
-            )
+            # their logs were deleted: a new number, so that no file is overwritten
+            last += 1
         for path in here:
             path.rename(path.with_stem(f"{path.stem}_{last:02d}"))
         return last + 1
 
     def sizes(self) -> dict[str, int]:
-        """Returns the run's number and how large its files are by now, all of it on the disk."""
+        """Returns the run's number and its files' sizes, after they were flushed to the disk."""
         for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -138,7 +139,7 @@ class Report:
         }
 
     def describe(self, **facts) -> None:
-        """Adds ``facts`` to run.json: settings, versions, results. The file is whole at any time."""
+        """Adds ``facts`` to run.json: settings, versions, results. The file is always complete."""
         self.facts |= facts
         path = self.folder / "run.json"
         try:
@@ -156,12 +157,18 @@ class Report:
         self.rows.writerow(row)
 
     def train(self, label: str, **row) -> None:
-        """Logs a training batch: ``row`` has iteration, learning_rate, fit, reg, penalty, acc and seconds."""
+        """Logs a training batch.
+
+        ``row`` has iteration, learning_rate, fit, reg, penalty, acc and seconds.
+        """
         line = f"===={label}: fit={row['fit']:.4f}, reg={row['reg']:.4f}, acc={row['acc']:.4f}"
         self._write(line, "train", row)
 
     def test(self, label: str, **row) -> None:
-        """Logs a test: ``row`` has iteration, test_acc, seconds and the extra columns. Draws the curves anew."""
+        """Logs a test and draws the curves again.
+
+        ``row`` has iteration, test_acc, seconds and the extra columns.
+        """
         self._write(f"++++{label}: test acc={row['test_acc']:.4f}", "test", row)
         self.draw()
 
@@ -187,7 +194,7 @@ class Report:
             self.scalars.flush()
 
     def draw(self) -> pathlib.Path:
-        """Draws loss and accuracy against iterations and returns the picture's path."""
+        """Draws loss and error against iterations and returns the image's path."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(10, 4), layout="constrained")
@@ -231,7 +238,7 @@ class Report:
 
 
 def _read_facts(path: pathlib.Path) -> dict:
-    """Returns what a run.json holds; nothing where there is none, or none that is sound."""
+    """Returns what a run.json holds; an empty dictionary if it is missing or damaged."""
     try:
         facts = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -254,7 +261,7 @@ def environment() -> dict:
     return {
         "versions": {
             "python": platform.python_version(),
-            # asked of the packages: tensorflow-cpu and nightly builds have other names
+            # from the modules: the packages tensorflow-cpu and tf-nightly have other names
             **{module.__name__: module.__version__ for module in (tf, keras, np)},
             "tensorflow-datasets": _installed_version("tensorflow-datasets"),
         },

@@ -13,9 +13,9 @@ from .settings import BEFORE, Settings
 
 
 class RunFolder:
-    """Keeps what a run leaves in ``--log_dir``. On a worker that does not write it keeps silent.
+    """Keeps the files of a run in ``--log_dir``. On a worker that does not write it does nothing.
 
-    Used as a context manager it holds the folder's lock. `open` comes first.
+    As a context manager it holds the folder's lock. Call `open` before any other method.
 
     Args:
         settings: of the run.
@@ -41,10 +41,10 @@ class RunFolder:
         """Restores the variables if the run is to be resumed, and opens the logs.
 
         Args:
-            title: what the curves are headed.
+            title: the heading of the curves.
             variables: all that a checkpoint holds, the same in the same order at every start.
-            data: what tells the training images from others.
-            columns: of metrics.csv, beyond the usual ones.
+            data: what identifies the training images.
+            columns: of metrics.csv, in addition to the usual ones.
 
         Returns:
             How far the run has come.
@@ -52,7 +52,7 @@ class RunFolder:
         Raises:
             UserError: if there is nothing to resume, or the folder cannot be written.
         """
-        # "pictures" is the name in checkpoints that are there
+        # "pictures" is its name in existing checkpoints
         alike = self.settings.result_settings() | {"pictures": data}
         self.checkpoints = Checkpoints(self.path / "checkpoints", variables, alike, BEFORE)
         resume = self.settings.resume
@@ -60,7 +60,8 @@ class RunFolder:
         if self.writes:
             if self.checkpoints.newest() and not resume:
                 print(
-                    f"note: starting anew; the checkpoints that are in {self.path} are kept under their run's number"
+                    f"note: starting anew; the checkpoints that are in {self.path} "
+                    "are kept under their run's number"
                 )
             sizes = progress.logs if resume else None
             self.report = Report(self.path, title, columns, sizes)
@@ -68,7 +69,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns an error of the disk into one line that names the folder."""
+        """Turns a disk error into one line that names the folder."""
         try:
             yield
         except OSError as error:

@@ -1,4 +1,4 @@
-"""When what is due in a run: a pure function of its settings."""
+"""What is due in a run, and when: a pure function of the run's settings."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ class Chunk:
         start: the first iteration, counted from 0.
         count: number of iterations.
         episode: the number of the episode that begins with ``start``, if one does.
-        log: how the training line of the last iteration is headed, if it is due.
-        test: how the test line is headed, if a test is due.
+        log: the heading of the last iteration's training line, if the line is due.
+        test: the heading of the test line, if a test is due.
         save: whether a checkpoint is due.
     """
 
@@ -39,8 +39,8 @@ class Chunk:
 class Schedule:
     """What is due after which iteration.
 
-    As in the original, iterations count from 0, in each episode anew; none is logged or tested at
-    0. An episode's end is tested, and so is the run's.
+    As in the original, iterations count from 0, and each episode starts at 0 again. Iteration 0 is
+    neither logged nor tested. There is a test at the end of each episode and of the run.
 
     Attributes:
         iterations: length of the run.
@@ -60,8 +60,8 @@ class Schedule:
     def chunks(self, done: int = 0) -> Iterator[Chunk]:
         """Yields the run's chunks after ``done`` iterations.
 
-        The first one is a single iteration, so that its time, which has the compilation in it, can
-        be told apart.
+        The first one is a single iteration, so that its time, which includes the compilation, can
+        be measured separately.
         """
         start = done
         while start < self.iterations:

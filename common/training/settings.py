@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-# what a run did before these settings were there: a checkpoint that does not name them is of such a run
+# what a run did before these settings existed; older checkpoints do not name them
 BEFORE = {
     "warmup_iterations": 0,
     "rotation_stddev": 1.0,
@@ -14,7 +14,7 @@ BEFORE = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The flags that all methods share, read once, and those of the method's ``own``."""
+    """The flags that all methods share, read once; ``own`` holds the method's own flags."""
 
     method: str
     dataset: str
@@ -40,7 +40,7 @@ class Settings:
     own: dict[str, object] = dataclasses.field(default_factory=dict)
 
     def result_settings(self) -> dict[str, object]:
-        """Returns those that the weights depend on: a run resumes a checkpoint where they are equal."""
+        """Returns those that the weights depend on; they must be equal to resume a checkpoint."""
         names = ("method", "dataset", "backbone", "widths", "iterations", "batch_size", "base_lr")
         names += ("warmup_iterations", "seed")
         return {name: getattr(self, name) for name in names} | self.own

@@ -21,11 +21,11 @@ def accuracy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def make_step(
     method: Method, model: keras.Model, optimizer: keras.optimizers.Optimizer
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns ``step(images, labels)``, which updates the model once; to be traced.
+    """Returns ``step(images, labels)``, which updates the model once; for use in a `tf.function`.
 
     It takes ``images [batch, 32, 32, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``, and
-    returns the scalars fit, reg, acc and penalty (of the layers' own losses) of the batch before
-    the update. On several replicas each takes its share of the batch.
+    returns the scalars fit, reg, acc and penalty (the sum of the layers' own losses), computed
+    before the update. With several replicas each takes its share of the batch.
     """
     optimizer.build(model.trainable_variables)
     decayed = losses.decayed_variables(model, method.undecayed)
@@ -56,7 +56,7 @@ def make_train_step(
 def make_steps(
     step: Callable, data: datasets.Dataset, batch_size: int, limit: int, jit: bool
 ) -> Callable[[np.ndarray], tuple[dict[str, tf.Tensor], np.ndarray]]:
-    """Returns ``steps(draws [count, batch, 4])``, up to ``limit`` training steps in one call.
+    """Returns ``steps(draws [count, batch, 4])``: up to ``limit`` training steps in one call.
 
     It returns the figures of the last step, and ``[count, 2]``, fit and acc of each. The whole
     training set stays on the device, as bytes.
@@ -93,7 +93,7 @@ def make_steps(
         return figures, course
 
     def run(draws: np.ndarray) -> tuple[dict[str, tf.Tensor], np.ndarray]:
-        # always of one shape, so that one program serves
+        # padded to one shape, so that it is traced once only
         rest = np.zeros((limit - len(draws), *draws.shape[1:]), draws.dtype)
         figures, course = steps(tf.constant(np.concatenate([draws, rest])), tf.constant(len(draws)))
         return figures, course.numpy()[: len(draws)]
