@@ -1,21 +1,26 @@
-"""The orthogonal maps, forward and backward, beside TensorFlow's own, PyTorch's and geotorch's: time and error.
+"""Time and error of the orthogonal maps, beside those of TensorFlow, PyTorch and geotorch.
 
-    python -m benchmarks.maps                       # n from 27 to 2048: a quarter of an hour on two idle cores
-    python -m benchmarks.maps --quick               # n up to 288: under a minute
+    python -m benchmarks.maps            # n from 27 to 2048: a quarter of an hour on two idle cores
+    python -m benchmarks.maps --quick    # n up to 288: under a minute
     python -m benchmarks.maps --sizes=288,576 --implementations=cayley,tf.linalg.solve
 
-A call computes a map of w, an n x n matrix of N(0, 1) in float32, and the gradient of w for a fixed random cotangent.
-"product" is map(w) @ f with f [n, 64], as layers use it, "formed" is map(w) itself, as are all that are compared with them.
-PyTorch and geotorch have rows where they are installed. Their parametrizations get such parameters that they compute
-what ours do: householder Gram-Schmidt of w, cayley Cayley's transform of the skew part S of w's upper triangle, and
-matrix_exp and expm the exponential of S, which would be cheaper near S = 0.
+A call computes a map of w, an n x n matrix of N(0, 1) in float32, and then the gradient of w for a
+fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it. "formed" is map(w)
+itself, which is also what all other libraries compute. PyTorch and geotorch have rows if they are
+installed. The parameters of their parametrizations are set so that they compute the same as ours:
+householder is Gram-Schmidt of w, cayley is Cayley's transform of S, the skew part of w's upper
+triangle, and matrix_exp and expm are the exponential of S, which would be cheaper near S = 0.
 
-Every round calls each implementation, one after the other, so that a machine that changes its pace hits all alike. ms is
-the median over rounds, multiple the median of each round's ratio to one n x n product tf.matmul(w, w), for a batch too:
-a batch of 5 is one call, timed for n up to 576. jit rows are compiled by XLA. Python takes 0.2 ms to call TensorFlow, which a
-training step does not pay for each map: at n = 27 that is most of the time. The errors are computed in float64:
-orthogonality is max |Q^T Q - I|, of a product max |K^T K - f^T f| / max |f^T f|; deviation is max |value - reference| /
-max |reference|, with the map by NumPy and SciPy in float64. Prints a table, and writes it to maps.csv with maps.png beside it.
+Each round calls all implementations one after the other, so that a change of the machine's speed
+affects all of them. ms is the median over the rounds. multiple is the median of each round's ratio
+to one n x n product tf.matmul(w, w), for a batch too: a batch of 5 is one call, timed for n up to
+576. jit rows are compiled by XLA. A call of TensorFlow from Python takes 0.2 ms, which a training
+step does not pay for each map: at n = 27 this is most of the time.
+
+The errors are computed in float64. orthogonality is max |Q^T Q - I|, and for a product
+max |K^T K - f^T f| / max |f^T f|. deviation is max |value - reference| / max |reference|, where the
+reference is the map by NumPy and SciPy in float64. Prints a table and writes it to maps.csv, with
+the image maps.png beside it.
 """
 
 import argparse
@@ -41,7 +46,7 @@ from common import orthogonal
 
 SIZES, QUICK_SIZES = [27, 144, 288, 576, 1024, 2048], [27, 144, 288]
 BATCH, BATCH_UP_TO, QUICK_BATCH_UP_TO = 5, 576, 144
-JIT_SKIPPED = {"tf.linalg.svd": "skipped: XLA's SVD takes 2 s a call at n = 144, 25 s at n = 288"}
+JIT_SKIPPED = {"tf.linalg.svd": "skipped: XLA's SVD takes 2 s per call at n = 144, 25 s at n = 288"}
 UNIT = "tf.matmul"
 COLUMNS = [
     "map",
@@ -117,7 +122,10 @@ def cotangent(like: np.ndarray) -> np.ndarray:
 def tensorflow_call(
     function: Callable, is_product: bool, w: np.ndarray, f: np.ndarray, jit: bool
 ) -> Call:
-    """Returns a call of ``function(w, f)``, which has the shape of f if it is a product, with the gradient of ``w``."""
+    """Returns a call that computes ``function(w, f)`` and the gradient of ``w``.
+
+    The value has the shape of ``f`` if it is a product, else that of ``w``.
+    """
 
     @tf.function(jit_compile=jit)
     def both(w: tf.Tensor, f: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -127,8 +135,10 @@ def tensorflow_call(
         return value, tape.gradient(value, w, upstream)
 
     tensors = [tf.constant(array) for array in (w, f, cotangent(f if is_product else w))]
-    compiled = both.get_concrete_function(*tensors)  # half as long to call as `both`
-    # on a CPU a call returns when it is done
+    compiled = both.get_concrete_function(
+        *tensors
+    )  # a call of it takes half as long as one of `both`
+    # on a CPU a call returns when the result is ready
     wait = (
         tf.test.experimental.sync_devices
         if tf.config.list_physical_devices("GPU")
@@ -157,7 +167,7 @@ def _tensorflow(
 
 
 def tensorflow_implementations() -> Iterator[Implementation]:
-    """Yields the maps of common.orthogonal, and what TensorFlow has for each, with its own gradient."""
+    """Yields the maps of common.orthogonal, and what TensorFlow offers, with its own gradients."""
     maps = {"gs rows": orthogonal.gram_schmidt, "householder": orthogonal.householder}
     maps |= {"lowdin": orthogonal.lowdin, "cayley": orthogonal.cayley}
     for map_name, function in maps.items():
@@ -187,7 +197,10 @@ def tensorflow_implementations() -> Iterator[Implementation]:
 
 
 def torch_implementations() -> Iterator[Implementation]:
-    """Yields what PyTorch and geotorch have, on the device that TensorFlow uses; nothing where they have not that one."""
+    """Yields what PyTorch and geotorch offer, on the device that TensorFlow uses.
+
+    Yields nothing if PyTorch is not installed or cannot use that device.
+    """
     if not importlib.util.find_spec("torch"):
         return
     import torch
@@ -252,7 +265,8 @@ def torch_implementations() -> Iterator[Implementation]:
 
     yield function("torch.linalg.qr", "gs columns", qr)
     yield function("torch.linalg.svd", "lowdin", svd)
-    # both packages' skew matrix is A = tril(X) - tril(X)^T, and their Cayley transform (I - A/2)^-1 (I + A/2)
+    # in both packages the skew matrix is A = tril(X) - tril(X)^T, and the Cayley transform is
+    # (I - A/2)^-1 (I + A/2)
     yield parametrization("torch householder", "gs columns", own("householder"), None)
     yield parametrization("torch cayley", "cayley", own("cayley"), -2)
     yield parametrization("torch matrix_exp", "exponential", own("matrix_exp"), -1)
@@ -261,7 +275,8 @@ def torch_implementations() -> Iterator[Implementation]:
 
         def based(triv: str, module: torch.nn.Module) -> None:
             geotorch.orthogonal(module, triv=triv)
-            # geotorch multiplies by a base, which an assignment sets: the identity keeps the product and not its effect
+            # geotorch multiplies by a base, which this assignment sets: with the identity the
+            # product is still computed, but changes nothing
             module.weight = torch.eye(module.weight.shape[-1], device=device).expand(
                 module.weight.shape
             )
@@ -271,7 +286,10 @@ def torch_implementations() -> Iterator[Implementation]:
 
 
 def errors(value: np.ndarray, q: np.ndarray, f: np.ndarray | None) -> dict[str, float]:
-    """Returns how far ``value`` is from ``q``, or from ``q @ f``, and its Gram matrix from I, or from f^T f."""
+    """Returns the orthogonality error of ``value`` and its deviation from the reference.
+
+    The reference is ``q``, and ``q @ f`` where ``f`` is given.
+    """
     expected = q if f is None else q @ f
     gram = np.eye(q.shape[-1]) if f is None else f.mT @ f
     return {
@@ -282,7 +300,7 @@ def errors(value: np.ndarray, q: np.ndarray, f: np.ndarray | None) -> dict[str, 
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keeps what C libraries print off standard output: MKL writes a line for each matrix that it fails on."""
+    """Hides what C libraries print to standard output: MKL prints a line per failed matrix."""
     sys.stdout.flush()
     kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -307,8 +325,9 @@ def first_calls(
     """Calls everything once, which traces and compiles it.
 
     Returns:
-        For the product w @ w and for each implementation, with and without XLA, its row with its errors, its call, and
-        how many calls take 10 ms; and the rows of those that were skipped or that failed.
+        For the product w @ w and for each implementation, with and without XLA: its row with its
+        errors, its call, and how many calls take 10 ms. Then the rows of those that were skipped or
+        that failed.
     """
     random = np.random.default_rng(n)
     leading = (batch,) if batch > 1 else ()
@@ -359,9 +378,8 @@ def first_calls(
         row |= errors(
             value, reference(implementation.map), f if implementation.is_product else None
         )
-        if (
-            jit or seconds < 1
-        ):  # what is slow is not called again for this; XLA's first call compiles
+        # XLA's first call compiles; without XLA slow calls are not repeated for this
+        if jit or seconds < 1:
             seconds = seconds_of(call, 1)
         timed.append((row, call, max(1, min(100, int(0.01 / seconds)))))
     return timed, skipped
@@ -370,7 +388,7 @@ def first_calls(
 def measure(
     n: int, batch: int, implementations: list[Implementation], args: argparse.Namespace
 ) -> list[dict]:
-    """Returns the rows of maps.csv of one n."""
+    """Returns the rows of maps.csv for one n and batch."""
     timed, skipped = first_calls(n, batch, implementations, args)
     times: list[list[float]] = [[] for _ in timed]
     begin = time.perf_counter()
@@ -385,9 +403,8 @@ def measure(
             break
         for (_, call, repeats), own in zip(timed, times, strict=True):
             if repeats > 1:
-                time.sleep(
-                    0.01
-                )  # threads of the implementation before, OpenMP's above all, wait busily for a while
+                # after a call threads, above all those of OpenMP, keep their cores busy for a while
+                time.sleep(0.01)
                 call()
             own.append(1e3 * seconds_of(call, repeats))
     for (row, _, _), own in zip(timed, times, strict=True):
@@ -450,7 +467,7 @@ def draw(path: pathlib.Path, rows: list[dict], ours: set[str], title: str) -> No
         axes.set_xticks(sizes, [str(n) for n in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.3)
-        # below the axes, where it can cover no data
+        # below the axes, where it cannot cover any data
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=2, frameon=False)
     figure.axes[0].set_ylabel("ms, forward and backward")
     figure.suptitle(title, fontsize="medium")
@@ -491,7 +508,8 @@ def markdown(rows: list[dict], ours: set[str], about: str) -> list[str]:
             "| " + " | ".join([title, *cells, "" if error is None else f"{error:.0e}"]) + " |"
         )
     note = (
-        "Milliseconds, forward and backward; in brackets, multiples of one n x n product. The error is max \\|Q^T Q - I\\|, "
+        "Milliseconds, forward and backward; in brackets, multiples of one n x n product. "
+        "The error is max \\|Q^T Q - I\\|, "
         "of a product K = map(w) @ f max \\|K^T K - f^T f\\| / max \\|f^T f\\|."
     )
     return [*lines, "", f"{about}. {note}"]
@@ -506,7 +524,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=numbers, help=f"n (default: {','.join(map(str, SIZES))})")
     parser.add_argument(
         "--implementations",
-        help="those whose names have one of these in them: cayley,torch (default: all)",
+        help="those whose names contain one of these: cayley,torch (default: all)",
     )
     parser.add_argument("--columns", type=positive, default=64, help="columns of f (default: 64)")
     parser.add_argument(
@@ -539,14 +557,15 @@ def main() -> None:
     if not implementations:
         parser.error(f"--implementations={args.implementations}: there is none of that name")
     for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)  # PyTorch wants some too
+        tf.config.experimental.set_memory_growth(gpu, True)  # PyTorch needs some too
     tf.config.experimental.enable_tensor_float_32_execution(False)
     about, rows = machine(), []
     print(about)
     if (load := os.getloadavg()[0]) > 0.5:
         print(
-            f"other programs seem to run (load average {load:.1f}): all figures suffer, those of PyTorch's OpenMP "
-            "up to thirtyfold, since its threads wait for each other busily; with OMP_WAIT_POLICY=passive they do not"
+            f"other programs seem to run (load average {load:.1f}): all figures suffer, those of "
+            "PyTorch's OpenMP up to thirtyfold, since its threads keep their cores busy while they "
+            "wait for each other; with OMP_WAIT_POLICY=passive they do not"
         )
     print(HEAD, flush=True)
     with args.out.open("w", newline="") as file:
@@ -561,17 +580,18 @@ def main() -> None:
                 file.flush()
                 rows += measured
                 print("\n".join(map(line, measured)), flush=True)
-    picture = args.out.with_suffix(".png")
-    title = "A map and its gradient, single matrices in float32, without XLA; ours bold, product: map(w) @ f"
+    image = args.out.with_suffix(".png")
+    title = "A map and its gradient, single matrices in float32, without XLA; ours bold, "
+    title += "product: map(w) @ f"
     ours = {i.name for i in implementations if i.is_ours}
-    draw(picture, rows, ours, f"{title}, f of {args.columns} columns\n{about}")
-    print(f"written: {args.out.absolute()}\nwritten: {picture.absolute()}")
+    draw(image, rows, ours, f"{title}, f of {args.columns} columns\n{about}")
+    print(f"written: {args.out.absolute()}\nwritten: {image.absolute()}")
     if args.readme:
         publish(
             args.readme,
             "maps",
             markdown(rows, ours, about),
-            picture,
+            image,
             "Time of a map and its gradient against n",
         )
 

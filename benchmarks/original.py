@@ -1,14 +1,14 @@
-"""Training losses beside those that the original program printed for the same data set.
+"""Our training losses beside those that the original program printed for the same data set.
 
     python -m benchmarks.original --data_dir=data
     python -m benchmarks.original --runs=opt_gs --readme=docs/fidelity.md
 
-The original's scripts were run unchanged, but for what lets TensorFlow 2.21 run them, on CIFAR-100
-re-split, once each; the log of the plain network is the one that its authors published with
-wy1iu/MHE (three convolutions per stage), on the official split. Ours train over the same
-iterations, at full width, batch 128, without a warm-up. The random numbers differ. The loss of one
-batch scatters by about 0.15, so two programs that do the same differ by 0.15 to 0.3; the mean of 21
-batches around it scatters by 0.03. A run goes on where it was cut off.
+Each of the original's scripts was run once on CIFAR-100 with another split. They were changed only
+where TensorFlow 2.21 could not run them. The log of the plain network is the one that its authors
+published with wy1iu/MHE (three convolutions per stage), on the official split. Ours train for the
+same iterations, at full width, with batch 128 and without a warm-up. The random numbers differ. The
+loss of one batch scatters by about 0.15, so two equal programs differ by 0.15 to 0.3; the mean of
+the 21 batches around it scatters by 0.03. A run that was interrupted continues.
 """
 
 import argparse
@@ -34,9 +34,9 @@ class Original:
 
     Attributes:
         method: its folder here.
-        fits: loss of the batch of an iteration.
+        fits: by iteration, the loss of its batch.
         last: how many iterations are trained.
-        flags: of train.py, where the network is another.
+        flags: of train.py, if the network is not the default one.
     """
 
     method: str
@@ -65,9 +65,9 @@ LINES = {
 
 
 def train(run: Original, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[int, float]:
-    """Trains up to ``run.last`` iterations and a few more, and returns the loss of each.
+    """Trains for ``run.last`` iterations and a few more, and returns the loss of each.
 
-    The schedule is the whole one, of which this is the beginning; the run is then told to end.
+    The run has the schedule of a whole run, and is stopped early.
     """
     log, output = folder / "metrics.csv", folder / "output.txt"
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def train(run: Original, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[i
         if not log.exists():
             return {}
         with log.open() as file:
-            # a row may be half written
+            # the last row may be incomplete
             return {
                 int(r["iteration"]): float(r["fit"])
                 for r in csv.DictReader(file)
@@ -109,7 +109,7 @@ def train(run: Original, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[i
 
 
 def rows(name: str, fits: dict[int, float]) -> list[list[str]]:
-    """Returns the lines of the table: of each iteration the original's loss, ours and our mean."""
+    """Returns the table's rows: for each iteration the original's loss, ours and our mean."""
     lines = []
     for iteration, there in LINES[name].fits.items():
         mean = statistics.mean(fits[i] for i in range(iteration - AROUND, iteration + AROUND + 1))

@@ -28,7 +28,7 @@ def positive(text: str) -> int:
 
 
 def numbers(text: str) -> list[int]:
-    """Returns positive whole numbers of a list with commas."""
+    """Returns the positive whole numbers of a comma-separated list."""
     return [positive(word) for word in text.split(",")]
 
 
@@ -43,7 +43,7 @@ def csv_path(text: str) -> pathlib.Path:
 
 
 def add_outputs(parser: Parser, name: str) -> None:
-    """Adds --out, and --readme with marks of that name."""
+    """Adds --out, and --readme with the marks of ``name``."""
     begin, end = marks(name)
 
     def readme(text: str) -> pathlib.Path:

@@ -1,14 +1,18 @@
-"""Time and memory of a training step against the network's width, method beside method.
+"""Time and memory of each method's training step against the network's width.
 
-    python -m benchmarks.scale                 # widths 64, 128 and 256: some ten minutes on two cores
-    python -m benchmarks.scale --quick         # widths 16 and 32, two steps
+    python -m benchmarks.scale            # widths 64, 128 and 256: about ten minutes on two cores
+    python -m benchmarks.scale --quick    # widths 16 and 32, two steps
     python -m benchmarks.scale --methods=baseline,opt_gs --widths=64,128 --batch=128
 
-CNN-6 with all four stages of one width, each measurement in a process of its own (see benchmarks.steps). A batch is 32
-pictures, a quarter of the methods' own, to keep the widest affordable. That makes convolutions four times as cheap and
-maps not at all: the ratios to the plain step are harsher here than those of benchmarks.steps. At width 256 the rotations
-are 2304 x 2304, the largest 4096 x 4096. What takes longer than --limit_s, as opt_ls may there on two cores, gets a row
-that says so and is left out of the picture. Prints a table and writes it to scale.csv, with scale.png beside it.
+All four stages of CNN-6 have the same width. Each measurement has a process of its own (see
+benchmarks.steps). A batch is 32 images, a quarter of what the methods use, so that the widest
+network does not take too long. With it convolutions cost a quarter, but maps cost the same: the
+ratios to the plain step are therefore larger here than in benchmarks.steps. At width 256 the
+rotations are 2304 x 2304, the largest 4096 x 4096.
+
+A measurement that takes longer than --limit_s, as opt_ls may at width 256 on two cores, gets a row
+that says so, and the image leaves it out. Prints a table and writes it to scale.csv, with the image
+scale.png beside it.
 """
 
 import argparse
@@ -21,7 +25,7 @@ from tqdm import tqdm
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
 from benchmarks.steps import PLAIN, STYLES, TITLES, check_methods, in_a_process
 
-# by default; those that are left out cost what one of these does
+# the default; each of the other methods costs as much as one of these
 SOME = [PLAIN, "opt_gs", "opt_ls", "opt_cp", "sopt_gs"]
 COLUMNS = [
     "method",
@@ -37,7 +41,7 @@ COLUMNS = [
 
 
 def measure(method: str, width: int, steps: int, args: argparse.Namespace) -> dict:
-    """Returns a row of scale.csv; one without figures and with a note where there are none."""
+    """Returns a row of scale.csv; if the measurement fails, a note takes the figures' place."""
     row = {"method": method, "width": width, "batch": args.batch, "steps": steps, "note": ""}
     try:
         return row | in_a_process(method, [width] * 4, args.jit, steps, args.batch, args.limit_s)
@@ -51,13 +55,13 @@ def measure(method: str, width: int, steps: int, args: argparse.Namespace) -> di
 
 
 def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
-    """Draws step and memory against width, a line a method."""
+    """Draws time and memory of a step against width, one line per method."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, ScalarFormatter
 
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     widths = sorted({row["width"] for row in rows})
-    labels = {"step_ms": "ms a step", "memory_gib": "peak memory (GiB)"}
+    labels = {"step_ms": "ms per step", "memory_gib": "peak memory (GiB)"}
     ticks = {"step_ms": (1, 2, 5), "memory_gib": (1, 1.5, 2, 3, 4, 5, 7)}
     for axes, key in zip(figure.subplots(1, 2), labels, strict=True):
         for method in dict.fromkeys(row["method"] for row in rows):
@@ -86,7 +90,7 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
 
 
 def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
-    """Returns a table of ms, ratio and memory, a column a width, and what it was measured on."""
+    """Returns a table of ms, ratio and memory, one column per width, and the machine."""
     widths = sorted({row["width"] for row in rows})
     lines = [
         "| method | " + " | ".join(f"width {width}" for width in widths) + " |",
@@ -107,7 +111,10 @@ def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
                 else row["note"]
             )
         lines.append(f"| {TITLES.get(method, method)} | " + " | ".join(cells) + " |")
-    about = f"{machine()}; batch {args.batch}, --jit={args.jit}; in brackets, multiples of the plain step at that width."
+    about = (
+        f"{machine()}; batch {args.batch}, --jit={args.jit}; "
+        "in brackets, multiples of the plain step at that width."
+    )
     return [*lines, "", about]
 
 
@@ -121,12 +128,12 @@ def main() -> None:
         "--methods", type=lambda s: s.split(","), default=SOME, help=f"(default: {','.join(SOME)})"
     )
     parser.add_argument("--widths", type=numbers, help="(default: 64,128,256)")
-    parser.add_argument("--batch", type=positive, default=32, help="pictures a step (default: 32)")
+    parser.add_argument("--batch", type=positive, default=32, help="images per step (default: 32)")
     parser.add_argument(
         "--steps",
         type=positive,
         default=3,
-        help="timed steps at the largest width; more below (default: 3)",
+        help="timed steps at the largest width; smaller widths get more (default: 3)",
     )
     parser.add_argument("--jit", choices=["on", "off"], default="off")
     parser.add_argument(
@@ -139,13 +146,11 @@ def main() -> None:
     add_outputs(parser, "scale")
     args = parser.parse_args()
     check_methods(parser, args.methods)
-    args.methods.sort(key=lambda name: name != PLAIN)  # first: the others' ratios need it
+    args.methods.sort(key=lambda name: name != PLAIN)  # first, since the others' ratios need it
     widths = sorted(set(args.widths or ([16, 32] if args.quick else [64, 128, 256])))
     rows = []
-    print(
-        f"{'method':10} {'width':>6} {'step ms':>10} {'ratio':>6} {'first step s':>13} {'memory GiB':>11}",
-        flush=True,
-    )
+    head = f"{'method':10} {'width':>6} {'step ms':>10} {'ratio':>6} "
+    print(head + f"{'first step s':>13} {'memory GiB':>11}", flush=True)
     with (
         args.out.open("w", newline="") as file,
         tqdm(total=len(widths) * len(args.methods), unit="run", dynamic_ncols=True) as bar,
@@ -154,7 +159,7 @@ def main() -> None:
         writer.writeheader()
         for width in widths:
             plain = None
-            # narrow networks' steps are short: more of them
+            # narrow networks have short steps, so more of them are timed
             steps = 2 if args.quick else args.steps * (widths[-1] // width)
             for method in args.methods:
                 bar.set_description(f"{method}, width {width}")
@@ -168,21 +173,22 @@ def main() -> None:
                 text = row["note"]
                 if "step_ms" in row:
                     ratio = f"{row['ratio']:.2f}" if plain else ""
-                    text = f"{row['step_ms']:10.1f} {ratio:>6} {row['first_step_s']:13.1f} {row['memory_gib']:11.2f}"
+                    text = f"{row['step_ms']:10.1f} {ratio:>6} "
+                    text += f"{row['first_step_s']:13.1f} {row['memory_gib']:11.2f}"
                 tqdm.write(f"{method:10} {width:6} {text}")
                 bar.update()
     print(f"written: {args.out.absolute()}")
     if not any("step_ms" in row for row in rows):
-        parser.exit(1, "benchmarks.scale: no measurement succeeded: no picture\n")
-    picture = args.out.with_suffix(".png")
-    draw(picture, [row for row in rows if "step_ms" in row], f"A step of CNN-6, batch {args.batch}")
-    print(f"written: {picture.absolute()}")
+        parser.exit(1, "benchmarks.scale: no measurement succeeded: no image\n")
+    image = args.out.with_suffix(".png")
+    draw(image, [row for row in rows if "step_ms" in row], f"A step of CNN-6, batch {args.batch}")
+    print(f"written: {image.absolute()}")
     if args.readme:
         publish(
             args.readme,
             "scale",
             markdown(rows, args),
-            picture,
+            image,
             "Step and memory against width, on logarithmic axes",
         )
 

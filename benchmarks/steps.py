@@ -1,13 +1,14 @@
-"""A training step of every method beside the plain one: CNN-6 at full width, batch 128.
+"""A training step of every method beside a plain step: CNN-6 at full width, batch 128.
 
     python -m benchmarks.steps                # all methods, each in a process of its own
     python -m benchmarks.steps --quick        # fewer steps
     python -m benchmarks.steps --methods=baseline,opt_gs --jit=on
 
-Prints a table and writes it to steps.csv: the median step, its ratio to the plain step at the same widths, the time to
-the end of the first step (tracing and compilation included), the peak memory and the pictures a second. Plain
-training is timed before and after each method, since machines change their pace. The pictures are random. Ratios and
-memory are drawn in steps.png, beside the CSV.
+Prints a table and writes it to steps.csv: the median time per step, its ratio to the plain step at
+the same widths, the time to the end of the first step (with tracing and compilation), the peak
+memory and the images per second. Plain training is timed before and after each method, since a
+machine's speed changes with time. The images are random. Ratios and memory are drawn in steps.png,
+beside the CSV.
 """
 
 import argparse
@@ -29,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 METHODS = known()
 TITLES = {name: facts.title for name, facts in METHODS.items()}
 STYLES = {name: style(index) for index, name in enumerate(TITLES)}
-PLAIN = "baseline"  # the step that the others are ratios to
+PLAIN = "baseline"  # all ratios are to its step
 BATCH = 128
 COLUMNS = [
     "method",
@@ -39,14 +40,14 @@ COLUMNS = [
     "first_step_s",
     "memory_gib",
     "memory_ratio",
-    "pictures_per_s",
+    "images_per_s",
 ]
 
 
 def measure(
     name: str, widths: list[int], jit: bool, steps: int, batch: int = BATCH
 ) -> dict[str, float]:
-    """Times one method in this process; milliseconds, seconds and GiB."""
+    """Times one method in this process; returns milliseconds, seconds and GiB."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -67,7 +68,8 @@ def measure(
     if method.start_episode:
         method.start_episode(model, 0, 0)
 
-    # a GPU is given steps ahead, as a run gives it many a call; a CPU has made one when the call returns
+    # a run gives a GPU many steps per call, so here several are started before waiting for the
+    # last; on a CPU a call returns when its step is done
     calls = 20 if tf.config.list_physical_devices("GPU") else 1
 
     def once(calls: int = 1) -> float:
@@ -95,11 +97,11 @@ def in_a_process(
     batch: int = BATCH,
     limit_s: float | None = None,
 ) -> dict[str, float]:
-    """Returns what `measure` does, in a process of its own.
+    """Returns what `measure` returns, measured in a process of its own.
 
     Raises:
         subprocess.TimeoutExpired: if it takes more than ``limit_s`` seconds.
-        subprocess.CalledProcessError: if it fails; ``stderr`` says how.
+        subprocess.CalledProcessError: if it fails; ``stderr`` says why.
     """
     words = [
         f"--measure={name}",
@@ -115,20 +117,20 @@ def in_a_process(
 
 
 def default_widths(facts: Facts) -> list[int]:
-    """Returns the widths of a method's CNN-6 where no others are asked for."""
+    """Returns the widths that a method's CNN-6 has by default."""
     own = facts.defaults.get("widths")
     return numbers(own) if own else list(backbones.known()["cnn6"].widths)
 
 
 def check_methods(parser: Parser, names: list[str]) -> None:
-    """Exits with 2 and one line if one of ``names`` is no method."""
+    """Exits with 2 and one line if one of ``names`` is not a method."""
     if unknown := set(names) - set(METHODS):
         message = f"unknown {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}"
         parser.error(f"--methods: {message}")
 
 
 def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
-    """Draws a bar a method: its ratio to the plain step, and its memory."""
+    """Draws one bar per method: its ratio to the plain step, and its memory."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 1.4 + 0.42 * len(rows)), layout="constrained")
@@ -162,15 +164,17 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
 
 
 def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
-    """Returns the table, and what it was measured on."""
+    """Returns the table, and the machine that it was measured on."""
     lines = [
-        "| method | widths | ms a step | x plain step | s to the first step | peak GiB | x plain | pictures a second |"
+        "| method | widths | ms per step | x plain step | s to the first step "
+        "| peak GiB | x plain | images per second |",
+        "|" + "---|" * 8,
     ]
-    lines.append("|" + "---|" * 8)
     for row in rows:
-        start = f"| {TITLES.get(row['method'], row['method'])} | {row['widths']} | {row['step_ms']:.0f} | {row['ratio']:.2f} "
+        start = f"| {TITLES.get(row['method'], row['method'])} | {row['widths']} "
+        start += f"| {row['step_ms']:.0f} | {row['ratio']:.2f} "
         memory = f"| {row['memory_gib']:.2f} | {row['memory_ratio']:.2f} "
-        lines.append(f"{start}| {row['first_step_s']:.1f} {memory}| {row['pictures_per_s']:.0f} |")
+        lines.append(f"{start}| {row['first_step_s']:.1f} {memory}| {row['images_per_s']:.0f} |")
     return [
         *lines,
         "",
@@ -203,9 +207,8 @@ def main() -> None:
         return
     check_methods(parser, args.methods or [])
     rows = []
-    print(
-        f"{'method':10} {'widths':>14} {'step ms':>9} {'ratio':>6} {'first step s':>13} {'memory GiB':>11} {'pictures/s':>11}"
-    )
+    head = f"{'method':10} {'widths':>14} {'step ms':>9} {'ratio':>6} "
+    print(head + f"{'first step s':>13} {'memory GiB':>11} {'images/s':>11}")
     for name in args.methods or METHODS:
         widths = args.widths or default_widths(METHODS[name])
         try:
@@ -221,33 +224,33 @@ def main() -> None:
         row |= {
             "method": name,
             "widths": "/".join(map(str, widths)),
-            "pictures_per_s": 1e3 * BATCH / row["step_ms"],
+            "images_per_s": 1e3 * BATCH / row["step_ms"],
         }
         rows.append(row)
         print(
-            f"{name:10} {row['widths']:>14} {row['step_ms']:9.1f} {row['ratio']:6.2f} {row['first_step_s']:13.1f} "
-            f"{row['memory_gib']:11.2f} {row['pictures_per_s']:11.0f}",
+            f"{name:10} {row['widths']:>14} {row['step_ms']:9.1f} {row['ratio']:6.2f} "
+            f"{row['first_step_s']:13.1f} {row['memory_gib']:11.2f} {row['images_per_s']:11.0f}",
             flush=True,
         )
     with args.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-    picture = args.out.with_suffix(".png")
+    image = args.out.with_suffix(".png")
     draw(
-        picture,
+        image,
         rows,
         f"A step of CNN-6, batch {BATCH}"
         + (f", widths {rows[0]['widths']}" if args.widths else ""),
     )
     print(f"written: {args.out.absolute()}")
-    print(f"written: {picture.absolute()}")
+    print(f"written: {image.absolute()}")
     if args.readme:
         publish(
             args.readme,
             "steps",
             markdown(rows, args),
-            picture,
+            image,
             "Step and memory of each method beside the plain ones",
         )
 

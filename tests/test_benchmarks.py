@@ -123,7 +123,7 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
         "first_step_s",
         "memory_gib",
         "memory_ratio",
-        "pictures_per_s",
+        "images_per_s",
     ]
     assert list(rows[0]) == columns
     assert [(row["method"], row["widths"], float(row["ratio"])) for row in rows] == [
@@ -154,7 +154,7 @@ def test_steps_of_a_small_network(tmp_path):
         ("opt_gs", "8/8/8/8"),
     ]
     for row in rows:
-        assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib", "pictures_per_s")
+        assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib", "images_per_s")
 
 
 def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):

@@ -144,8 +144,8 @@ def define_rotation_stddev() -> None:
         1.0,
         "standard deviation of the rotations R at the start. The maps of Gram-Schmidt, Householder "
         "and Loewdin do not depend on R's scale, so a step turns the neurons more if R is small. "
-        "Weight decay shrinks R: at rate 0.1, by a factor of e in 2,000 iterations. A short run has "
-        "no time for this: 0.2 is where 3,200 iterations would have brought R",
+        "Weight decay shrinks R: at rate 0.1, by a factor of e in 2,000 iterations. A short run "
+        "has no time for this: 0.2 is where 3,200 iterations would have brought R",
         module_name=sys.argv[0],
     )
     flags.register_validator(
