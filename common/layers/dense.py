@@ -65,8 +65,11 @@ class OrthogonalDense(OrthogonalLayer):
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: input_shape[-1]})
-        self.build_weights(1, input_shape[-1])
+        features = input_shape[-1]
+        if features is None:
+            raise ValueError(f"the last axis of the input must be known, not {input_shape}")
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: features})
+        self.build_weights(1, features)
 
     @property
     def kernel(self) -> tf.Tensor:

@@ -64,7 +64,7 @@ class _Stochastic(OrthogonalLayer):
         """
         self.fix.assign(self.neurons())
 
-    def restart(self, indices: Sequence[int]) -> None:
+    def restart(self, indices: Sequence[int] | np.ndarray) -> None:
         """Resets the rotation to I and selects the rows ``indices [r]``, r different integers.
 
         The neurons do not change. If map(I) is not I (Householder's, in even dimensions), the rows

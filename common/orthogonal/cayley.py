@@ -62,7 +62,7 @@ def _cayley(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
     )
 
 
-cayley.product = for_square_matrices(_cayley)
+cayley.product = for_square_matrices(_cayley)  # type: ignore[attr-defined]
 
 
 def _skew(w: tf.Tensor) -> tf.Tensor:

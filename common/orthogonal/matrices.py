@@ -37,8 +37,8 @@ def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.
     """
 
     @functools.wraps(function)
-    def checked(*tensors: tf.Tensor) -> tf.Tensor:
-        tensors = [tf.convert_to_tensor(t) for t in tensors]
+    def checked(*arguments: tf.Tensor) -> tf.Tensor:
+        tensors = [tf.convert_to_tensor(argument) for argument in arguments]
         dtype, shape = tensors[0].dtype, tensors[0].shape
         if not dtype.is_floating:
             raise ValueError(f"a map takes floating-point matrices, not {dtype.name}")
@@ -53,7 +53,7 @@ def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.
 
 
 def matmul(
-    a: tf.Tensor, b: tf.Tensor, transpose_a: bool = False, transpose_b: bool = False
+    a: tf.Tensor, b: tf.Tensor, *, transpose_a: bool = False, transpose_b: bool = False
 ) -> tf.Tensor:
     """Returns the product of ``a [..., m, k]`` and ``b [..., k, n]``, ``[..., m, n]``.
 

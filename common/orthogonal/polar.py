@@ -55,7 +55,7 @@ def _polar(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     return _polar_by_svd(w, *neurons)
 
 
-lowdin.product = for_square_matrices(_polar)
+lowdin.product = for_square_matrices(_polar)  # type: ignore[attr-defined]
 
 
 def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:

@@ -61,9 +61,9 @@ def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
             turned_g = matmul(q, g, transpose_a=True)
-            dq = matmul(*signed, g, transpose_b=True) if neurons else signs * transpose(g)
+            dq = matmul(signed[0], g, transpose_b=True) if neurons else signs * transpose(g)
             dqq = (
-                matmul(*signed, turned_g, transpose_b=True)
+                matmul(signed[0], turned_g, transpose_b=True)
                 if neurons
                 else signs * transpose(turned_g)
             )
@@ -213,7 +213,7 @@ def gram_schmidt(w: tf.Tensor) -> tf.Tensor:
     return _turned_by_rows(w)
 
 
-gram_schmidt.product = for_square_matrices(_turned_by_rows)
+gram_schmidt.product = for_square_matrices(_turned_by_rows)  # type: ignore[attr-defined]
 
 
 @for_square_matrices
@@ -238,4 +238,4 @@ def householder(w: tf.Tensor) -> tf.Tensor:
     return _turned_by_columns(w)
 
 
-householder.product = for_square_matrices(_turned_by_columns)
+householder.product = for_square_matrices(_turned_by_columns)  # type: ignore[attr-defined]
