@@ -21,7 +21,7 @@ LARGEST_FILE = 256 * 2**20  # bytes; CIFAR-100's training file has 155 million
 
 @dataclasses.dataclass(frozen=True)
 class Cifar:
-    """What tells the two CIFAR data sets apart: of the official Python archive and of TFDS's copy."""
+    """How the two CIFAR data sets differ, in the official Python archive and in TFDS's copy."""
 
     title: str
     tfds_name: str
@@ -68,7 +68,7 @@ def read(cifar: Cifar, data_dir: pathlib.Path) -> Dataset | None:
     """Returns the data set from the official folder or the official archive in ``data_dir``.
 
     Returns:
-        The data set, or None where there is neither.
+        The data set, or None if there is neither of them.
 
     Raises:
         UserError: if what is there is not the data set.
@@ -92,7 +92,7 @@ def _from_files(
 
     def part(name: str, convert: Callable):
         try:
-            # each file's bytes are given up as soon as they are read: they are as large as the images
+            # pop frees each file's bytes as soon as they are read: they are as large as the images
             return convert(cifar, unpickle(contents.pop(name)))
         except ValueError as error:
             raise UserError(f"{source}: {name}: {error}") from error
@@ -131,9 +131,8 @@ def _names(cifar: Cifar, record: dict) -> tuple[str, ...]:
     ):
         raise ValueError(f"it does not name {cifar.classes} classes")
     names = tuple(map(text, names))
-    if not all(
-        name and name.isprintable() for name in names
-    ):  # classes.txt has one a line, in UTF-8
+    # classes.txt has one name per line, in UTF-8
+    if not all(name and name.isprintable() for name in names):
         raise ValueError("the name of a class is empty or not printable")
     return names
 
@@ -154,7 +153,10 @@ def _read_folder(folder: pathlib.Path, wanted: tuple[str, ...]) -> dict[str, byt
 
 
 def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
-    """Reads the wanted members into memory; nothing is extracted, so that nothing can be written anywhere."""
+    """Returns the contents of the wanted members by file name.
+
+    They are read into memory. No member is extracted, so the archive cannot write to the disk.
+    """
     contents, largest = {}, 2 * LARGEST_FILE
     try:
         with gzip.open(archive) as file:
@@ -163,16 +165,15 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
             raise UserError(f"{archive} unpacks to more than a CIFAR archive can")
         with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
             for count, member in enumerate(tar):
-                if (
-                    count > 1000 or member.issparse()
-                ):  # what is not stored of a sparse member is made up as zeros, without limit
-                    raise UserError(f"{archive} is built as no CIFAR archive is")
+                # the gaps of a sparse member are read as zeros, however large it claims to be
+                if count > 1000 or member.issparse():
+                    raise UserError(f"{archive} is not built like a CIFAR archive")
                 path = pathlib.PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
                     raise UserError(
                         f"{archive} holds a member that would leave its folder: {member.name!r}"
                     )
-                if member.size < 0:  # the next header would be sought before this one, without end
+                if member.size < 0:  # the reader would go backwards, and never reach the end
                     raise UserError(f"{archive} holds a member of negative size")
                 if (
                     member.isfile()
@@ -183,7 +184,7 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
                     contents[path.name] = tar.extractfile(member).read()
     except UserError:
         raise
-    except Exception as error:  # a hostile archive can make the reader raise whatever it likes
+    except Exception as error:  # a hostile archive can make the reader raise anything
         raise UserError(
             f"{archive} cannot be read as a .tar.gz: {str(error) or type(error).__name__}"
         ) from error

@@ -38,8 +38,8 @@ _FEATURES = frozenset(
 def _check_features(value: object) -> None:
     """Raises ValueError where TFDS would import a module that features.json names.
 
-    TFDS imports the module of every class that the file asks for, and so runs its code. A name of
-    a class has a dot; no string of a CIFAR copy's file has one but the names of TFDS's own.
+    TFDS imports the module of every class that the file names, and so runs its code. The name of
+    such a class has a dot. In a CIFAR copy's file only the names of TFDS's own classes have one.
     """
     if isinstance(value, dict):
         for key, part in value.items():
@@ -57,7 +57,7 @@ def _check_features(value: object) -> None:
 
 
 def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
-    """Returns the data set from TFDS's copy in ``folder``, of which nothing is executed.
+    """Returns the data set from TFDS's copy in ``folder``; no code of the copy is executed.
 
     Raises:
         UserError: if the copy is damaged, or not of this data set.
@@ -89,7 +89,10 @@ def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
 
 
 def is_reachable(url: str, seconds: float) -> bool:
-    """Returns whether ``url`` answers; a thread, because a name look-up obeys no time limit of Python's."""
+    """Returns whether ``url`` answers within so many seconds.
+
+    It uses a thread because Python's time limits do not hold for the look-up of a host's name.
+    """
     answers = []
 
     def ask() -> None:
@@ -110,7 +113,8 @@ def download(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path:
     """Downloads the data set with TFDS, with its progress bar, and returns the folder of the copy.
 
     Raises:
-        UserError: at once where the site does not answer (TFDS would retry for minutes), or if it fails midway.
+        UserError: if the site does not answer, which is checked first since TFDS would retry for
+            minutes; or if the download fails.
     """
     binary = _SITE + cifar.archive.replace("python", "binary")  # what TFDS downloads
     if not is_reachable(binary, seconds=8):
@@ -126,9 +130,7 @@ def download(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path:
     try:
         builder = tfds.builder(cifar.tfds_name, data_dir=data_dir)
         builder.download_and_prepare()
-    except (
-        Exception
-    ) as error:  # the network, the disk and the site's files can each fail in their own way
+    except Exception as error:  # network, disk and the site's files fail in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"the download of {cifar.title} to {data_dir} failed: {reason}") from error
     return pathlib.Path(builder.data_dir)

@@ -1,4 +1,4 @@
-"""Reads the official CIFAR files, which are Python pickles, without running anything they say."""
+"""Reads the official CIFAR files, which are Python pickles, without running any of their code."""
 
 import io
 import math
@@ -9,7 +9,10 @@ import numpy as np
 
 
 class ArrayOfBytes:
-    """Stands in for a NumPy array while a pickle is read: keeps the array's description, runs nothing of NumPy."""
+    """Takes a NumPy array's place while a pickle is read.
+
+    It keeps the array's description and calls no function of NumPy.
+    """
 
     def __setstate__(self, state):
         _, self.shape, self.dtype, self.fortran, self.raw = state
@@ -32,7 +35,7 @@ class _Dtype:
         self.name = name
 
     def __setstate__(self, _):
-        """The rest of a dtype's state is byte order and alignment, which bytes do not have."""
+        """Ignores the rest of a dtype's state, byte order and alignment: bytes have neither."""
 
 
 _ADMITTED = {
@@ -55,14 +58,18 @@ class _Unpickler(pickle.Unpickler):
 
 _INSTRUCTIONS = frozenset(
     """PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1
-STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES BINBYTES8
-EMPTY_DICT DICT SETITEM SETITEMS EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
-GLOBAL STACK_GLOBAL REDUCE BUILD PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET""".split()  # noqa: SIM905 (one name a line is no easier to read)
+STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES
+BINBYTES8 EMPTY_DICT DICT SETITEM SETITEMS EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1
+TUPLE2 TUPLE3 GLOBAL STACK_GLOBAL REDUCE BUILD PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET
+LONG_BINGET""".split()  # noqa: SIM905 (a list of one name per line is longer)
 )
 
 
 def _check_instructions(content: bytes) -> None:
-    """Refuses a pickle that would exhaust memory or the stack; nothing is built while it is looked through."""
+    """Raises UnpicklingError for a pickle that would exhaust memory or the stack.
+
+    It only looks through the instructions; it builds no object.
+    """
     tuples = 0
     for count, (instruction, argument, _) in enumerate(pickletools.genops(content)):
         name = instruction.name
@@ -70,18 +77,20 @@ def _check_instructions(content: bytes) -> None:
             raise pickle.UnpicklingError(
                 f"it holds the instruction {name}, which no such file needs"
             )
-        # an array has about five tuples; thousands inside one another overflow the stack when they are hashed
+        # an array has about five tuples; hashing thousands of nested ones would overflow the stack
         tuples += "TUPLE" in name
-        # an empty list takes 72 bytes, one instruction 1; the official training file has about 200,000 instructions
-        # the memory for the memo grows with the largest index
-        # whole numbers of this size can be chosen to have one hash, and a dictionary of them takes hours
+        # Count: an empty list takes 72 bytes and its instruction 1, so their number is limited; the
+        # official training file has about 200,000 instructions.
+        # PUT: the memory for the memo grows with the largest index.
+        # Large: integers of this size can be chosen to have the same hash, and a dictionary of them
+        # takes hours.
         large = isinstance(argument, int) and abs(argument) >= 2**60
         if count > 1_000_000 or tuples > 100 or large or ("PUT" in name and argument > count):
-            raise pickle.UnpicklingError("it is built as no such file is")
+            raise pickle.UnpicklingError("it is not built like such a file")
 
 
 def unpickle(content: bytes) -> dict:
-    """Returns the dictionary that an official CIFAR file holds, its keys as strings.
+    """Returns the dictionary that an official CIFAR file holds, with its keys as strings.
 
     Raises:
         ValueError: if ``content`` is anything else, with the reason in words.
@@ -89,7 +98,7 @@ def unpickle(content: bytes) -> dict:
     try:
         _check_instructions(content)
         record = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a hostile pickle can make the unpickler raise whatever it likes
+    except Exception as error:  # a hostile pickle can make the unpickler raise anything
         raise ValueError(
             f"not a pickle of a CIFAR file ({str(error) or type(error).__name__})"
         ) from error
