@@ -1,5 +1,7 @@
 """Turns plain models into OPT models, and OPT models into plain ones."""
 
+import dataclasses
+import logging
 from collections.abc import Callable, Iterable
 
 import keras
@@ -10,70 +12,150 @@ from .orthogonal import Map, gram_schmidt, product
 from .private import all_layers
 from .regularizers import HypersphericalEnergy
 
+_LOGGER = logging.getLogger(__name__)
+_HAVE_ROTATIONS = (layers.OrthogonalConv2D, layers.OrthogonalDense)
+# Keras's other layers that have neurons
+_OTHER_KERNELS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+    keras.layers.EinsumDense,
+)
+
 # the new layer, and a function that sets its weights from the old layer's
 Replacement = tuple[keras.layers.Layer, Callable[[keras.layers.Layer, keras.layers.Layer], None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What `orthogonalize_model` did.
+
+    Attributes:
+        turned: names of the layers that became OPT layers.
+        added_weights: by how many numbers the model has grown.
+        left: by name, layers with neurons that stayed as they are, and why.
+    """
+
+    turned: tuple[str, ...]
+    added_weights: int
+    left: dict[str, str]
+
+    def __str__(self) -> str:
+        layers_of = "layer" if len(self.turned) == 1 else "layers"
+        text = f"{len(self.turned)} {layers_of} turned into OPT layers, "
+        text += f"which adds {self.added_weights:,} weights"
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.left.items():
+            reasons.setdefault(reason, []).append(name)
+        left = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
+        return text + (f"; left as they are: {'; '.join(left)}" if left else "")
 
 
 def orthogonalize_model(
     model: keras.Model,
     orthogonalize: Map = gram_schmidt,
-    layer_names: Iterable[str] | None = None,
+    layer_names: str | Iterable[str] | None = None,
     rotation_initializer="identity",
-) -> keras.Model:
+    return_conversion: bool = False,
+) -> keras.Model | tuple[keras.Model, Conversion]:
     """Returns a copy of ``model`` with OPT layers in place of Conv2D and Dense.
 
     The outputs stay the same. ``rotation_initializer`` draws R, and a kernel K becomes
     ``fix = map(R)^T K``, so that map(R) @ fix = K. At R = I, fix is K itself. The exception is
     Householder's map in even dimensions, where map(I) is a reflection.
 
+    What was turned and what was left is logged in one line (logger ``common.convert`` or
+    ``opt_keras.convert``), as a warning where layers were left that nobody asked to leave. A
+    ``kernel_regularizer`` is dropped, with a warning: the norm of a neuron that is only turned
+    cannot change.
+
     Args:
         model: functional or sequential, built; it is not changed.
         orthogonalize: the map. Defaults to Gram-Schmidt.
-        layer_names: which layers to replace; each must be a Conv2D or Dense. Defaults to all of
-            these.
+        layer_names: which layers to replace, a name or several; each must be a Conv2D or Dense.
+            Defaults to all of these.
         rotation_initializer: for the rotations. Defaults to I.
+        return_conversion: whether to return a `Conversion` as well. Defaults to False.
 
     Returns:
-        A model that is not compiled. Its layers have the same names.
+        A model that is not compiled, its layers and inputs with the same names; with
+        ``return_conversion``, the model and the `Conversion`.
 
     Raises:
-        ValueError: if ``model`` is not built, if a name is not that of a Conv2D or Dense, if a
-            layer has something that OPT layers do not support, or if map(R) is not orthogonal.
+        ValueError: if ``model`` is not built, or neither functional nor sequential, or has nothing
+            to turn; if a name is not that of a Conv2D or Dense; if a layer has something that OPT
+            layers do not support; or if map(R) is not orthogonal.
     """
-    wanted = None if layer_names is None else set(layer_names)
-    found = set()
+    names = {layer_names} if isinstance(layer_names, str) else layer_names
+    wanted = None if names is None else set(names)
+    turned: dict[str, keras.layers.Layer] = {}
+    regularized = []
 
     def replace(layer: keras.layers.Layer) -> Replacement | None:
-        if type(layer) not in (keras.layers.Conv2D, keras.layers.Dense) or (
-            wanted is not None and layer.name not in wanted
-        ):
+        if type(layer) not in (keras.layers.Conv2D, keras.layers.Dense):
             return None
-        found.add(layer.name)
-        for name in ("kernel_constraint", "kernel_regularizer", "bias_constraint"):
+        if wanted is not None and layer.name not in wanted:
+            return None
+        turned[layer.name] = layer
+        for name in ("kernel_constraint", "bias_constraint"):
             if getattr(layer, name) is not None:
-                raise ValueError(f"{layer.name} has a {name}, which OPT layers do not support")
+                raise ValueError(
+                    f"{layer.name} has a {name}, which OPT layers do not support; leave it out by "
+                    "naming the others in `layer_names`"
+                )
+        if layer.kernel_regularizer is not None:
+            regularized.append(layer.name)
         if getattr(layer, "data_format", "channels_last") != "channels_last":
             raise ValueError(f"{layer.name} is channels_first, which OPT layers do not support")
-        new = (
-            layers.OrthogonalConv2D
-            if isinstance(layer, keras.layers.Conv2D)
-            else layers.OrthogonalDense
-        )
-        arguments = _shared_arguments(layer, new)
-        arguments |= {
+        is_convolution = isinstance(layer, keras.layers.Conv2D)
+        new = layers.OrthogonalConv2D if is_convolution else layers.OrthogonalDense
+        arguments = _shared_arguments(layer, new) | {
             "orthogonalize": orthogonalize,
             "rotation_initializer": rotation_initializer,
             "name": layer.name,
-        }
-        arguments |= {
-            name: getattr(layer, name) for name in ("bias_regularizer", "activity_regularizer")
+            "bias_regularizer": layer.bias_regularizer,
+            "activity_regularizer": layer.activity_regularizer,
         }
         return new(**arguments), _set_fix
 
     converted = _convert(model, replace)
-    if wanted is not None and wanted - found:
-        raise ValueError(f"no Conv2D or Dense layers: {', '.join(sorted(wanted - found))}")
-    return converted
+    if wanted is not None and wanted - turned.keys():
+        missing = ", ".join(sorted(wanted - turned.keys()))
+        raise ValueError(f"no Conv2D or Dense layers: {missing}")
+    left = {} if wanted is not None else _left_as_they_are(model, list(turned.values()))
+    added = converted.count_params() - model.count_params()
+    conversion = Conversion(tuple(turned), added, left)
+    if not turned:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left.items())
+        raise ValueError(f"there is no Conv2D or Dense to turn{f' ({reasons})' if reasons else ''}")
+    if regularized:
+        _LOGGER.warning(
+            "the kernel_regularizer of %s is dropped: turning does not change a neuron's norm",
+            ", ".join(regularized),
+        )
+    _LOGGER.log(logging.WARNING if left else logging.INFO, "%s", conversion)
+    return (converted, conversion) if return_conversion else converted
+
+
+def _left_as_they_are(model: keras.Model, turned: list[keras.layers.Layer]) -> dict[str, str]:
+    """Returns the layers with neurons that were not turned, and why."""
+    reached, left = _leaves(model), {}
+    for layer in all_layers(model):
+        if any(layer is other for other in turned) or isinstance(layer, _HAVE_ROTATIONS):
+            continue
+        if type(layer) in (keras.layers.Conv2D, keras.layers.Dense):
+            left[layer.name] = "inside a wrapper or another layer"
+        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            left[layer.name] = f"a subclass, {type(layer).__name__}"
+        elif isinstance(layer, _OTHER_KERNELS) and any(layer is other for other in reached):
+            left[layer.name] = type(layer).__name__
+    return left
 
 
 def _set_fix(plain: keras.layers.Layer, turned: keras.layers.Layer) -> None:
@@ -184,9 +266,19 @@ def _convert(
 ) -> keras.Model:
     if not model.built:
         raise ValueError("the model must be built: call it once, or give it an Input")
-    pairs = []
+    pairs: list[tuple] = []
+    clones: dict[int, keras.layers.Layer] = {}  # a layer or model that is shared stays shared
 
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def clone(layer: keras.Operation) -> keras.Operation:
+        if id(layer) not in clones:
+            clones[id(layer)] = _clone_once(layer)
+        return clones[id(layer)]
+
+    def _clone_once(layer: keras.Operation) -> keras.Operation:
+        if _is_graph(layer):
+            return clone_graph(layer)
+        if not isinstance(layer, keras.layers.Layer):
+            return _clone_operation(layer)
         new, set_weights = replace(layer) or (
             layer.__class__.from_config(layer.get_config()),
             _copy_weights,
@@ -194,7 +286,25 @@ def _convert(
         pairs.append((layer, new, set_weights))
         return new
 
-    result = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    def clone_graph(graph: keras.Model) -> keras.Model:
+        inputs = None
+        if not isinstance(graph, keras.Sequential):
+            # Keras's own clones are called as their tensors, not as the layers
+            made = [
+                keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name)
+                for tensor in graph.inputs
+                for layer in graph.layers
+                if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor
+            ]
+            inputs = keras.tree.pack_sequence_as(graph.input, made)
+        return keras.models.clone_model(graph, input_tensors=inputs, clone_function=clone)
+
+    if not _is_graph(model):
+        raise ValueError(
+            f"{model.name} must be functional or Sequential: the layers of a subclassed model "
+            "cannot be replaced from outside"
+        )
+    result = clone_graph(model)
     for old, new, set_weights in pairs:
         set_weights(old, new)
     # the clone of a compiled model would keep the optimizer, which a plain model does not need
@@ -202,9 +312,23 @@ def _convert(
     return result
 
 
+def _is_graph(layer: keras.Operation) -> bool:
+    """Returns whether ``layer`` is a functional or sequential model."""
+    functional = isinstance(layer, keras.Model) and hasattr(layer, "operations")
+    return functional or isinstance(layer, keras.Sequential)
+
+
+def _clone_operation(operation: keras.Operation) -> keras.Operation:
+    """Returns a copy of what is no layer, such as the + of two tensors; it has no weights."""
+    try:
+        return operation.__class__.from_config(operation.get_config())
+    except (NotImplementedError, TypeError):
+        return operation  # one that cannot be copied; without weights it can serve both models
+
+
 def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
     """Returns the layers of a model and of the models inside it, each once, in a fixed order."""
-    found = []
+    found: list[keras.layers.Layer] = []
     for layer in model.layers:
         inner = _leaves(layer) if isinstance(layer, keras.Model) else [layer]
         found += [leaf for leaf in inner if not any(leaf is other for other in found)]

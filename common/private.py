@@ -84,7 +84,7 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     flatten = getattr(model, "_flatten_layers", None)
     if flatten is not None:
         return list(flatten(include_self=False))
-    found = []
+    found: list[keras.layers.Layer] = []
     for layer in model.layers:
         for one in (layer, *(all_layers(layer) if hasattr(layer, "layers") else ())):
             if not any(one is other for other in found):

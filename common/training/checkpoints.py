@@ -17,6 +17,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class Progress:
     test_accuracy: float | None = None
     best_accuracy: float = -1.0
     logs: dict[str, int] = dataclasses.field(default_factory=dict)
-    collapse: dict[str, object] = dataclasses.field(default_factory=lambda: dict(collapse.START))
+    collapse: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(collapse.START))
 
     def __post_init__(self):
         counts = [self.iteration, *self.logs.values()]
@@ -249,7 +250,7 @@ class Checkpoints:
 
 
 def _iteration(path: pathlib.Path) -> int:
-    return int(_NAME.fullmatch(path.name)[2])
+    return int(path.stem.rpartition("_")[2])
 
 
 def _words(value: object) -> str:

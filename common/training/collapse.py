@@ -74,15 +74,21 @@ class Watch:
                 self.collapsed = self.collapsed | {"until": i - 1}
             self.count = self.count + 1 if now and now == self.current else int(now is not None)
             self.current = now
-            if self.count == PATIENCE and self.collapsed is None:
+            if self.count == PATIENCE and self.collapsed:  # it has collapsed again
+                self.collapsed = self.collapsed | {"until": None}
+            elif self.count == PATIENCE:
                 self.collapsed = {"iteration": i, "state": now, "until": None}
                 found = True
-            elif self.count == PATIENCE:  # it has collapsed again
-                self.collapsed = self.collapsed | {"until": None}
         return found
 
     def describe(self) -> str:
-        """Returns the collapse in words."""
+        """Returns the collapse in words.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if self.collapsed is None:
+            raise ValueError("the network has not collapsed")
         state, iteration = self.collapsed["state"], self.collapsed["iteration"]
         loss = {
             "guessing": f"of guessing, log({self.num_classes})",

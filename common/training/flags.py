@@ -5,6 +5,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -124,7 +125,7 @@ def _integers(words: list[str]) -> tuple[int, ...] | None:
 
 def _are_widths(words: list[str] | None) -> bool:
     widths = _integers(words) if words is not None else (1,)
-    return bool(widths) and all(1 <= w <= 65_536 for w in widths)
+    return all(1 <= w <= 65_536 for w in widths) if widths else False
 
 
 def define_learn_neurons() -> None:
@@ -183,18 +184,13 @@ def _settings(folder: pathlib.Path) -> Settings:
         raise UserError(
             f"--widths: {FLAGS.backbone} takes {count} numbers, not {','.join(FLAGS.widths)}"
         )
-    if (
-        network.widening
-        and not ours
-        and list(_integers(FLAGS.widths)) != sorted(_integers(FLAGS.widths))
-    ):
+    widths = _integers(FLAGS.widths) if FLAGS.widths else None
+    if widths and network.widening and not ours and list(widths) != sorted(widths):
         raise UserError(
             f"--widths: no stage of {FLAGS.backbone} may be narrower than the one before"
         )
     # a method's own default is for the cnns only
-    values["widths"] = (
-        _integers(FLAGS.widths) if FLAGS.widths and len(FLAGS.widths) == count else None
-    )
+    values["widths"] = widths if widths and len(widths) == count else None
     values["data_dir"] = _path("data_dir")
     values["log_dir"] = _path("log_dir") if FLAGS.log_dir else folder / "log"
     own = {flag.name: flag.value for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], [])}
@@ -248,7 +244,7 @@ def run(main: Callable[[Settings], None], script: str) -> None:
         except RecursionError:  # from absl's search for flags of a similar name
             stop("a flag's name is too long")
 
-    def stop(message: str) -> None:
+    def stop(message: str) -> NoReturn:
         first_line = " ".join(message.split())
         print(f"{folder.name}/{pathlib.Path(script).name}: {first_line}", file=sys.stderr)
         sys.exit(2)

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import pathlib
+from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ITERATIONS = 75_000  # of most methods
@@ -22,7 +23,7 @@ class Facts:
     name: str
     title: str
     row: int
-    defaults: dict[str, object]
+    defaults: dict[str, Any]
 
     @property
     def iterations(self) -> int:

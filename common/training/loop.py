@@ -7,6 +7,7 @@ import resource
 import sys
 import zlib
 from collections.abc import Callable
+from typing import cast
 
 import keras
 import numpy as np
@@ -101,7 +102,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     # restore
     title = f"{settings.method}, {data.title}, {settings.backbone}"
     variables = [*model.variables, *optimizer.variables]
-    images = f"of {data.title} with the sum {zlib.crc32(data.train_images):08x}"
+    images = f"of {data.title} with the sum {zlib.crc32(data.train_images.data):08x}"
     start_figures = layer_figures()
     progress = folder.open(title, variables, images, list(start_figures))
     first = progress.iteration
@@ -138,10 +139,14 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
             bar.update(chunk.count)
 
             def reached() -> Progress:
-                now = {"seconds": clock.seconds(), "collapse": watch.memory()}
-                return dataclasses.replace(progress, iteration=chunk.end, **now)  # noqa: B023
+                return dataclasses.replace(
+                    progress,  # noqa: B023
+                    iteration=chunk.end,  # noqa: B023
+                    seconds=clock.seconds(),
+                    collapse=watch.memory(),
+                )
 
-            row = {"iteration": chunk.last}
+            row: dict[str, float] = {"iteration": chunk.last}
             if chunk.log:
                 rate = optimizers.rate_at(optimizer, chunk.last)
                 folder.log(chunk.log, **row, learning_rate=rate, seconds=clock.seconds(), **figures)
@@ -184,12 +189,13 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
             first_step_s=round(clock.parts["first step"], 3),
             step_ms=step_ms and round(step_ms, 3),
         )
-    print(f"test accuracy: {100 * progress.test_accuracy:.2f} %")
+    accuracy = cast(float, progress.test_accuracy)  # every run ends with a test
+    print(f"test accuracy: {100 * accuracy:.2f} %")
     print(f"time: {clock.summary(made - 1)}")
     print(f"peak memory: {peak_memory():.2f} GiB")
     print(f"results: {settings.log_dir.absolute()}")
     print(f"learning curves: {settings.log_dir.absolute() / 'curves.png'}")
-    return Trained(model, optimizer, progress.test_accuracy)
+    return Trained(model, optimizer, accuracy)
 
 
 def _build(
@@ -247,7 +253,7 @@ def _advance(
         reason = f"the loss is {fits[at]} at iteration {chunk.start + at}, "
         reason += f"with a learning rate of {rate}"
         raise UserError(reason + folder.how_to_go_on())
-    if watch.update(chunk.start, course.tolist()):
+    if watch.update(chunk.start, course.tolist()) and watch.collapsed:
         rate = optimizers.rate_at(optimizer, watch.collapsed["iteration"])
         tqdm.write(
             f"warning: {watch.describe()}, at a learning rate of {rate}; "

@@ -72,11 +72,12 @@ class Report:
                 key: (folder / name).open("r+" if sizes else "x", newline="")
                 for key, name in names.items()
             }
-            for key, file in self.files.items() if sizes else ():
-                if file.seek(0, os.SEEK_END) < sizes[key]:
-                    raise UserError(f"{file.name} is shorter than it was at the checkpoint")
-                file.truncate(sizes[key])
-                file.seek(sizes[key])
+            if sizes:
+                for key, file in self.files.items():
+                    if file.seek(0, os.SEEK_END) < sizes[key]:
+                        raise UserError(f"{file.name} is shorter than it was at the checkpoint")
+                    file.truncate(sizes[key])
+                    file.seek(sizes[key])
         except OSError as error:
             raise UserError(
                 f"--log_dir={folder}: {error.filename} cannot be written: {error.strerror}"

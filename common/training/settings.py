@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 # what a run did before these settings existed; older checkpoints do not name them
 BEFORE = {
@@ -37,10 +38,19 @@ class Settings:
     distribute: str
     worker_timeout: float
     deterministic: bool
-    own: dict[str, object] = dataclasses.field(default_factory=dict)
+    own: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def result_settings(self) -> dict[str, object]:
         """Returns those that the weights depend on; they must be equal to resume a checkpoint."""
-        names = ("method", "dataset", "backbone", "widths", "iterations", "batch_size", "base_lr")
-        names += ("warmup_iterations", "seed")
+        names = (
+            "method",
+            "dataset",
+            "backbone",
+            "widths",
+            "iterations",
+            "batch_size",
+            "base_lr",
+            "warmup_iterations",
+            "seed",
+        )
         return {name: getattr(self, name) for name in names} | self.own
