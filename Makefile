@@ -17,6 +17,7 @@ test-all: test
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy common $(patsubst %/train.py,%,$(wildcard */train.py))
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
