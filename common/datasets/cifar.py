@@ -99,8 +99,9 @@ def _from_files(
 
     train = [part(name, _images) for name in cifar.train_files]
     images, labels = train[0] if len(train) == 1 else map(np.concatenate, zip(*train, strict=True))
-    test = part(cifar.test_file, _images)
-    return Dataset(cifar.title, source, images, labels, *test, part(cifar.names_file, _names))
+    test_images, test_labels = part(cifar.test_file, _images)
+    names = part(cifar.names_file, _names)
+    return Dataset(cifar.title, source, images, labels, test_images, test_labels, names)
 
 
 def _images(cifar: Cifar, record: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +182,8 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
                     and len(path.parts) == 2
                     and path.name in wanted
                 ):
-                    contents[path.name] = tar.extractfile(member).read()
+                    # None is for what is no file
+                    contents[path.name] = tar.extractfile(member).read()  # type: ignore[union-attr]
     except UserError:
         raise
     except Exception as error:  # a hostile archive can make the reader raise anything

@@ -85,7 +85,8 @@ def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
             raise UserError(f"{folder} does not hold images of 32x32x3 bytes")
         if labels.min() < 0 or labels.max() >= cifar.classes or len(names) != cifar.classes:
             raise UserError(f"{folder} has labels that are not from 0 to {cifar.classes - 1}")
-    return Dataset(cifar.title, str(folder), *parts, names)
+    images, labels, test_images, test_labels = parts
+    return Dataset(cifar.title, str(folder), images, labels, test_images, test_labels, names)
 
 
 def is_reachable(url: str, seconds: float) -> bool:

@@ -84,8 +84,9 @@ def _check_instructions(content: bytes) -> None:
         # PUT: the memory for the memo grows with the largest index.
         # Large: integers of this size can be chosen to have the same hash, and a dictionary of them
         # takes hours.
-        large = isinstance(argument, int) and abs(argument) >= 2**60
-        if count > 1_000_000 or tuples > 100 or large or ("PUT" in name and argument > count):
+        number = argument if isinstance(argument, int) else 0
+        beyond = "PUT" in name and number > count
+        if count > 1_000_000 or tuples > 100 or abs(number) >= 2**60 or beyond:
             raise pickle.UnpicklingError("it is not built like such a file")
 
 
