@@ -837,7 +837,7 @@ def test_what_cannot_be_read_does_not_take_the_place_of_what_can(saved):
         (path.parent / name).write_bytes(b"damaged")
     (path.parent / "checkpoint_00000001.npz").mkdir()
     checkpoints.restore()
-    assert str(path) in checkpoints.last_words()
+    assert str(path) in checkpoints.how_to_go_on()
     for kind in ("checkpoint", "best"):
         assert checkpoints.save(train(checkpoints, 9), kind).exists()
     assert checkpoints.restore().iteration == 9

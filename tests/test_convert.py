@@ -1,5 +1,6 @@
 """Plain models into OPT models and back: the outputs stay, on inputs larger than the kernels."""
 
+import logging
 import subprocess
 import sys
 
@@ -182,12 +183,7 @@ def test_sequential_models_stay_sequential():
             ),
             "kernel_constraint",
         ),
-        (
-            lambda: keras.Sequential(
-                [keras.Input((4,)), keras.layers.Dense(3, kernel_regularizer="l2")]
-            ),
-            "kernel_regularizer",
-        ),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.ReLU()]), "no Conv2D or Dense"),
         (
             lambda: keras.Sequential(
                 [keras.Input((4, 9, 9)), keras.layers.Conv2D(3, 3, data_format="channels_first")]
@@ -199,6 +195,153 @@ def test_sequential_models_stay_sequential():
 def test_what_cannot_be_turned_is_said(make, message):
     with pytest.raises(ValueError, match=message):
         orthogonalize_model(make())
+
+
+# Models with operations that are no layers
+
+
+def residual_model() -> keras.Model:
+    """A residual network as Keras 3 users write it: +, *, keras.ops, a model called twice."""
+    inputs = keras.Input((8, 8, 3), name="photo")
+    stem = keras.layers.Conv2D(6, 3, padding="same", activation="relu")(inputs)
+    block_in = keras.Input((8, 8, 6))
+    y = keras.layers.Conv2D(6, 3, padding="same")(block_in)
+    block = keras.Model(block_in, keras.ops.relu(y + block_in) * 2, name="block")
+    x = block(block(stem)) - 0.5
+    x = keras.ops.mean(x, axis=(1, 2))
+    return keras.Model(inputs, keras.layers.Dense(4)(x) / 3)
+
+
+def keras_application(name: str) -> keras.Model:
+    make = getattr(keras.applications, name)
+    return make(weights=None, input_shape=(32, 32, 3), classes=7)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        residual_model,
+        lambda: keras_application("MobileNetV3Small"),
+        pytest.param(lambda: keras_application("ConvNeXtTiny"), marks=pytest.mark.slow),
+        pytest.param(lambda: keras_application("ResNet50V2"), marks=pytest.mark.slow),
+        pytest.param(lambda: keras_application("EfficientNetV2B0"), marks=pytest.mark.slow),
+    ],
+    ids=["residual", "MobileNetV3Small", "ConvNeXtTiny", "ResNet50V2", "EfficientNetV2B0"],
+)
+def test_models_with_operations(tmp_path, make):
+    """Outputs are equal before, after turning, after folding, after a file; so are input names."""
+    model = make()
+    shape = (2, *model.input_shape[1:])
+    images = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
+
+    def scores(m: keras.Model) -> np.ndarray:
+        return m.predict(images, verbose=0)
+
+    before = scores(model)
+    turned = orthogonalize_model(model)
+    np.testing.assert_array_equal(scores(turned), before)  # R = I: the kernels are the same
+    assert names_of_inputs(turned) == names_of_inputs(model)
+    turned.save(tmp_path / "turned.keras")
+    np.testing.assert_array_equal(
+        scores(keras.saving.load_model(tmp_path / "turned.keras")), before
+    )
+    folded = fold_model(turned)
+    np.testing.assert_array_equal(scores(folded), before)
+    assert folded.count_params() == model.count_params()
+    folded.save(tmp_path / "folded.keras")
+    np.testing.assert_array_equal(
+        scores(keras.saving.load_model(tmp_path / "folded.keras")), before
+    )
+
+
+def names_of_inputs(model: keras.Model) -> list[str]:
+    return [layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer)]
+
+
+def test_refold_of_a_model_with_operations():
+    turned = orthogonalize_model(residual_model())
+    folded = fold_model(turned)
+    shake(turned)
+    refold(turned, folded)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    actual, expected = (m.predict(images, verbose=0) for m in (folded, turned))
+    # products of up to 54 float32 terms, five layers deep
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    block = [layer for layer in folded.layers if layer.name == "block"]
+    assert len(block) == 1  # called twice, and still one model
+
+
+# What is left, and what is said of it
+
+
+class _Subclass(keras.layers.Dense):
+    pass
+
+
+def test_nothing_is_left_out_in_silence(caplog):
+    model = keras.Sequential(
+        [
+            keras.Input((9, 9, 4)),
+            keras.layers.Conv2D(3, 3, name="turned"),
+            keras.layers.DepthwiseConv2D(3, name="depth"),
+            keras.layers.TimeDistributed(keras.layers.Dense(5, name="wrapped")),
+            _Subclass(6, name="own"),
+        ]
+    )
+    with caplog.at_level(logging.INFO, logger="common.convert"):
+        turned, conversion = orthogonalize_model(model, return_conversion=True)
+    assert conversion.turned == ("turned",)
+    assert conversion.added_weights == 36**2
+    assert turned.count_params() - model.count_params() == 36**2
+    assert conversion.left == {
+        "depth": "DepthwiseConv2D",
+        "wrapped": "inside a wrapper or another layer",
+        "own": "a subclass, _Subclass",
+    }
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == str(conversion)
+    for words in ("1 layer turned", "adds 1,296 weights", "depth (DepthwiseConv2D)", "own (a sub"):
+        assert words in record.getMessage()
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="common.convert"):
+        orthogonalize_model(plain_model())
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_a_regularizer_is_dropped_with_a_warning(caplog):
+    layers_of = [keras.layers.Dense(3, kernel_regularizer="l2", name=name) for name in "ab"]
+    model = keras.Sequential([keras.Input((4,)), *layers_of])
+    turned = orthogonalize_model(model)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "kernel_regularizer of a, b is dropped" in warnings[0]
+    assert not turned.losses
+
+
+def test_one_name_is_one_name():
+    model = keras.Sequential(
+        [keras.Input((4,)), *(keras.layers.Dense(3, name=n) for n in ("x", "y"))]
+    )
+    turned = orthogonalize_model(model, layer_names="x")
+    kinds = [isinstance(layer, layers.OrthogonalDense) for layer in turned.layers]
+    assert kinds == [True, False]
+
+
+def test_a_subclassed_model_is_told_what_would_do():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    model = Own()
+    model(np.ones((1, 4), "float32"))
+    for convert in (orthogonalize_model, fold_model):
+        with pytest.raises(ValueError, match="must be functional or Sequential"):
+            convert(model)
 
 
 def test_what_cannot_be_folded_is_said():
