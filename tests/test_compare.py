@@ -146,12 +146,16 @@ def test_killed_in_the_middle_and_called_again(tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_loses_no_iteration(tmp_path):
-    """Ctrl-C, which the terminal sends to a whole process group, and SIGTERM: the run's checkpoint has all that it did."""
+    """Ctrl-C, which the terminal sends to a whole process group, and SIGTERM: the run's checkpoint
+    has all that it did.
+    """
     words = ["--methods=baseline", "--iterations=500"]
     folder = tmp_path / "out" / "runs" / "baseline_seed1"
 
     def interrupted(number: int, send, iteration: int) -> int:
-        """Starts the comparison, sends the signal after an iteration, and returns how many the checkpoint has."""
+        """Starts the comparison, sends the signal after an iteration, and returns how many the
+        checkpoint has.
+        """
         options = {
             "cwd": ROOT,
             "env": {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
@@ -186,7 +190,7 @@ def test_a_signal_loses_no_iteration(tmp_path):
 
 
 def iterations_logged(folder: pathlib.Path) -> int:
-    """Returns how many iterations the run's metrics.csv knows of, whose last line may be half written."""
+    """Returns how many iterations the run's metrics.csv has; its last line may be half written."""
     path = folder / "metrics.csv"
     lines = path.read_text().splitlines(keepends=True)[1:] if path.is_file() else []
     whole = [line for line in lines if line.endswith("\n")]
@@ -194,7 +198,7 @@ def iterations_logged(folder: pathlib.Path) -> int:
 
 
 def test_one_run_that_fails_and_a_readme(tmp_path):
-    """A folder where a file should be makes opt_gs fail; the table says so, and the others stand."""
+    """A folder where a file should be makes opt_gs fail; the table says so, the others stand."""
     out = tmp_path / "out"
     (out / "runs" / "opt_gs_seed1" / "run.tmp").mkdir(parents=True)
     readme = tmp_path / "notes.md"
@@ -211,7 +215,7 @@ def test_one_run_that_fails_and_a_readme(tmp_path):
         "--jobs=2",
     )
     assert result.returncode == 0, result.stderr
-    # without a terminal: at the start, at the end, around the line of each run, and every half minute
+    # without a terminal: at the start, at the end, around each run's line, and every half minute
     assert result.stderr.count("all runs") <= 2 + 2 * 2 + (time.monotonic() - began) // 30
     assert "over the first 2 iterations" in result.stdout
     assert (

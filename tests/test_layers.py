@@ -359,6 +359,73 @@ def test_a_lambda_is_refused_when_saving(tmp_path):
         model.save(tmp_path / "model.keras")
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Reflected:
+    """A map with a setting: Gram-Schmidt, or its negative."""
+
+    def __init__(self, sign: int = 1):
+        self.sign = sign
+
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
+        return self.sign * orthogonal.gram_schmidt(w)
+
+    def get_config(self) -> dict:
+        return {"sign": self.sign}
+
+
+def test_a_map_with_settings_is_saved(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), OrthogonalDense(3, orthogonalize=Reflected(-1))])
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    assert copy.layers[0].orthogonalize.sign == -1
+    images = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    np.testing.assert_array_equal(copy(images), model(images))
+
+
+def _unregistered(w: tf.Tensor) -> tf.Tensor:
+    return orthogonal.gram_schmidt(w)
+
+
+class _Unregistered(Reflected):
+    pass
+
+
+@pytest.mark.parametrize("own", [_unregistered, _Unregistered()], ids=["function", "object"])
+def test_a_map_that_is_not_registered_is_refused_when_saving(tmp_path, own):
+    """Not when the file is loaded, by somebody else, later."""
+    model = keras.Sequential([keras.Input((4,)), OrthogonalDense(3, orthogonalize=own, name="x")])
+    with pytest.raises(ValueError, match=r"x cannot be saved: .* is not registered with Keras"):
+        model.save(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda w: 2 * orthogonal.gram_schmidt(w), r"not orthogonal: .* is 3; check_map=False"),
+        (lambda w: w[:, :2], r"takes \(8, 8\) to \(8, 2\)"),
+        (lambda w: w * np.nan, "not orthogonal: .* is nan"),
+    ],
+)
+def test_a_map_that_is_none_is_an_error_at_build(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        OrthogonalDense(3, orthogonalize=wrong).build((None, 20))
+    OrthogonalDense(3, orthogonalize=wrong, check_map=False).build((None, 20))
+    # and where a graph is being traced
+    layer = OrthogonalConv2D(3, 3, orthogonalize=wrong)
+    with pytest.raises(ValueError, match=message):
+        tf.function(lambda x: layer(x))(tf.ones([1, 5, 5, 4]))
+
+
+def test_a_file_that_is_loaded_without_the_import_names_it(tmp_path):
+    """As far as Keras lets us: its error shows the module that defines the layer."""
+    keras.Sequential([keras.Input((4,)), OrthogonalDense(3)]).save(tmp_path / "model.keras")
+    code = "import keras; keras.saving.load_model('model.keras')"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "common.layers" in result.stderr.splitlines()[-1]
+
+
 @each_map
 @pytest.mark.parametrize("dense", [OrthogonalDense, StochasticOrthogonalDense])
 def test_a_file_names_the_map(tmp_path, orthogonalize, dense):

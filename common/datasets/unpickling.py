@@ -87,7 +87,7 @@ def _check_instructions(content: bytes) -> None:
         number = argument if isinstance(argument, int) else 0
         beyond = "PUT" in name and number > count
         if count > 1_000_000 or tuples > 100 or abs(number) >= 2**60 or beyond:
-            raise pickle.UnpicklingError("it is not built like such a file")
+            raise pickle.UnpicklingError("it is built as no such file is")
 
 
 def unpickle(content: bytes) -> dict:

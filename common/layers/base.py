@@ -1,6 +1,9 @@
 """What OPT's layers share: neurons, their rotation, and the map that turns them."""
 
+import inspect
+
 import keras
+import numpy as np
 import tensorflow as tf
 
 from .. import orthogonal
@@ -9,14 +12,36 @@ from ..orthogonal import Map
 from ..private import once_per_forward_pass
 
 # a saved model stores its map by name; to load it, this import is enough
-for _map in (
+OUR_MAPS = (
     orthogonal.gram_schmidt,
     orthogonal.householder,
     orthogonal.lowdin,
     orthogonal.cayley,
     orthogonal.identity,
-):
+)
+for _map in OUR_MAPS:
     keras.saving.register_keras_serializable(package="opt")(_map)
+
+
+def check_map(orthogonalize: Map, n: int) -> None:
+    """Tries a map on a random matrix, ``[m, m]`` with m the smaller of n and 8, in float32.
+
+    Raises:
+        ValueError: if the result has another shape or max |Q Q^T - I| is above 1e-3.
+    """
+    size = min(n, 8)
+    sample = np.random.default_rng(0).normal(size=(size, size)).astype("float32")
+    with tf.init_scope():  # eagerly, also where a graph is being traced
+        q = np.asarray(orthogonalize(tf.constant(sample)), "float64")
+    advice = "check_map=False turns this check off"
+    if q.shape != sample.shape:
+        raise ValueError(f"the map takes {sample.shape} to {q.shape}; {advice}")
+    deviation = np.abs(q @ q.T - np.eye(size)).max()
+    if not deviation <= 1e-3:
+        raise ValueError(
+            "the map's result is not orthogonal: of a random matrix of shape "
+            f"{sample.shape}, max |Q Q^T - I| is {deviation:.2g}; {advice}"
+        )
 
 
 def he_normal() -> keras.initializers.Initializer:
@@ -58,6 +83,7 @@ class OrthogonalLayer(keras.layers.Layer):
         rotation_initializer=None,
         rotation_regularizer=None,
         learn_neurons: bool = False,
+        check_map: bool = True,
         **kwargs,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -83,9 +109,12 @@ class OrthogonalLayer(keras.layers.Layer):
         self.rotation_regularizer = keras.regularizers.get(rotation_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.learn_neurons = learn_neurons
+        self.check_map = check_map
 
     def build_weights(self, area: int, channels: int) -> None:
         """Creates the weights, for neurons of ``n = area * channels`` entries."""
+        if self.check_map and self.orthogonalize not in OUR_MAPS:
+            check_map(self.orthogonalize, self._rotated_rows(area, channels))
         precision = "float64" if self.variable_dtype == "float64" else "float32"
         fix = self.add_weight(
             name="fix",
@@ -126,12 +155,7 @@ class OrthogonalLayer(keras.layers.Layer):
         return once_per_forward_pass(self, self.neurons)
 
     def get_config(self) -> dict:
-        if getattr(self.orthogonalize, "__name__", "<lambda>") == "<lambda>":
-            raise ValueError(
-                f"the layer {self.name} cannot be saved: its map {self.orthogonalize!r} has no "
-                "name. Write the map as a function with the decorator "
-                "@keras.saving.register_keras_serializable()"
-            )
+        self._refuse_a_map_that_cannot_be_loaded()
         return {
             **super().get_config(),
             "orthogonalize": keras.saving.serialize_keras_object(self.orthogonalize),
@@ -143,10 +167,45 @@ class OrthogonalLayer(keras.layers.Layer):
             "rotation_regularizer": keras.regularizers.serialize(self.rotation_regularizer),
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "learn_neurons": self.learn_neurons,
+            "check_map": self.check_map,
         }
+
+    def _refuse_a_map_that_cannot_be_loaded(self) -> None:
+        """Raises ValueError for a map that Keras could not find again by its name."""
+        own = self.orthogonalize
+        is_function = inspect.isfunction(own)
+        if is_function and own.__name__ == "<lambda>":
+            reason = "has no name"
+        elif (
+            keras.saving.get_registered_object(
+                keras.saving.get_registered_name(own if is_function else type(own))
+            )
+            is None
+        ):
+            reason = "is not registered with Keras"
+        elif not is_function and not hasattr(own, "get_config"):
+            reason = "has no get_config()"
+        else:
+            return
+        raise ValueError(
+            f"the layer {self.name} cannot be saved: its map {own!r} {reason}. Write the map as a "
+            "function, or as a class with get_config(), with the decorator "
+            "@keras.saving.register_keras_serializable()"
+        )
 
     @classmethod
     def from_config(cls, config: dict):
         config = dict(config)
-        config["orthogonalize"] = keras.saving.deserialize_keras_object(config["orthogonalize"])
+        config["orthogonalize"] = _map_of(config["orthogonalize"])
         return cls(**config)
+
+
+def _map_of(saved) -> Map:
+    """Returns the map that `get_config` saved; an object needs no from_config() of its own."""
+    known = isinstance(saved, dict) and keras.saving.get_registered_object(
+        saved.get("registered_name")
+    )
+    if inspect.isclass(known) and not hasattr(known, "from_config"):
+        own: Map = known(**saved["config"])
+        return own
+    return keras.saving.deserialize_keras_object(saved)

@@ -42,6 +42,8 @@ class OrthogonalConv2D(OrthogonalLayer):
         rotation_regularizer: for ``rotation``. Defaults to none.
         learn_neurons: whether ``fix`` is trained too; the energy is then not constant. Defaults to
             False.
+        check_map: whether a map of your own is tried when the layer is built, on a small random
+            matrix, and refused where its result is not orthogonal. Defaults to True.
 
     Raises:
         ValueError: if an argument is not as above, or, when built, if ``groups`` does not divide
@@ -68,6 +70,7 @@ class OrthogonalConv2D(OrthogonalLayer):
         rotation_initializer=None,
         rotation_regularizer=None,
         learn_neurons: bool = False,
+        check_map: bool = True,
         **kwargs,
     ):
         super().__init__(
@@ -82,6 +85,7 @@ class OrthogonalConv2D(OrthogonalLayer):
             rotation_initializer=rotation_initializer,
             rotation_regularizer=rotation_regularizer,
             learn_neurons=learn_neurons,
+            check_map=check_map,
             **kwargs,
         )
         data_format = data_format or keras.config.image_data_format()

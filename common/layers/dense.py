@@ -27,6 +27,8 @@ class OrthogonalDense(OrthogonalLayer):
         rotation_regularizer: for ``rotation``. Defaults to none.
         learn_neurons: whether ``fix`` is trained too; the energy is then not constant. Defaults to
             False.
+        check_map: whether a map of your own is tried when the layer is built, on a small random
+            matrix, and refused where its result is not orthogonal. Defaults to True.
 
     Raises:
         ValueError: if ``units`` is not positive or ``orthogonalize`` is not callable.
@@ -46,6 +48,7 @@ class OrthogonalDense(OrthogonalLayer):
         rotation_initializer=None,
         rotation_regularizer=None,
         learn_neurons: bool = False,
+        check_map: bool = True,
         **kwargs,
     ):
         super().__init__(
@@ -60,6 +63,7 @@ class OrthogonalDense(OrthogonalLayer):
             rotation_initializer=rotation_initializer,
             rotation_regularizer=rotation_regularizer,
             learn_neurons=learn_neurons,
+            check_map=check_map,
             **kwargs,
         )
         self.input_spec = keras.layers.InputSpec(min_ndim=2)

@@ -124,6 +124,7 @@ class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
         rotation_initializer="identity",
         rotation_regularizer=None,
         learn_neurons: bool = False,
+        check_map: bool = True,
         rotated_fraction: float = 0.25,
         **kwargs,
     ):
@@ -145,6 +146,7 @@ class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
             rotation_initializer=rotation_initializer,
             rotation_regularizer=rotation_regularizer,
             learn_neurons=learn_neurons,
+            check_map=check_map,
             **kwargs,
         )
         self._set_fraction(rotated_fraction)
@@ -179,6 +181,7 @@ class StochasticOrthogonalDense(_Stochastic, OrthogonalDense):
         rotation_initializer="identity",
         rotation_regularizer=None,
         learn_neurons: bool = False,
+        check_map: bool = True,
         rotated_fraction: float = 0.25,
         **kwargs,
     ):
@@ -194,6 +197,7 @@ class StochasticOrthogonalDense(_Stochastic, OrthogonalDense):
             rotation_initializer=rotation_initializer,
             rotation_regularizer=rotation_regularizer,
             learn_neurons=learn_neurons,
+            check_map=check_map,
             **kwargs,
         )
         self._set_fraction(rotated_fraction)
