@@ -1,6 +1,7 @@
 """What OPT's layers share: neurons, their rotation, and the map that turns them."""
 
 import inspect
+from typing import Any
 
 import keras
 import numpy as np
@@ -200,12 +201,11 @@ class OrthogonalLayer(keras.layers.Layer):
         return cls(**config)
 
 
-def _map_of(saved) -> Map:
+def _map_of(saved: Any) -> Map:
     """Returns the map that `get_config` saved; an object needs no from_config() of its own."""
-    known = isinstance(saved, dict) and keras.saving.get_registered_object(
-        saved.get("registered_name")
-    )
+    known: Any = None
+    if isinstance(saved, dict):
+        known = keras.saving.get_registered_object(saved.get("registered_name"))
     if inspect.isclass(known) and not hasattr(known, "from_config"):
-        own: Map = known(**saved["config"])
-        return own
+        return known(**saved["config"])
     return keras.saving.deserialize_keras_object(saved)
