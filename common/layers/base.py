@@ -206,6 +206,7 @@ def _map_of(saved: Any) -> Map:
     known: Any = None
     if isinstance(saved, dict):
         known = keras.saving.get_registered_object(saved.get("registered_name"))
-    if inspect.isclass(known) and not hasattr(known, "from_config"):
+    is_plain_class = inspect.isclass(known) and not hasattr(known, "from_config")
+    if is_plain_class:
         return known(**saved["config"])
     return keras.saving.deserialize_keras_object(saved)
