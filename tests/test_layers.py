@@ -542,3 +542,21 @@ def test_batch_normalization_config_round_trip():
     copy = BatchNormalization.from_config(layer.get_config())
     assert copy.get_config() == layer.get_config()
     assert (copy.debias, copy.momentum) == (False, 0.95)
+
+
+def test_no_alarm_while_a_model_trains():
+    """TensorFlow says so on stderr where the two branches of a condition keep different dtypes."""
+    code = """
+import keras, numpy as np
+from common.layers import OrthogonalDense
+from common.orthogonal import cayley
+model = keras.Sequential([keras.Input((8,)), OrthogonalDense(4, orthogonalize=cayley)])
+model.compile("adam", "mse")
+model.fit(np.ones((8, 8)), np.ones((8, 4)), verbose=0)
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(
+        command, cwd=pathlib.Path(__file__).parents[1], check=True, capture_output=True, text=True
+    )
+    assert "Type inference failed" not in result.stderr
+    assert "invalid graph" not in result.stderr
