@@ -98,6 +98,11 @@ def test_arguments_stand_in_kerass_order():
     assert OrthogonalConv2D(4, 3, 2, "same", "channels_last", 1, 1, "relu").strides == (2, 2)
 
 
+def test_an_unknown_last_axis_is_refused():
+    with pytest.raises(ValueError, match="last axis"):
+        OrthogonalDense(3).build((None, None))
+
+
 def test_channels_first_is_refused_by_name():
     with pytest.raises(ValueError, match=r"channels_last.*channels_first"):
         OrthogonalConv2D(4, 3, data_format="channels_first")
