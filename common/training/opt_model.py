@@ -1,0 +1,40 @@
+"""The model of the methods whose rotations start at random: OPT with a map, or with a penalty."""
+
+import functools
+from collections.abc import Callable
+
+import keras
+
+from ..backbones.cnn6 import cnn6
+from ..layers import OrthogonalConv2D
+from ..orthogonal import Map
+
+
+def opt_model(
+    backbone: Callable[..., keras.Model] = cnn6,
+    *,
+    orthogonalize: Map,
+    rotation_stddev: float = 1.0,
+    rotation_regularizer: keras.regularizers.Regularizer | None = None,
+    learn_neurons: bool = False,
+    **kwargs,
+) -> keras.Model:
+    """Returns ``backbone`` with OPT layers.
+
+    Args:
+        backbone: takes the layer factory. Defaults to CNN-6.
+        orthogonalize: the map.
+        rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to 1.
+        rotation_regularizer: a penalty on the rotations. Defaults to none.
+        learn_neurons: whether the neurons are trained too. Defaults to False.
+        **kwargs: the backbone's own (num_classes, widths).
+    """
+    layer = functools.partial(
+        OrthogonalConv2D,
+        orthogonalize=orthogonalize,
+        rotation_initializer=keras.initializers.RandomNormal(stddev=rotation_stddev),
+        rotation_regularizer=rotation_regularizer,
+        learn_neurons=learn_neurons,
+        use_bias=False,
+    )
+    return backbone(layer, **kwargs)
