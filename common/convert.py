@@ -2,12 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
 
 from . import layers
+from .cloning import Replacement, convert_layers, copy_weights, leaves_of
 from .orthogonal import Map, gram_schmidt, product
 from .private import all_layers
 from .regularizers import HypersphericalEnergy
@@ -27,9 +28,6 @@ _OTHER_KERNELS = (
     keras.layers.SeparableConv2D,
     keras.layers.EinsumDense,
 )
-
-# the new layer, and a function that sets its weights from the old layer's
-Replacement = tuple[keras.layers.Layer, Callable[[keras.layers.Layer, keras.layers.Layer], None]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +122,7 @@ def orthogonalize_model(
         }
         return new(**arguments), _set_fix
 
-    converted = _convert(model, replace)
+    converted = convert_layers(model, replace)
     if wanted is not None and wanted - turned.keys():
         missing = ", ".join(sorted(wanted - turned.keys()))
         raise ValueError(f"no Conv2D or Dense layers: {missing}")
@@ -145,7 +143,7 @@ def orthogonalize_model(
 
 def _left_as_they_are(model: keras.Model, turned: list[keras.layers.Layer]) -> dict[str, str]:
     """Returns the layers with neurons that were not turned, and why."""
-    reached, left = _leaves(model), {}
+    reached, left = leaves_of(model), {}
     for layer in all_layers(model):
         if any(layer is other for other in turned) or isinstance(layer, _HAVE_ROTATIONS):
             continue
@@ -187,7 +185,7 @@ def fold_model(model: keras.Model) -> keras.Model:
         ValueError: if ``model`` is not built, or has an OPT layer inside another layer, such as a
             wrapper: it cannot be replaced there.
     """
-    folded = _convert(model, _folded)
+    folded = convert_layers(model, _folded)
     for layer in all_layers(folded):
         if _folded(layer) is not None:
             raise ValueError(f"{layer.name} lies inside another layer and cannot be folded")
@@ -196,9 +194,9 @@ def fold_model(model: keras.Model) -> keras.Model:
 
 def refold(model: keras.Model, folded: keras.Model) -> None:
     """Updates ``folded``, an earlier result of `fold_model(model)`, to the weights of ``model``."""
-    for old, new in zip(_leaves(model), _leaves(folded), strict=True):
+    for old, new in zip(leaves_of(model), leaves_of(folded), strict=True):
         replacement = _folded(old)
-        (replacement[1] if replacement else _copy_weights)(old, new)
+        (replacement[1] if replacement else copy_weights)(old, new)
 
 
 def _folded(layer: keras.layers.Layer) -> Replacement | None:
@@ -215,7 +213,7 @@ def _folded(layer: keras.layers.Layer) -> Replacement | None:
     if isinstance(getattr(layer, "kernel_regularizer", None), HypersphericalEnergy):
         return type(layer).from_config(
             layer.get_config() | {"kernel_regularizer": None}
-        ), _copy_weights
+        ), copy_weights
     return None
 
 
@@ -254,82 +252,3 @@ _SHARED[layers.OrthogonalDense] = _SHARED[keras.layers.Dense]
 def _shared_arguments(layer: keras.layers.Layer, new: type[keras.layers.Layer]) -> dict:
     arguments = {name: getattr(layer, name) for name in _SHARED[new]}
     return {**arguments, "dtype": layer.dtype_policy, "trainable": layer.trainable}
-
-
-def _copy_weights(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    for source, target in zip(old.weights, new.weights, strict=True):
-        target.assign(source)
-
-
-def _convert(
-    model: keras.Model, replace: Callable[[keras.layers.Layer], Replacement | None]
-) -> keras.Model:
-    if not model.built:
-        raise ValueError("the model must be built: call it once, or give it an Input")
-    pairs: list[tuple] = []
-    clones: dict[int, keras.layers.Layer] = {}  # a layer or model that is shared stays shared
-
-    def clone(layer: keras.Operation) -> keras.Operation:
-        if id(layer) not in clones:
-            clones[id(layer)] = _clone_once(layer)
-        return clones[id(layer)]
-
-    def _clone_once(layer: keras.Operation) -> keras.Operation:
-        if _is_graph(layer):
-            return clone_graph(layer)
-        if not isinstance(layer, keras.layers.Layer):
-            return _clone_operation(layer)
-        new, set_weights = replace(layer) or (
-            layer.__class__.from_config(layer.get_config()),
-            _copy_weights,
-        )
-        pairs.append((layer, new, set_weights))
-        return new
-
-    def clone_graph(graph: keras.Model) -> keras.Model:
-        inputs = None
-        if not isinstance(graph, keras.Sequential):
-            # Keras's own clones are called as their tensors, not as the layers
-            made = [
-                keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name)
-                for tensor in graph.inputs
-                for layer in graph.layers
-                if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor
-            ]
-            inputs = keras.tree.pack_sequence_as(graph.input, made)
-        return keras.models.clone_model(graph, input_tensors=inputs, clone_function=clone)
-
-    if not _is_graph(model):
-        raise ValueError(
-            f"{model.name} must be functional or Sequential: the layers of a subclassed model "
-            "cannot be replaced from outside"
-        )
-    result = clone_graph(model)
-    for old, new, set_weights in pairs:
-        set_weights(old, new)
-    # the clone of a compiled model would keep the optimizer, which a plain model does not need
-    result.compiled, result.optimizer = False, None
-    return result
-
-
-def _is_graph(layer: keras.Operation) -> bool:
-    """Returns whether ``layer`` is a functional or sequential model."""
-    functional = isinstance(layer, keras.Model) and hasattr(layer, "operations")
-    return functional or isinstance(layer, keras.Sequential)
-
-
-def _clone_operation(operation: keras.Operation) -> keras.Operation:
-    """Returns a copy of what is no layer, such as the + of two tensors; it has no weights."""
-    try:
-        return operation.__class__.from_config(operation.get_config())
-    except (NotImplementedError, TypeError):
-        return operation  # one that cannot be copied; without weights it can serve both models
-
-
-def _leaves(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the layers of a model and of the models inside it, each once, in a fixed order."""
-    found: list[keras.layers.Layer] = []
-    for layer in model.layers:
-        inner = _leaves(layer) if isinstance(layer, keras.Model) else [layer]
-        found += [leaf for leaf in inner if not any(leaf is other for other in found)]
-    return found

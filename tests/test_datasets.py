@@ -1,3 +1,5 @@
+"""Data sets: the official files, TFDS copies, hostile ones; batches and their augmentation."""
+
 import contextlib
 import gzip
 import hashlib

@@ -1,3 +1,5 @@
+"""Hyperspherical energy by its formula, and that no map changes it."""
+
 import itertools
 
 import keras

@@ -1,3 +1,5 @@
+"""OPT layers beside Keras's own; saving, precision, maps of one's own; batch normalization."""
+
 import inspect
 import pathlib
 import subprocess

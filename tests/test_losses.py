@@ -1,3 +1,5 @@
+"""The original's loss, weight decay, and the penalty of OPT (OR)."""
+
 import keras
 import numpy as np
 import pytest

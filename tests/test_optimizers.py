@@ -1,3 +1,5 @@
+"""Schedules, momentum, and OGD by their formulae."""
+
 import keras
 import numpy as np
 import pytest

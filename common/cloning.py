@@ -1,0 +1,97 @@
+"""Copies of functional and sequential models, with other layers in place of some."""
+
+from collections.abc import Callable
+
+import keras
+
+# the new layer, and a function that sets its weights from the old layer's
+Replacement = tuple[keras.layers.Layer, Callable[[keras.layers.Layer, keras.layers.Layer], None]]
+
+
+def copy_weights(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    """Gives ``new`` the weights of ``old``, a layer of the same kind."""
+    for source, target in zip(old.weights, new.weights, strict=True):
+        target.assign(source)
+
+
+def convert_layers(
+    model: keras.Model, replace: Callable[[keras.layers.Layer], Replacement | None]
+) -> keras.Model:
+    """Returns a copy of ``model`` with other layers in place of some.
+
+    Args:
+        model: functional or sequential, built; it is not changed.
+        replace: takes a layer and returns its `Replacement`, or None for a plain copy.
+
+    Raises:
+        ValueError: if ``model`` is not built, or neither functional nor sequential.
+    """
+    if not model.built:
+        raise ValueError("the model must be built: call it once, or give it an Input")
+    pairs: list[tuple] = []
+    clones: dict[int, keras.layers.Layer] = {}  # a layer or model that is shared stays shared
+
+    def clone(layer: keras.Operation) -> keras.Operation:
+        if id(layer) not in clones:
+            clones[id(layer)] = _clone_once(layer)
+        return clones[id(layer)]
+
+    def _clone_once(layer: keras.Operation) -> keras.Operation:
+        if _is_graph(layer):
+            return clone_graph(layer)
+        if not isinstance(layer, keras.layers.Layer):
+            return _clone_operation(layer)
+        new, set_weights = replace(layer) or (
+            layer.__class__.from_config(layer.get_config()),
+            copy_weights,
+        )
+        pairs.append((layer, new, set_weights))
+        return new
+
+    def clone_graph(graph: keras.Model) -> keras.Model:
+        inputs = None
+        if not isinstance(graph, keras.Sequential):
+            # Keras's own clones are called as their tensors, not as the layers
+            made = [
+                keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name)
+                for tensor in graph.inputs
+                for layer in graph.layers
+                if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor
+            ]
+            inputs = keras.tree.pack_sequence_as(graph.input, made)
+        return keras.models.clone_model(graph, input_tensors=inputs, clone_function=clone)
+
+    if not _is_graph(model):
+        raise ValueError(
+            f"{model.name} must be functional or Sequential: the layers of a subclassed model "
+            "cannot be replaced from outside"
+        )
+    result = clone_graph(model)
+    for old, new, set_weights in pairs:
+        set_weights(old, new)
+    # the clone of a compiled model would keep the optimizer, which a plain model does not need
+    result.compiled, result.optimizer = False, None
+    return result
+
+
+def _is_graph(layer: keras.Operation) -> bool:
+    """Returns whether ``layer`` is a functional or sequential model."""
+    functional = isinstance(layer, keras.Model) and hasattr(layer, "operations")
+    return functional or isinstance(layer, keras.Sequential)
+
+
+def _clone_operation(operation: keras.Operation) -> keras.Operation:
+    """Returns a copy of what is no layer, such as the + of two tensors; it has no weights."""
+    try:
+        return operation.__class__.from_config(operation.get_config())
+    except (NotImplementedError, TypeError):
+        return operation  # one that cannot be copied; without weights it can serve both models
+
+
+def leaves_of(model: keras.Model) -> list[keras.layers.Layer]:
+    """Returns the layers of a model and of the models inside it, each once, in a fixed order."""
+    found: list[keras.layers.Layer] = []
+    for layer in model.layers:
+        inner = leaves_of(layer) if isinstance(layer, keras.Model) else [layer]
+        found += [leaf for leaf in inner if not any(leaf is other for other in found)]
+    return found
