@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from . import layers
 from .cloning import Replacement, convert_layers, copy_weights, leaves_of
+from .energy import is_orthogonal_layer
 from .orthogonal import Map, gram_schmidt, product
 from .private import all_layers
 from .regularizers import HypersphericalEnergy
 
 _LOGGER = logging.getLogger(__name__)
-_HAVE_ROTATIONS = (layers.OrthogonalConv2D, layers.OrthogonalDense)
 # Keras's other layers that have neurons
 _OTHER_KERNELS = (
     keras.layers.Conv1D,
@@ -145,7 +145,7 @@ def _left_as_they_are(model: keras.Model, turned: list[keras.layers.Layer]) -> d
     """Returns the layers with neurons that were not turned, and why."""
     reached, left = leaves_of(model), {}
     for layer in all_layers(model):
-        if any(layer is other for other in turned) or isinstance(layer, _HAVE_ROTATIONS):
+        if any(layer is other for other in turned) or is_orthogonal_layer(layer):
             continue
         if type(layer) in (keras.layers.Conv2D, keras.layers.Dense):
             left[layer.name] = "inside a wrapper or another layer"

@@ -165,9 +165,8 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
             if chunk.save:
                 with clock.part("saving"):
                     folder.save(reached())
-            progress = reached()
             if interruption.signal and chunk.end < settings.iterations:
-                folder.save(progress)
+                folder.save(reached())
                 stop_after(interruption.signal, chunk.end)
 
     # write the results
