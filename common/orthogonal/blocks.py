@@ -1,0 +1,247 @@
+"""Gram-Schmidt on rows for XLA: by matrix products of blocks, or by reflections where these fail.
+
+XLA has a loop over columns in place of LAPACK's QR. A GPU then waits for thousands of small kernels
+in turn. The way by blocks takes some hundred kernels at any n.
+"""
+
+import math
+
+import tensorflow as tf
+
+from .matrices import epsilon, largest, matmul, transpose
+
+# Blocks of at most this many rows are eliminated row by row, which takes one kernel per row. To
+# halve them once more instead takes some 35 kernels.
+_ROWS = 36
+# The products converge for Gram matrices of first halves down to this part of their row sums. The
+# halves of a Gaussian matrix have a condition of 5.8, and 1/130 here; the rest is for others.
+_LEAST = 1e-3
+
+
+def orthogonal_rows(
+    w: tf.Tensor, determinant: bool = False
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns Q, T and det Q of ``Q = T @ w``, T lower triangular with a positive diagonal.
+
+    Q is orthogonal up to rounding for every ``w``.
+
+    Args:
+        w: ``[..., n, n]``, float32 or float64.
+        determinant: whether to compute det Q; without it the third result means nothing.
+
+    Returns:
+        ``[..., n, n]`` twice, then ``[...]``, all of the dtype of ``w`` and finite.
+    """
+    q, t, is_accurate = _by_blocks(w)
+    sign = tf.ones(tf.shape(w)[:-2], w.dtype)
+    if determinant:
+        sign, is_certain = _determinant(q)
+        is_accurate &= is_certain
+    # A matrix that has been trained from a Gaussian one never comes here. The others are rare
+    # enough for a slow way, but must not be wrong.
+    return tf.cond(tf.reduce_all(is_accurate), lambda: (q, t, sign), lambda: _by_reflections(w))
+
+
+def _by_blocks(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns Q and T, and whether Q is orthogonal up to rounding, ``[...]``.
+
+    ``[w | I]`` is multiplied from the left by lower triangular matrices until it is ``[Q | T]``. In
+    step k, w consists of 2^k blocks of rows, each orthogonal to all others. From the second half
+    P2 of each block it subtracts its projection on the first half P1::
+
+        P2 - C P1,    C = P2 P1^T (P1 P1^T)^-1
+
+    Then there are twice as many blocks. All of them are treated at once. When they are small, each
+    is made orthogonal by the inverse Cholesky factor of its Gram matrix. At last, what rounding has
+    left of E = Q Q^T - I is removed by Q - L(E) Q, where L(E) is the lower triangle with half of
+    the diagonal. This squares E.
+    """
+    n, dtype = w.shape[-1], w.dtype
+    batch = tf.shape(w)[:-2]
+    rows, halvings = _split(n)
+    size = rows << halvings
+    scale = largest(w)
+    m = _padded_with_identity(w / scale, size)
+    m = tf.concat([m, tf.eye(size, batch_shape=batch, dtype=dtype)], axis=-1)
+    for k in range(halvings):
+        half = size >> (k + 1)
+        blocks = tf.reshape(m, tf.concat([batch, [1 << k, 2 * half, 2 * size]], 0))
+        first, second = blocks[..., :half, :], blocks[..., half:, :]
+        products = matmul(blocks[..., :size], first[..., :size], transpose_b=True)
+        gram, mixed = products[..., :half, :], products[..., half:, :]
+        inverse = _inverse(gram, tf.reduce_max(tf.reduce_sum(tf.abs(gram), -1), -1))
+        c = matmul(mixed, inverse)
+        c += matmul(mixed - matmul(c, gram), inverse)
+        m = tf.concat([first, second - matmul(c, first)], axis=-2)
+    blocks = tf.reshape(m, tf.concat([batch, [1 << halvings, rows, 2 * size]], 0))
+    wide = tf.cast(blocks[..., :size], tf.float64)
+    factor = _inverse_cholesky(matmul(wide, wide, transpose_b=True))
+    m = tf.reshape(matmul(tf.cast(factor, dtype), blocks), tf.concat([batch, [size, 2 * size]], 0))
+    for _ in range(2):
+        q = m[..., :size]
+        error = matmul(q, q, transpose_b=True) - tf.eye(size, dtype=dtype)
+        m -= matmul(_lower_with_half_diagonal(error), m)
+    # the last error, squared, must be small beside n eps
+    is_accurate = tf.norm(error, axis=[-2, -1]) <= math.sqrt(n * epsilon(dtype))
+    return m[..., :n, :n], m[..., :n, size : size + n] / scale, is_accurate
+
+
+def _split(n: int) -> tuple[int, int]:
+    """Returns the number of rows of the last blocks, and after how many halvings they are left.
+
+    There are ``rows * 2^halvings`` rows, which is n or a little more.
+    """
+    halvings = max(0, math.ceil(math.log2(n / _ROWS)))
+    return -(-n >> halvings), halvings
+
+
+def _padded_with_identity(w: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns blockdiag(w, I), ``[..., size, size]``."""
+    n, more = w.shape[-1], size - w.shape[-1]
+    if not more:
+        return w
+    padded = tf.pad(w, [[0, 0]] * (w.shape.rank - 2) + [[0, more]] * 2)
+    return padded + tf.linalg.diag(tf.concat([tf.zeros([n], w.dtype), tf.ones([more], w.dtype)], 0))
+
+
+def _lower_with_half_diagonal(x: tf.Tensor) -> tf.Tensor:
+    return tf.linalg.band_part(x, -1, 0) - tf.linalg.diag(tf.linalg.diag_part(x) / 2)
+
+
+def _inverse(a: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
+    """Returns the inverse of symmetric positive definite matrices ``a [..., n, n]``.
+
+    It is accurate where all eigenvalues lie between ``_LEAST * bound`` and ``bound [...]``.
+
+    Newton's iteration X <- X (2 - a X) takes an eigenvalue z of a X to z (2 - z). Here each step is
+    scaled: c z (low + high - z), for z from low to high, is smallest at both ends. This takes the
+    ratio of high and low to a quarter of it.
+    """
+    bound = bound[..., tf.newaxis, tf.newaxis]
+    a /= bound
+    x, low, high = None, _LEAST, 1.0
+    while low < 0.999:
+        # the new range lies around 1
+        c = 2 / (low * high + (low + high) ** 2 / 4)
+        x = _newton_step(a, x, c * (low + high), c)
+        low, high = c * low * high, c * (low + high) ** 2 / 4
+    return _newton_step(a, x, 2.0, 1.0) / bound
+
+
+def _newton_step(a: tf.Tensor, x: tf.Tensor | None, first: float, second: float) -> tf.Tensor:
+    """Returns ``first * x - second * x @ a @ x``; x is I where it is None."""
+    if x is None:
+        return first * tf.eye(a.shape[-1], dtype=a.dtype) - second * a
+    return first * x - second * matmul(x, matmul(a, x))
+
+
+def _inverse_cholesky(gram: tf.Tensor) -> tf.Tensor:
+    """Returns the lower triangular T with ``T @ gram @ T^T = I``, by elimination in [gram | I].
+
+    NaN or infinity stand in the result where ``gram [..., n, n]`` is not positive definite.
+    """
+    n = gram.shape[-1]
+    identity = tf.eye(n, batch_shape=tf.shape(gram)[:-2], dtype=gram.dtype)
+    upper, pivots = _eliminated(tf.concat([gram, identity], axis=-1))
+    return upper[..., n:] / tf.sqrt(pivots)
+
+
+def _eliminated(m: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns ``m [..., n, c]`` after Gauss's elimination, and the pivots, ``[..., n, 1]``."""
+    n, pivots = m.shape[-2], []
+    for k in range(n):
+        row, pivot = m[..., k : k + 1, :], m[..., k : k + 1, k : k + 1]
+        below = tf.constant([[float(i > k)] for i in range(n)], m.dtype)
+        m -= below * (m[..., k : k + 1] / pivot) * row
+        pivots.append(pivot)
+    return m, tf.concat(pivots, axis=-2)
+
+
+def _determinant(q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the determinants of orthogonal matrices, 1 or -1, and whether they are certain.
+
+    Both are ``[...]``. For an orthogonal ``q = [[A, B], [C, D]]`` the matrix
+    ``D - C (I + A)^-1 B`` is orthogonal too, and has the same determinant: the block
+    Householder reflection that takes the first rows to -I has been split off. For random ``q``,
+    I + A has no singular value below some 0.2. In the end, the product of all pivots is far from 1
+    or -1 if anything went wrong on the way.
+    """
+    rows, halvings = _split(q.shape[-1])
+    q = _padded_with_identity(q, rows << halvings)
+    for k in reversed(range(halvings)):
+        h = rows << k
+        shifted = q[..., :h, :h] + tf.eye(h, dtype=q.dtype)
+        # no singular value of I + A is above 2
+        inverse = _inverse(matmul(shifted, shifted, transpose_b=True), tf.constant(4.0, q.dtype))
+        solved = matmul(shifted, matmul(inverse, q[..., :h, h:]), transpose_a=True)
+        q = q[..., h:, h:] - matmul(q[..., h:, :h], solved)
+    _, pivots = _eliminated(tf.cast(q, tf.float64))
+    product = tf.reduce_prod(pivots, axis=[-2, -1])
+    return tf.cast(tf.sign(product), q.dtype), tf.abs(tf.abs(product) - 1) < 0.01
+
+
+def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns what `orthogonal_rows` does, for every matrix, in n / ``block`` trips of a loop.
+
+    Householder's reflections I - 2 v v^T of the transpose's columns are found one by one. The
+    product of ``block`` of them, I - V T V^T, where T^-1 = I / 2 + the strict upper triangle of
+    V^T V, is applied to the whole matrix at once (Schreiber and Van Loan, 1989).
+    """
+    n, batch, dtype = matrix.shape[-1], tf.shape(matrix)[:-2], matrix.dtype
+    block = min(block, n)
+    trips = -(-n // block)
+    size = trips * block
+    scale = largest(matrix)
+    a = _padded_with_identity(transpose(matrix) / scale, size)
+
+    def trip(i: tf.Tensor, a: tf.Tensor, q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        panel = tf.gather(a, i * block + tf.range(block), axis=-1)
+        vectors = []
+        for j in range(block):
+            k = i * block + j
+            unit = tf.one_hot([k], size, axis=0, dtype=dtype)
+            x = panel[..., j : j + 1] * tf.cast(tf.range(size)[:, tf.newaxis] >= k, dtype)
+            length = tf.norm(x, axis=[-2, -1], keepdims=True)
+            head = tf.reduce_sum(x * unit, axis=[-2, -1], keepdims=True)
+            v = tf.where(length > 0, x + tf.where(head < 0, -length, length) * unit, unit)
+            v /= tf.norm(v, axis=[-2, -1], keepdims=True)
+            panel -= 2 * v * tf.reduce_sum(v * panel, axis=-2, keepdims=True)
+            vectors.append(v)
+        v = tf.concat(vectors, axis=-1)
+        # |v| = 1, so the diagonal holds ones
+        lower = tf.linalg.band_part(matmul(v, v, transpose_a=True), -1, 0)
+        t = _lower_inverse(lower - tf.eye(block, dtype=dtype) / 2)  # T^T
+        a -= matmul(v, matmul(t, matmul(v, a, transpose_a=True)))
+        q -= matmul(matmul(matmul(q, v), t, transpose_b=True), v, transpose_b=True)
+        return i + 1, a, q
+
+    start = [0, a, tf.eye(size, batch_shape=batch, dtype=dtype)]
+    _, a, q = tf.while_loop(lambda *_: True, trip, start, maximum_iterations=trips)
+    lower, rows = scale * transpose(a[..., :n, :n]), transpose(q[..., :n, :n])
+    diagonal = tf.linalg.diag_part(lower)
+    signs = tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))
+    # keeps the gradient finite where w is singular
+    least = epsilon(dtype) * largest(diagonal[..., tf.newaxis])[..., 0]
+    lower = tf.linalg.set_diag(lower, signs * tf.maximum(tf.abs(diagonal), least))
+    # Each of the n columns has had one reflection, of determinant -1. So has each padding column,
+    # whose reflection changes the padding alone.
+    determinant = (-1.0) ** n * tf.reduce_prod(signs, axis=-1)
+    column = signs[..., tf.newaxis]
+    return column * rows, column * _lower_inverse(lower), determinant
+
+
+def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
+    """Returns the inverse of lower triangular matrices by matrix products.
+
+    For XLA, whose triangular solver is a loop. If X is the inverse of diagonal blocks of one size,
+    and M what lies between two neighbours, then X - X M X is the inverse of blocks of twice the
+    size.
+    """
+    inverse = tf.linalg.diag(1 / tf.linalg.diag_part(lower))
+    size = 1
+    while size < lower.shape[-1]:
+        block = tf.range(lower.shape[-1]) // size
+        between = (block[:, tf.newaxis] == block + 1) & (block % 2 == 0)
+        inverse -= matmul(inverse, matmul(lower * tf.cast(between, lower.dtype), inverse))
+        size *= 2
+    return inverse
