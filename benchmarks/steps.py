@@ -1,14 +1,15 @@
 """A training step of every method beside a plain step: CNN-6 at full width, batch 128.
 
-    python -m benchmarks.steps                # all methods, each in a process of its own
+    python -m benchmarks.steps                # all methods and opt_gs in blocks, each in a process
     python -m benchmarks.steps --quick        # fewer steps
     python -m benchmarks.steps --methods=baseline,opt_gs --jit=on
+    python -m benchmarks.steps --methods=opt_cp,opt_cp:block_size=16
 
-Prints a table and writes it to steps.csv: the median time per step, its ratio to the plain step at
-the same widths, the time to the end of the first step (with tracing and compilation), the peak
-memory and the images per second. Plain training is timed before and after each method, since a
-machine's speed changes with time. The images are random. Ratios and memory are drawn in steps.png,
-beside the CSV.
+A row is a method, or a method with settings, as in compare.py. Prints a table and writes it to
+steps.csv: the median time per step, its ratio to the plain step at the same widths, the time to the
+end of the first step (with tracing and compilation), the peak memory and the images per second.
+Plain training is timed before and after each row, since a machine's speed changes with time. The
+images are random. Ratios and memory are drawn in steps.png, beside the CSV.
 """
 
 import argparse
@@ -24,11 +25,13 @@ import time
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
 from common import backbones
 from common.training.folders import Facts, known
+from comparison.rows import parse
 from comparison.styles import style
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 METHODS = known()
-TITLES = {name: facts.title for name, facts in METHODS.items()}
+ROWS = [*METHODS, "opt_gs:block_size=64"]  # the default
+TITLES = {row.name: row.title for row in parse(ROWS)}
 STYLES = {name: style(index) for index, name in enumerate(TITLES)}
 PLAIN = "baseline"  # all ratios are to its step
 BATCH = 128
@@ -47,7 +50,7 @@ COLUMNS = [
 def measure(
     name: str, widths: list[int], jit: bool, steps: int, batch: int = BATCH
 ) -> dict[str, float]:
-    """Times one method in this process; returns milliseconds, seconds and GiB."""
+    """Times the row ``name`` in this process; returns milliseconds, seconds and GiB."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -57,7 +60,10 @@ def measure(
 
     start = time.perf_counter()
     keras.utils.set_random_seed(0)
-    method = importlib.import_module(f"{name}.architecture").METHOD
+    (row,) = parse([name])
+    module = importlib.import_module(f"{row.method}.architecture")
+    settings = {flag: _value(text) for flag, text in row.flags}
+    method = module.method(**settings) if settings else module.METHOD
     model = method.build_model(widths=widths)
     step = make_train_step(
         method, model, method.make_optimizer(0.1, lambda rate, factor=0.1: rate), jit
@@ -87,6 +93,14 @@ def measure(
         "first_step_s": first,
         "memory_gib": peak_memory(),
     }
+
+
+def _value(text: str) -> object:
+    """Returns the setting that ``text`` says: a number, true or false, or else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def in_a_process(
@@ -123,10 +137,11 @@ def default_widths(facts: Facts) -> list[int]:
 
 
 def check_methods(parser: Parser, names: list[str]) -> None:
-    """Exits with 2 and one line if one of ``names`` is not a method."""
-    if unknown := set(names) - set(METHODS):
-        message = f"unknown {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}"
-        parser.error(f"--methods: {message}")
+    """Exits with 2 and one line if one of ``names`` is not a method, or one with settings."""
+    try:
+        parse(names)
+    except ValueError as error:
+        parser.error(f"--methods: {error}")
 
 
 def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
@@ -207,10 +222,10 @@ def main() -> None:
         return
     check_methods(parser, args.methods or [])
     rows = []
-    head = f"{'method':10} {'widths':>14} {'step ms':>9} {'ratio':>6} "
+    head = f"{'method':20} {'widths':>14} {'step ms':>9} {'ratio':>6} "
     print(head + f"{'first step s':>13} {'memory GiB':>11} {'images/s':>11}")
-    for name in args.methods or METHODS:
-        widths = args.widths or default_widths(METHODS[name])
+    for name in args.methods or ROWS:
+        widths = args.widths or default_widths(METHODS[name.partition(":")[0]])
         try:
             before, row, after = (
                 in_a_process(m, widths, args.jit, args.steps) for m in (PLAIN, name, PLAIN)
@@ -228,7 +243,7 @@ def main() -> None:
         }
         rows.append(row)
         print(
-            f"{name:10} {row['widths']:>14} {row['step_ms']:9.1f} {row['ratio']:6.2f} "
+            f"{name:20} {row['widths']:>14} {row['step_ms']:9.1f} {row['ratio']:6.2f} "
             f"{row['first_step_s']:13.1f} {row['memory_gib']:11.2f} {row['images_per_s']:11.0f}",
             flush=True,
         )

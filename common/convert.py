@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from . import layers
 from .cloning import Replacement, convert_layers, copy_weights, leaves_of
-from .energy import is_orthogonal_layer
-from .orthogonal import Map, gram_schmidt, product
+from .energy import is_orthogonal_layer, orthogonality_drift
+from .layers.blocks import turned_back
+from .orthogonal import Map, gram_schmidt
 from .private import all_layers
 from .regularizers import HypersphericalEnergy
 
@@ -61,6 +62,7 @@ def orthogonalize_model(
     layer_names: str | Iterable[str] | None = None,
     rotation_initializer="identity",
     return_conversion: bool = False,
+    block_size: int | None = None,
 ) -> keras.Model | tuple[keras.Model, Conversion]:
     """Returns a copy of ``model`` with OPT layers in place of Conv2D and Dense.
 
@@ -80,6 +82,7 @@ def orthogonalize_model(
             Defaults to all of these.
         rotation_initializer: for the rotations. Defaults to I.
         return_conversion: whether to return a `Conversion` as well. Defaults to False.
+        block_size: as in `OrthogonalConv2D`, for all layers that are replaced. Defaults to None.
 
     Returns:
         A model that is not compiled, its layers and inputs with the same names; with
@@ -88,7 +91,7 @@ def orthogonalize_model(
     Raises:
         ValueError: if ``model`` is not built, or neither functional nor sequential, or has nothing
             to turn; if a name is not that of a Conv2D or Dense; if a layer has something that OPT
-            layers do not support; or if map(R) is not orthogonal.
+            layers do not support; if ``block_size`` is below 2; or if map(R) is not orthogonal.
     """
     names = {layer_names} if isinstance(layer_names, str) else layer_names
     wanted = None if names is None else set(names)
@@ -116,6 +119,7 @@ def orthogonalize_model(
         arguments = _shared_arguments(layer, new) | {
             "orthogonalize": orthogonalize,
             "rotation_initializer": rotation_initializer,
+            "block_size": block_size,
             "name": layer.name,
             "bias_regularizer": layer.bias_regularizer,
             "activity_regularizer": layer.activity_regularizer,
@@ -158,13 +162,12 @@ def _left_as_they_are(model: keras.Model, turned: list[keras.layers.Layer]) -> d
 
 def _set_fix(plain: keras.layers.Layer, turned: keras.layers.Layer) -> None:
     kernel = tf.reshape(tf.cast(plain.kernel, turned.fix.dtype), turned.fix.shape)
-    identity = tf.eye(kernel.shape[0], dtype=kernel.dtype)
-    start = product(turned.orthogonalize, turned.rotation.value, identity)
-    if tf.reduce_max(tf.abs(tf.matmul(start, start, transpose_a=True) - identity)) > 1e-3:
+    matrices = turned.orthogonal_matrices()
+    if any(orthogonality_drift(q) > 1e-3 for q in matrices):
         raise ValueError(
             f"{turned.name}: the map makes no orthogonal matrix of the initial rotation"
         )
-    turned.fix.assign(tf.matmul(start, kernel, transpose_a=True))
+    turned.fix.assign(turned_back(matrices, kernel))
     if plain.use_bias:
         turned.bias.assign(plain.bias)
 

@@ -68,7 +68,7 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
 
 
 def orthogonality_drift(q: tf.Tensor) -> tf.Tensor:
-    """Returns max |Q Q^T - I| of ``q [n, n]``, a scalar of the same dtype."""
+    """Returns max |Q Q^T - I| of ``q [..., n, n]``, a scalar of the same dtype."""
     return tf.reduce_max(
         tf.abs(tf.matmul(q, q, transpose_b=True) - tf.eye(q.shape[-1], dtype=q.dtype))
     )
@@ -89,9 +89,14 @@ def layer_energies(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
 
 
 def layer_drifts(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
-    """Returns ``drift/NAME`` of each OPT layer: how far map(rotation) is from orthogonal."""
+    """Returns ``drift/NAME`` of each OPT layer: how far map(rotation) is from orthogonal.
+
+    Of a layer with blocks it is the largest of its blocks.
+    """
     return {
-        f"drift/{layer.name}": float(orthogonality_drift(layer.orthogonalize(layer.rotation.value)))
+        f"drift/{layer.name}": float(
+            tf.reduce_max([orthogonality_drift(q) for q in layer.orthogonal_matrices()])
+        )
         for layer in layers
         if is_orthogonal_layer(layer)
     }

@@ -124,7 +124,8 @@ class OGD(Momentum):
 
     It updates rotations by the original's rule, and all other weights as `Momentum` does. Rotations
     are those of OPT layers, and weights that `marks.mark` has marked as such. For a rotation X with
-    gradient g and average M, with W a skew-symmetric matrix::
+    gradient g and average M, with W a skew-symmetric matrix (and for each by itself in a batch
+    ``[..., n, n]``)::
 
         M = rotation_momentum * M - g
         A = M X^T - X (X^T M X^T) / 2
@@ -206,9 +207,9 @@ class OGD(Momentum):
         )
         mxt = matmul(m, x, transpose_b=True)
         a = mxt - matmul(x, matmul(x, mxt, transpose_a=True)) / 2
-        w = a - tf.transpose(a)
+        w = a - tf.linalg.matrix_transpose(a)
         m = matmul(w, x)
-        rate = tf.minimum(rate, 1 / (tf.norm(w) + 1e-8))
+        rate = tf.minimum(rate, 1 / (tf.norm(w, axis=[-2, -1], keepdims=True) + 1e-8))
         y = x + rate * m
         for _ in range(2):
             y = x + rate / 2 * matmul(w, x + y)

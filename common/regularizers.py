@@ -108,7 +108,8 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
     """``factor * |R R^T - I|_F``, which keeps a rotation close to orthogonal (OPT (OR)).
 
     At an orthogonal R the norm is not differentiable; the gradient is 0 there. R is ``[n, n]`` of a
-    floating-point dtype, and the penalty is a scalar of that dtype.
+    floating-point dtype, and the penalty is a scalar of that dtype. Of a batch ``[..., n, n]`` it
+    is the sum.
 
     Args:
         factor: weight of the penalty. Defaults to the original's 0.1.
@@ -122,12 +123,13 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
         gap = matmul(rotation, rotation, transpose_b=True) - tf.eye(
             rotation.shape[-1], dtype=rotation.dtype
         )
-        square = tf.reduce_sum(tf.square(gap))
+        square = tf.reduce_sum(tf.square(gap), axis=[-2, -1])
         away = square > 0
         # without the inner where, sqrt's infinite derivative at 0 would spoil the gradient
-        return self.factor * tf.where(
+        norm = tf.where(
             away, tf.sqrt(tf.where(away, square, tf.ones_like(square))), tf.zeros_like(square)
         )
+        return self.factor * tf.reduce_sum(norm)
 
     def get_config(self) -> dict:
         return {"factor": self.factor}

@@ -125,7 +125,7 @@ def notes(summaries: list[Summary], args: argparse.Namespace) -> str:
         "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean",
         "over layers. Drift is max |Q Q^T - I| of the matrices that turn the neurons, the largest",
         "of all layers.",
-        "A step is timed apart, by benchmarks.steps, which does not time rows with settings."
+        "A step is timed apart, by benchmarks.steps; it is empty where that has not timed the row."
         if args.steps
         else "A step is the run's mean, tests and the first step left out.",
         "The schedule is shortened: another experiment than the paper's." if args.shortened else "",

@@ -188,7 +188,7 @@ def steps_problem(args: argparse.Namespace) -> str | None:
     names = [row.name for row in args.rows]
     if any(not _is_time(line.get("step_ms")) for line in lines if line.get("method") in names):
         return "a step_ms that is no number"
-    # rows with settings need no line: benchmarks.steps does not time them, their cells stay empty
+    # rows with settings need no line: their cells stay empty if benchmarks.steps has not timed them
     plain = [row.name for row in args.rows if not row.flags]
     others = [name for name in plain if widths.get(name) != args.widths.replace(",", "/")]
     return f"no times at widths {args.widths} of {', '.join(others)}" if others else None

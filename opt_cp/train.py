@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from common.training import flags
 
 flags.define_rotation_stddev()
-flags.define_learn_neurons()
+flags.define_layer_flags()
 
 
 def main(settings: flags.Settings) -> None:

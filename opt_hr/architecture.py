@@ -10,7 +10,7 @@ build_model = functools.partial(opt_model, orthogonalize=householder)
 
 
 def method(**options) -> Method:
-    """Returns the method; ``options`` are those of `opt_model` (rotation_stddev, learn_neurons)."""
+    """Returns the method; ``options`` are those of `opt_model`, such as rotation_stddev."""
     return Method(functools.partial(build_model, **options))
 
 

@@ -14,13 +14,17 @@ from common.training.method import Method
 
 
 def build_model(
-    backbone: Callable[..., keras.Model] = cnn6, learn_neurons: bool = False, **kwargs
+    backbone: Callable[..., keras.Model] = cnn6,
+    learn_neurons: bool = False,
+    block_size: int = 0,
+    **kwargs,
 ) -> keras.Model:
     """Returns ``backbone`` with OPT layers whose rotations start at I.
 
     Args:
         backbone: a function of the layer factory. Defaults to `cnn6`.
         learn_neurons: whether the neurons are trained too. Defaults to False.
+        block_size: that of the layers; 0 for None. Defaults to 0.
         **kwargs: the backbone's own arguments (num_classes, widths).
     """
     layer = functools.partial(
@@ -28,6 +32,7 @@ def build_model(
         orthogonalize=identity,
         rotation_initializer="identity",
         learn_neurons=learn_neurons,
+        block_size=block_size or None,
         use_bias=False,
     )
     return backbone(layer, **kwargs)
@@ -46,14 +51,14 @@ def make_optimizer(
     )
 
 
-def method(learn_neurons: bool = False, **options) -> Method:
+def method(learn_neurons: bool = False, block_size: int = 0, **options) -> Method:
     """Returns the method; ``options`` are those of `make_optimizer`.
 
     Neurons that are learned have weight decay like other weights. Fixed neurons are left out of the
     printed decay, as in the original.
     """
     return Method(
-        functools.partial(build_model, learn_neurons=learn_neurons),
+        functools.partial(build_model, learn_neurons=learn_neurons, block_size=block_size),
         functools.partial(make_optimizer, **options),
         decay_factor=0.1,
         undecayed=(ROTATION,) if learn_neurons else (ROTATION, NEURONS),

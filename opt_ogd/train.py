@@ -31,7 +31,7 @@ absl_flags.DEFINE_integer(
 absl_flags.register_validator(
     "rotation_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more"
 )
-flags.define_learn_neurons()
+flags.define_layer_flags()
 
 
 def main(settings: flags.Settings) -> None:

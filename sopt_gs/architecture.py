@@ -22,6 +22,7 @@ def build_model(
     orthogonalize: Map = gram_schmidt,
     rotated_fraction: float = 0.25,
     learn_neurons: bool = False,
+    block_size: int = 0,
     **kwargs,
 ) -> keras.Model:
     """Returns ``backbone`` with stochastic layers, except for the first: an ordinary OPT layer.
@@ -35,12 +36,14 @@ def build_model(
         rotated_fraction: the share of a layer's input channels that is rotated at a time, over 0
             and at most 1. Defaults to a quarter.
         learn_neurons: whether the neurons are trained too. Defaults to False.
+        block_size: that of the layers; 0 for None. Defaults to 0.
         **kwargs: the backbone's own arguments (num_classes, widths).
     """
     common: dict[str, Any] = {
         "orthogonalize": orthogonalize,
         "rotation_initializer": "identity",
         "learn_neurons": learn_neurons,
+        "block_size": block_size or None,
         "use_bias": False,
     }
     layer = functools.partial(
@@ -85,7 +88,7 @@ def start_episode(
         if episode:
             layer.merge()
         layer.restart(
-            draw(seed, episode, number, n=layer.fix.shape[0], rows=layer.rotation.shape[0])
+            draw(seed, episode, number, n=layer.fix.shape[0], rows=layer.indices.shape[0])
         )
         for normalization in following(model, layer) if reset_bn else ():
             normalization.gamma.assign(np.ones(normalization.gamma.shape))
@@ -104,7 +107,7 @@ def method(
         orthogonalize: the name of a map in common.orthogonal. Defaults to Gram-Schmidt.
         iterations_per_episode: the length of an episode. Defaults to 750.
         reset_bn: as in `start_episode`.
-        **options: of `build_model` (rotated_fraction, learn_neurons).
+        **options: of `build_model` (rotated_fraction, learn_neurons, block_size).
     """
     return Method(
         functools.partial(build_model, orthogonalize=getattr(orthogonal, orthogonalize), **options),

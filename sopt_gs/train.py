@@ -36,7 +36,7 @@ absl_flags.DEFINE_enum(
     ["gram_schmidt", "householder", "lowdin", "cayley"],
     "the map; the original has Gram-Schmidt, but S-OPT works with any",
 )
-flags.define_learn_neurons()
+flags.define_layer_flags()
 
 
 def main(settings: flags.Settings) -> None:

@@ -100,7 +100,7 @@ def test_maps_beside_torch_and_with_jit(tmp_path):
 
 
 def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
-    times = {"baseline": 100.0, "opt_gs": 150.0, "opt_cp": 200.0}
+    times = {"baseline": 100.0, "opt_gs": 150.0, "opt_cp": 200.0, "opt_gs:block_size=64": 125.0}
 
     def measured(name: str, widths: list[int], *_) -> dict[str, float]:
         return {
@@ -111,7 +111,8 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(steps, "in_a_process", measured)
     readme = readme_with_marks(tmp_path, "steps")
-    words = ["--methods=opt_gs,opt_cp", f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
+    methods = "--methods=opt_gs,opt_cp,opt_gs:block_size=64"
+    words = [methods, f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
     monkeypatch.setattr(sys, "argv", ["steps", *words])
     steps.main()
     rows = written(tmp_path / "steps.csv")
@@ -129,12 +130,14 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
     assert [(row["method"], row["widths"], float(row["ratio"])) for row in rows] == [
         ("opt_gs", "64/64/64/64", 1.5),
         ("opt_cp", "32/64/128/128", 2.0),
+        ("opt_gs:block_size=64", "64/64/64/64", 1.25),
     ]
     assert "opt_cp" in capsys.readouterr().out
     assert (
         "\n| OPT (CP) | 32/64/128/128 | 200 | 2.00 | 2.0 | 1.00 | 1.25 | 640 |\n"
         in readme.read_text()
     )
+    assert "\n| OPT (GS), block_size 64 | 64/64/64/64 | 125 |" in readme.read_text()
     assert "](docs/steps.png)" in readme.read_text()
 
 
@@ -143,7 +146,7 @@ def test_steps_of_a_small_network(tmp_path):
     words = [
         "--quick",
         "--widths=8,8,8,8",
-        "--methods=baseline,opt_gs",
+        "--methods=baseline,opt_gs,sopt_gs:block_size=16:orthogonalize=cayley",
         f"--out={tmp_path / 'steps.csv'}",
     ]
     result = start("steps", *words)
@@ -152,6 +155,7 @@ def test_steps_of_a_small_network(tmp_path):
     assert [(row["method"], row["widths"]) for row in rows] == [
         ("baseline", "8/8/8/8"),
         ("opt_gs", "8/8/8/8"),
+        ("sopt_gs:block_size=16:orthogonalize=cayley", "8/8/8/8"),
     ]
     for row in rows:
         assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib", "images_per_s")
@@ -208,6 +212,7 @@ def test_scale_of_small_networks(tmp_path):
 
 BAD = [
     ["steps", "--methods=opt_xy"],
+    ["steps", "--methods=opt_gs:widths=8"],
     ["steps", "--widths=8,8,8"],
     ["steps", "--widths=8,8,8,a"],
     ["steps", "--steps=0"],

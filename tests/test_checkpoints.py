@@ -294,6 +294,19 @@ def test_learned_neurons_and_a_warm_up_survive(begin, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["opt_ogd", "sopt_gs"])
+def test_blocks_survive(begin, tmp_path, method):
+    """Also the smaller last one, as 72 rows leave it."""
+    undisturbed = begin(method, tmp_path / "whole", "--block_size=16")
+    survive(begin, tmp_path / "log", method, "--block_size=16", kills=1)
+    succeed(undisturbed)
+    assert outcome(tmp_path / "log") == outcome(tmp_path / "whole")
+    model = keras.saving.load_model(tmp_path / "log" / "model.keras")
+    layer = model.get_layer("conv1_1" if method == "opt_ogd" else "conv1_0")
+    assert {v.shape[-1] for v in layer.rotations} == ({16, 8} if method == "opt_ogd" else {16, 11})
+
+
+@pytest.mark.slow
 def test_interrupted(begin, whole, tmp_path):
     result = disturb(begin("opt_gs", tmp_path), signal.SIGINT, tmp_path, 4, random.Random(1))  # noqa: S311
     obey("opt_gs", signal.SIGINT, result.stderr)
@@ -313,6 +326,11 @@ def test_other_settings_by_script(begin, whole, tmp_path):
         begin("opt_hr", log, "--resume"),
         "--resume: ",
         "of method opt_gs, and this run of method opt_hr",
+    )
+    complain(
+        begin("opt_gs", log, "--block_size=16", "--resume"),
+        "--resume: ",
+        "of block_size 0, and this run of block_size 16",
     )
     assert files(log) == before
 

@@ -493,6 +493,7 @@ ODD_OF_EVERY_METHOD += [
     [os.fsdecode(b"--log_dir=HERE/\xff"), "--dataset=digits", "--widths=1,1,1,1", "--iterations=1"]
 ]
 OF_ONE_METHOD = """
+opt_gs --block_size=1 | sopt_gs --block_size=-1 | opt_cp --block_size=8.5 | mhe --block_size=8
 baseline --rotation_lr=0.1 | opt_gs --reset_bn | opt_hr --iterations_per_episode=5
 opt_ls --rotated_fraction=0.5
 opt_cp --reorthogonalize_every=3 | opt_cp --backbone=resnet32 --widths=32,64,128,128

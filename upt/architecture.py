@@ -15,6 +15,7 @@ def build_model(
     backbone: Callable[..., keras.Model] = cnn6,
     rotation_start: str = "identity",
     learn_neurons: bool = False,
+    block_size: int = 0,
     **kwargs,
 ) -> keras.Model:
     """Returns ``backbone`` with kernels R @ F, R unconstrained.
@@ -24,6 +25,7 @@ def build_model(
         rotation_start: the initial R: "identity" (the network then equals the plain one) or
             "normal", N(0, 1). Defaults to identity.
         learn_neurons: whether the neurons F are trained too. Defaults to False.
+        block_size: that of the layers; 0 for None. Defaults to 0.
         **kwargs: the backbone's own arguments (num_classes, widths).
     """
     starts = {
@@ -35,6 +37,7 @@ def build_model(
         orthogonalize=identity,
         rotation_initializer=starts[rotation_start](),
         learn_neurons=learn_neurons,
+        block_size=block_size or None,
         use_bias=False,
     )
     return backbone(layer, **kwargs)

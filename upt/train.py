@@ -21,7 +21,7 @@ from common.training import flags
 absl_flags.DEFINE_enum(
     "rotation_start", "identity", ["identity", "normal"], "the initial R: I, or drawn from N(0, 1)"
 )
-flags.define_learn_neurons()
+flags.define_layer_flags()
 
 
 def main(settings: flags.Settings) -> None:

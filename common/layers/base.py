@@ -1,6 +1,9 @@
 """What OPT's layers share: neurons, their rotation, and the map that turns them."""
 
+import functools
 import inspect
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,7 +14,10 @@ from .. import orthogonal
 from ..marks import NEURONS, ROTATION, mark
 from ..orthogonal import Map
 from ..private import once_per_forward_pass
+from .blocks import by_blocks, drawn_one_by_one
 
+_LOGGER = logging.getLogger(__name__)
+_LARGE = 4096  # rows of a rotation that is warned of: 67 MB in float32
 # a saved model stores its map by name; to load it, this import is enough
 OUR_MAPS = (
     orthogonal.gram_schmidt,
@@ -24,20 +30,26 @@ for _map in OUR_MAPS:
     keras.saving.register_keras_serializable(package="opt")(_map)
 
 
-def check_map(orthogonalize: Map, n: int) -> None:
-    """Tries a map on a random matrix, ``[m, m]`` with m the smaller of n and 8, in float32.
+def check_map(orthogonalize: Map, shape: Sequence[int]) -> None:
+    """Tries a map on a random matrix in float32, or on two for a batch.
+
+    Args:
+        orthogonalize: the map.
+        shape: of the rotation, ``[n, n]`` or ``[blocks, n, n]``. It is tried on ``[m, m]`` or
+            ``[2, m, m]``, with m the smaller of n and 8.
 
     Raises:
         ValueError: if the result has another shape or max |Q Q^T - I| is above 1e-3.
     """
-    size = min(n, 8)
-    sample = np.random.default_rng(0).normal(size=(size, size)).astype("float32")
+    size = min(shape[-1], 8)
+    sample = np.random.default_rng(0).normal(size=[2] * (len(shape) - 2) + [size] * 2)
+    sample = sample.astype("float32")
     with tf.init_scope():  # eagerly, also where a graph is being traced
         q = np.asarray(orthogonalize(tf.constant(sample)), "float64")
     advice = "check_map=False turns this check off"
     if q.shape != sample.shape:
         raise ValueError(f"the map takes {sample.shape} to {q.shape}; {advice}")
-    deviation = np.abs(q @ q.T - np.eye(size)).max()
+    deviation = np.abs(q @ np.swapaxes(q, -1, -2) - np.eye(size)).max()
     if not deviation <= 1e-3:
         raise ValueError(
             "the map's result is not orthogonal: of a random matrix of shape "
@@ -62,12 +74,21 @@ class OrthogonalLayer(keras.layers.Layer):
     Weights:
         fix: ``[n, units]``, the neurons as they were drawn, one per column. Trained only with
             ``learn_neurons``.
-        rotation: ``[n, n]``, trained.
+        rotation: ``[n, n]``, trained. With ``block_size`` b below n ``[n // b, b, b]``: a rotation
+            for each b rows of ``fix`` (Qiu et al., NeurIPS 2023).
+        rotation_rest: ``[n % b, n % b]``, trained: that of the last rows, where b does not divide
+            n.
         bias: ``[units]``, trained, if the layer has one.
 
-    ``fix`` and ``rotation`` are stored, and the map is computed, in float32 (float64 under that
+    A matrix with orthogonal blocks on its diagonal is orthogonal itself: blocks too keep the length
+    of each neuron, all angles between neurons, and so the energy. They keep the same of the
+    neurons' parts within each block, which one rotation of all rows is free to change: fewer
+    kernels can be learned.
+
+    ``fix`` and the rotations are stored, and the map is computed, in float32 (float64 under that
     policy), whatever the layer's compute dtype: float16 and bfloat16 are too inaccurate for a map
-    to be useful.
+    to be useful. A rotation of 4,096 rows or more is warned of (logger ``common.layers.base`` or
+    ``opt_keras.layers.base``).
     """
 
     def __init__(
@@ -85,6 +106,7 @@ class OrthogonalLayer(keras.layers.Layer):
         rotation_regularizer=None,
         learn_neurons: bool = False,
         check_map: bool = True,
+        block_size: int | None = None,
         **kwargs,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -94,6 +116,8 @@ class OrthogonalLayer(keras.layers.Layer):
             )
         if units <= 0:
             raise ValueError(f"the number of neurons must be positive, not {units}")
+        if block_size is not None and not (isinstance(block_size, int) and block_size >= 2):
+            raise ValueError(f"`block_size` must be None or an integer over 1, not {block_size!r}")
         self.units = units
         self.orthogonalize = orthogonalize
         self.activation = keras.activations.get(activation)
@@ -111,12 +135,23 @@ class OrthogonalLayer(keras.layers.Layer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.learn_neurons = learn_neurons
         self.check_map = check_map
+        self.block_size = block_size
 
     def build_weights(self, area: int, channels: int) -> None:
         """Creates the weights, for neurons of ``n = area * channels`` entries."""
+        rows = self._rotated_rows(area, channels)
+        size = min(self.block_size or rows, rows)
+        shape = (rows, rows) if size == rows else (rows // size, size, size)
         if self.check_map and self.orthogonalize not in OUR_MAPS:
-            check_map(self.orthogonalize, self._rotated_rows(area, channels))
+            check_map(self.orthogonalize, shape)
         precision = "float64" if self.variable_dtype == "float64" else "float32"
+        if size >= _LARGE:
+            megabytes = rows * np.dtype(precision).itemsize / 1e6  # per column
+            _LOGGER.warning(
+                f"{self.name}: the rotation of {rows:,} rows takes {megabytes * size:,.0f} MB, and "
+                "its gradient and each average of the optimizer as much again; "
+                f"with block_size=256 it would take {megabytes * 256:,.0f} MB"
+            )
         fix = self.add_weight(
             name="fix",
             shape=(area * channels, self.units),
@@ -126,15 +161,13 @@ class OrthogonalLayer(keras.layers.Layer):
             autocast=False,
         )
         self.fix = mark(fix, NEURONS)
-        rotation = self.add_weight(
-            name="rotation",
-            shape=(self._rotated_rows(area, channels),) * 2,
-            initializer=self.rotation_initializer,
-            regularizer=self.rotation_regularizer,
-            dtype=precision,
-            autocast=False,
+        self.rotation = self._add_rotation("rotation", shape, precision)
+        rest, blocks = rows % size, rows // size
+        self.rotation_rest = (
+            self._add_rotation("rotation_rest", (rest, rest), precision, first=blocks)
+            if rest
+            else None
         )
-        self.rotation = mark(rotation, ROTATION)
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
@@ -144,12 +177,43 @@ class OrthogonalLayer(keras.layers.Layer):
                 regularizer=self.bias_regularizer,
             )
 
+    def _add_rotation(
+        self, name: str, shape: Sequence[int], precision: str, first: int = 0
+    ) -> keras.Variable:
+        rotation = self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=drawn_one_by_one(self.rotation_initializer, first),
+            regularizer=self.rotation_regularizer,
+            dtype=precision,
+            autocast=False,
+        )
+        return mark(rotation, ROTATION)
+
     def _rotated_rows(self, area: int, channels: int) -> int:
         return area * channels
 
+    @property
+    def rotations(self) -> list[keras.Variable]:
+        """`rotation`, and `rotation_rest` if there is one."""
+        rest = self.rotation_rest
+        return [self.rotation] if rest is None else [self.rotation, rest]
+
+    def orthogonal_matrices(self) -> list[tf.Tensor]:
+        """Returns map(rotation) of each of `rotations`, of the same shapes."""
+        return [self.orthogonalize(rotation.value) for rotation in self.rotations]
+
+    def turned(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns ``map(rotation) @ rows``, ``[n, c]`` like ``rows``, block by block."""
+        return by_blocks(
+            functools.partial(orthogonal.product, self.orthogonalize),
+            [rotation.value for rotation in self.rotations],
+            rows,
+        )
+
     def neurons(self) -> tf.Tensor:
         """Returns ``map(rotation) @ fix``, ``[n, units]``: the current neurons, one per column."""
-        return orthogonal.product(self.orthogonalize, self.rotation.value, self.fix.value)
+        return self.turned(self.fix.value)
 
     def neurons_of_this_pass(self) -> tf.Tensor:
         """Returns `neurons()`, computed once per forward pass however often it is called in it."""
@@ -169,6 +233,7 @@ class OrthogonalLayer(keras.layers.Layer):
             "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
             "learn_neurons": self.learn_neurons,
             "check_map": self.check_map,
+            "block_size": self.block_size,
         }
 
     def _refuse_a_map_that_cannot_be_loaded(self) -> None:

@@ -44,6 +44,11 @@ class OrthogonalConv2D(OrthogonalLayer):
             False.
         check_map: whether a map of your own is tried when the layer is built, on a small random
             matrix, and refused where its result is not orthogonal. Defaults to True.
+        block_size: None, or b of 2 or more: the n rows of ``fix`` are split into blocks of b, and a
+            last smaller one where b does not divide n. Each has a small rotation of its own:
+            ``rotation`` is then ``[n // b, b, b]``. Neurons' lengths and angles, and so the energy,
+            are kept as by one rotation, but rows of different blocks are never mixed. A b of n or
+            more is as None. Defaults to None: one rotation of all rows.
 
     Raises:
         ValueError: if an argument is not as above, or, when built, if ``groups`` does not divide
@@ -71,6 +76,7 @@ class OrthogonalConv2D(OrthogonalLayer):
         rotation_regularizer=None,
         learn_neurons: bool = False,
         check_map: bool = True,
+        block_size: int | None = None,
         **kwargs,
     ):
         super().__init__(
@@ -86,6 +92,7 @@ class OrthogonalConv2D(OrthogonalLayer):
             rotation_regularizer=rotation_regularizer,
             learn_neurons=learn_neurons,
             check_map=check_map,
+            block_size=block_size,
             **kwargs,
         )
         data_format = data_format or keras.config.image_data_format()

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import orthogonal
 from ..orthogonal import Map, gram_schmidt
 from .base import OrthogonalLayer
+from .blocks import turned_back
 from .convolution import OrthogonalConv2D
 from .dense import OrthogonalDense
 
@@ -18,9 +18,9 @@ class _Stochastic(OrthogonalLayer):
 
     ``indices [r]`` lists rows of ``fix``, with
     ``r = area * max(1, round(rotated_fraction * channels))``. A rotation ``[r, r]`` turns these
-    rows, in that order; the other rows stay as they are. After an episode of training, `merge`
-    writes the rotated rows into ``fix``. Then `restart` resets the rotation to I and selects other
-    rows. It works with any map.
+    rows, in that order; with ``block_size`` several do, each a block of them. The other rows stay
+    as they are. After an episode of training, `merge` writes the rotated rows into ``fix``. Then
+    `restart` resets the rotation to I and selects other rows. It works with any map.
 
     Weights: those of the layer that this class is combined with, and
         indices: int32 ``[r]``, not trained. The first ones are drawn at random.
@@ -36,6 +36,7 @@ class _Stochastic(OrthogonalLayer):
 
     def build_weights(self, area: int, channels: int) -> None:
         super().build_weights(area, channels)
+        count = self._rotated_rows(area, channels)
 
         def draw(shape, dtype=None):
             rows = keras.random.shuffle(keras.ops.arange(area * channels, dtype="int32"))
@@ -43,7 +44,7 @@ class _Stochastic(OrthogonalLayer):
 
         self.indices = self.add_weight(
             name="indices",
-            shape=self.rotation.shape[:1],
+            shape=(count,),
             dtype="int32",
             initializer=draw,
             trainable=False,
@@ -52,9 +53,8 @@ class _Stochastic(OrthogonalLayer):
 
     def neurons(self) -> tf.Tensor:
         rows = tf.gather(self.fix.value, self.indices.value)
-        turned = orthogonal.product(self.orthogonalize, self.rotation.value, rows)
         return tf.tensor_scatter_nd_update(
-            self.fix.value, self.indices.value[:, tf.newaxis], turned
+            self.fix.value, self.indices.value[:, tf.newaxis], self.turned(rows)
         )
 
     def merge(self) -> None:
@@ -73,14 +73,15 @@ class _Stochastic(OrthogonalLayer):
         Raises:
             ValueError: if ``indices`` does not hold r different rows.
         """
-        if len(np.unique(indices)) != self.rotation.shape[0]:
+        if len(np.unique(indices)) != self.indices.shape[0]:
             raise ValueError(
-                f"`indices` must hold {self.rotation.shape[0]} different rows, not {indices}"
+                f"`indices` must hold {self.indices.shape[0]} different rows, not {indices}"
             )
-        self.rotation.assign(tf.eye(self.rotation.shape[0], dtype=self.rotation.dtype))
+        for rotation in self.rotations:
+            *blocks, size, _ = rotation.shape
+            rotation.assign(tf.eye(size, batch_shape=blocks, dtype=rotation.dtype))
         self.indices.assign(indices)
-        start = self.orthogonalize(self.rotation.value)
-        rows = tf.matmul(start, tf.gather(self.fix.value, indices), transpose_a=True)
+        rows = turned_back(self.orthogonal_matrices(), tf.gather(self.fix.value, indices))
         self.fix.assign(
             tf.tensor_scatter_nd_update(self.fix.value, tf.expand_dims(indices, 1), rows)
         )
@@ -125,6 +126,7 @@ class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
         rotation_regularizer=None,
         learn_neurons: bool = False,
         check_map: bool = True,
+        block_size: int | None = None,
         rotated_fraction: float = 0.25,
         **kwargs,
     ):
@@ -147,6 +149,7 @@ class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
             rotation_regularizer=rotation_regularizer,
             learn_neurons=learn_neurons,
             check_map=check_map,
+            block_size=block_size,
             **kwargs,
         )
         self._set_fraction(rotated_fraction)
@@ -182,6 +185,7 @@ class StochasticOrthogonalDense(_Stochastic, OrthogonalDense):
         rotation_regularizer=None,
         learn_neurons: bool = False,
         check_map: bool = True,
+        block_size: int | None = None,
         rotated_fraction: float = 0.25,
         **kwargs,
     ):
@@ -198,6 +202,7 @@ class StochasticOrthogonalDense(_Stochastic, OrthogonalDense):
             rotation_regularizer=rotation_regularizer,
             learn_neurons=learn_neurons,
             check_map=check_map,
+            block_size=block_size,
             **kwargs,
         )
         self._set_fraction(rotated_fraction)

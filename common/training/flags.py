@@ -128,14 +128,25 @@ def _are_widths(words: list[str] | None) -> bool:
     return all(1 <= w <= 65_536 for w in widths) if widths else False
 
 
-def define_learn_neurons() -> None:
-    """Declares --learn_neurons, as a flag of the train.py that is running."""
+def define_layer_flags() -> None:
+    """Declares --learn_neurons and --block_size, as flags of the train.py that is running."""
     flags.DEFINE_bool(
         "learn_neurons",
         False,
         "also train the neurons F, which OPT keeps as drawn; their energy may then change",
         module_name=sys.argv[0],
     )
+    flags.DEFINE_integer(
+        "block_size",
+        0,
+        "number of rows of F that a rotation turns, 2 or more: R then consists of small rotations, "
+        "which cost less in wide layers but do not mix rows of different blocks; 0: one R of all "
+        "rows",
+        lower_bound=0,
+        upper_bound=2**31 - 1,
+        module_name=sys.argv[0],
+    )
+    flags.register_validator("block_size", lambda v: v != 1, "must be 0, or 2 or more")
 
 
 def define_rotation_stddev() -> None:

@@ -17,6 +17,7 @@ def opt_model(
     rotation_stddev: float = 1.0,
     rotation_regularizer: keras.regularizers.Regularizer | None = None,
     learn_neurons: bool = False,
+    block_size: int = 0,
     **kwargs,
 ) -> keras.Model:
     """Returns ``backbone`` with OPT layers.
@@ -27,6 +28,7 @@ def opt_model(
         rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to 1.
         rotation_regularizer: a penalty on the rotations. Defaults to none.
         learn_neurons: whether the neurons are trained too. Defaults to False.
+        block_size: that of the layers; 0 for None. Defaults to 0.
         **kwargs: the backbone's own (num_classes, widths).
     """
     layer = functools.partial(
@@ -35,6 +37,7 @@ def opt_model(
         rotation_initializer=keras.initializers.RandomNormal(stddev=rotation_stddev),
         rotation_regularizer=rotation_regularizer,
         learn_neurons=learn_neurons,
+        block_size=block_size or None,
         use_bias=False,
     )
     return backbone(layer, **kwargs)

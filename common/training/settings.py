@@ -9,6 +9,7 @@ BEFORE = {
     "warmup_iterations": 0,
     "rotation_stddev": 1.0,
     "learn_neurons": False,
+    "block_size": 0,
     "orthogonalize": "gram_schmidt",
 }
 

@@ -1,0 +1,349 @@
+"""Rotations in blocks: what they compute and keep, beside the same blocks one by one and PEFT's."""
+
+import logging
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import layers, orthogonal
+from common.convert import fold_model, orthogonalize_model
+from common.energy import hyperspherical_energy, layer_drifts
+from common.layers import OrthogonalConv2D, OrthogonalDense, StochasticOrthogonalDense, base
+from common.marks import ROTATION, mark
+from common.optimizers import OGD
+from common.regularizers import OrthogonalityPenalty
+
+MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley]
+each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
+# n, block_size, the size of each block
+SPLITS = [(24, 8, [8] * 3), (27, 8, [8] * 3 + [3]), (27, 13, [13, 13, 1]), (9, 5, [5, 4])]
+UNITS = 6
+
+
+def built(n: int, block_size: int | None, **kwargs) -> OrthogonalDense:
+    """Returns a layer in float64 that keras.utils.set_random_seed makes the same each time."""
+    keras.utils.set_random_seed(0)
+    layer = OrthogonalDense(
+        UNITS, block_size=block_size, use_bias=False, dtype=kwargs.pop("dtype", "float64"), **kwargs
+    )
+    layer.build((None, n))
+    return layer
+
+
+def matrices(layer: OrthogonalDense) -> list[np.ndarray]:
+    """Returns the rotations, one matrix for each block."""
+    return [m for v in layer.rotations for m in v.numpy().reshape(-1, *v.shape[-2:])]
+
+
+def block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
+    n, start = sum(map(len, blocks)), 0
+    whole = np.zeros((n, n))
+    for block in blocks:
+        end = start + len(block)
+        whole[start:end, start:end] = block
+        start = end
+    return whole
+
+
+@each_map
+@pytest.mark.parametrize(("n", "block_size", "sizes"), SPLITS)
+def test_the_kernel_is_that_of_a_block_diagonal_rotation(orthogonalize, n, block_size, sizes):
+    """The matrix is orthogonal, so lengths, angles and the energy are those of the drawn neurons;
+    the parts of the neurons within a block keep theirs too.
+    """
+    layer = built(n, block_size, orthogonalize=orthogonalize)
+    assert [len(m) for m in matrices(layer)] == sizes
+    assert layer.rotation.shape == (n // block_size, block_size, block_size)
+    whole = block_diagonal([orthogonalize(tf.constant(m)).numpy() for m in matrices(layer)])
+    bound = 10 * n * np.finfo("float64").eps
+    fix, kernel = layer.fix.numpy(), layer.kernel.numpy()
+    np.testing.assert_allclose(kernel, whole @ fix, atol=bound)
+    np.testing.assert_allclose(whole @ whole.T, np.eye(n), atol=bound)
+    np.testing.assert_allclose(
+        kernel.T @ kernel, fix.T @ fix, atol=bound * np.abs(fix.T @ fix).max()
+    )
+    energies = [float(hyperspherical_energy(neurons)) for neurons in (fix, kernel)]
+    assert energies[1] == pytest.approx(energies[0], rel=1e-11)
+    for rows in np.split(np.arange(n), np.cumsum(sizes)[:-1]):
+        grams = [neurons[rows].T @ neurons[rows] for neurons in (fix, kernel)]
+        np.testing.assert_allclose(*grams, atol=bound * np.abs(grams[0]).max())
+    one = built(n, None, orthogonalize=orthogonalize)
+    first = slice(sizes[0])
+    parts = [neurons[first].T @ neurons[first] for neurons in (one.fix.numpy(), one.kernel.numpy())]
+    assert np.abs(parts[1] - parts[0]).max() > 0.1  # which a rotation of all rows does not keep
+
+
+@each_map
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_gradients_are_those_of_each_block_by_itself(orthogonalize, jit):
+    n, block_size, sizes = SPLITS[1]
+    layer = built(n, block_size, orthogonalize=orthogonalize)
+    cotangent = np.random.default_rng(0).normal(size=(n, UNITS))
+
+    @tf.function(jit_compile=jit)
+    def gradients() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(layer.neurons() * cotangent)
+        return tape.gradient(total, [v.value for v in layer.rotations])
+
+    found = [g for v in gradients() for g in v.numpy().reshape(-1, *v.shape[-2:])]
+    parts = [np.split(x, np.cumsum(sizes)[:-1]) for x in (layer.fix.numpy(), cotangent)]
+    for block, fix, part, gradient in zip(matrices(layer), *parts, found, strict=True):
+        w = tf.constant(block)
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            total = tf.reduce_sum(orthogonalize(w) @ fix * part)
+        expected = tape.gradient(total, w)
+        # a map's gradient loses as many digits as the matrix is ill-conditioned
+        lost = np.linalg.cond(block) * 100 * n * np.finfo("float64").eps
+        np.testing.assert_allclose(gradient, expected, atol=lost * np.abs(expected).max())
+
+
+def test_peft_merges_the_same_weight():
+    """OFT of Hugging Face's PEFT, from the same skew parameters; see benchmarks/oft.py."""
+    golden = np.load(pathlib.Path(__file__).parent / "golden" / "peft_oft.npz")
+    blocks, (units, n) = len(golden["skew"]), golden["weight"].shape
+    b = n // blocks
+    rotation = np.zeros((blocks, b, b))
+    rotation[:, *np.triu_indices(b, 1)] = -golden["skew"]  # theirs has the other sign
+    assert np.abs(golden["merged"] - golden["weight"]).max() > 0.1
+    for dtype in ("float64", "float32"):
+        layer = OrthogonalDense(
+            units, orthogonalize=orthogonal.cayley, block_size=b, use_bias=False, dtype=dtype
+        )
+        layer.build((None, n))
+        layer.rotation.assign(rotation)
+        layer.fix.assign(golden["weight"].T)
+        np.testing.assert_allclose(layer.kernel, golden["merged"].T, rtol=0, atol=1e-6)
+
+
+# What is drawn, and what is refused
+
+
+@pytest.mark.parametrize("block_size", [9, 10, 4096])
+def test_a_block_of_all_rows_is_no_block(block_size):
+    with_blocks, without = built(9, block_size), built(9, None)
+    assert {v.name: tuple(v.shape) for v in with_blocks.weights} == {
+        "fix": (9, UNITS),
+        "rotation": (9, 9),
+    }
+    for ours, expected in zip(with_blocks.weights, without.weights, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    "initializer", [None, "orthogonal", keras.initializers.RandomNormal(seed=3)], ids=str
+)
+def test_each_block_draws_numbers_of_its_own(initializer):
+    layer = built(27, 8, rotation_initializer=initializer)
+    corners = [m[:3, :3] for m in matrices(layer)]
+    for i, corner in enumerate(corners):
+        assert all(np.abs(corner - other).max() > 1e-3 for other in corners[:i])
+    for ours, again in zip(
+        matrices(layer), matrices(built(27, 8, rotation_initializer=initializer)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, again)
+
+
+def test_identity_and_orthogonal_start_in_each_block():
+    for block in matrices(built(27, 8, rotation_initializer="identity")):
+        np.testing.assert_array_equal(block, np.eye(len(block)))
+    for block in matrices(built(27, 8, rotation_initializer="orthogonal", dtype="float32")):
+        np.testing.assert_allclose(block @ block.T, np.eye(len(block)), atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [0, 1, -8, 8.0, "8", True])
+def test_bad_sizes_are_refused_by_name(bad):
+    model = keras.Sequential([keras.Input((9,)), keras.layers.Dense(3)])
+    for make in (
+        lambda: OrthogonalDense(3, block_size=bad),
+        lambda: OrthogonalConv2D(3, 3, block_size=bad),
+        lambda: orthogonalize_model(model, block_size=bad),
+    ):
+        with pytest.raises(ValueError, match="`block_size` must be None or an integer over 1"):
+            make()
+
+
+def test_a_map_of_ones_own_must_take_batches():
+    def single(w: tf.Tensor) -> tf.Tensor:
+        return orthogonal.gram_schmidt(tf.reshape(w, [-1, w.shape[-1]])[: w.shape[-1]])
+
+    OrthogonalDense(3, orthogonalize=single).build((None, 24))
+    with pytest.raises(ValueError, match=r"takes \(2, 8, 8\) to \(8, 8\)"):
+        OrthogonalDense(3, orthogonalize=single, block_size=8).build((None, 24))
+
+
+def test_a_large_rotation_is_warned_of(caplog, monkeypatch):
+    def build(n: int, **kwargs) -> list[str]:
+        caplog.clear()
+        # zeros are quick to draw, and no map is computed
+        layer = OrthogonalDense(1, rotation_initializer="zeros", name="fc1", **kwargs)
+        layer.build((None, n))
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    (message,) = build(4096)
+    for words in ("fc1: the rotation of 4,096 rows takes 67 MB", "block_size=256", "take 4 MB"):
+        assert words in message
+    assert build(4095) == build(4096, block_size=2048) == []
+    caplog.clear()
+    monkeypatch.setattr(base, "_LARGE", 48)
+    orthogonalize_model(plain_model())
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["head"]
+
+
+# Models
+
+
+def plain_model() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((7, 6, 4)),
+            keras.layers.Conv2D(6, (3, 2), padding="same", activation="relu", name="first"),
+            keras.layers.Conv2D(8, 3, strides=2, groups=2, name="second"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5, name="head"),
+        ]
+    )
+
+
+IMAGES = np.random.default_rng(0).normal(size=(3, 7, 6, 4)).astype("float32")
+
+
+@pytest.mark.parametrize("rotations", ["identity", "orthogonal", "random_normal"])
+@each_map
+def test_turning_and_folding_change_no_output(orthogonalize, rotations, caplog):
+    model = plain_model()
+    before = model(IMAGES).numpy()
+    with caplog.at_level(logging.INFO, logger="common.convert"):
+        turned, conversion = orthogonalize_model(
+            model,
+            orthogonalize,
+            rotation_initializer=rotations,
+            return_conversion=True,
+            block_size=10,
+        )
+    # n = 24, 27 and 48: blocks of 10, and what is left
+    added = sum((n // 10) * 10**2 + (n % 10) ** 2 for n in (24, 27, 48))
+    assert turned.count_params() - model.count_params() == conversion.added_weights == added
+    assert f"adds {added:,} weights" in caplog.text
+    np.testing.assert_allclose(turned(IMAGES), before, atol=1e-5 * np.abs(before).max())
+    random = np.random.default_rng(1)
+    for variable in turned.trainable_variables:
+        variable.assign(variable + random.normal(size=variable.shape))
+    after = turned(IMAGES).numpy()
+    assert np.abs(after - before).max() > 0.1
+    # sums of up to 48 float32 terms, three layers deep
+    np.testing.assert_allclose(
+        fold_model(turned)(IMAGES), after, rtol=1e-5, atol=1e-5 * np.abs(after).max()
+    )
+
+
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            OrthogonalConv2D(6, 3, block_size=10, activation="relu"),
+            keras.layers.Flatten(),
+            OrthogonalDense(3, block_size=50, orthogonalize=orthogonal.cayley),
+        ]
+    )
+    assert [len(layer.rotations) for layer in model.layers if hasattr(layer, "fix")] == [2, 2]
+    images = np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32")
+    labels = images.mean((1, 2)).argmax(-1)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, jit_compile=jit)
+    starts = [v.numpy() for v in model.trainable_variables]
+    history = model.fit(images, labels, epochs=8, batch_size=16, verbose=0).history["loss"]
+    assert history[-1] < 0.8 * history[0]
+    for start, variable in zip(starts, model.trainable_variables, strict=True):
+        assert np.abs(variable - start).max() > 1e-3, variable.path
+    for layer in (layer for layer in model.layers if hasattr(layer, "fix")):
+        fix, neurons = layer.fix.numpy(), layer.neurons().numpy()
+        bound = 10 * len(fix) * np.finfo("float32").eps * np.abs(fix.T @ fix).max()
+        np.testing.assert_allclose(neurons.T @ neurons, fix.T @ fix, atol=bound)
+    model.save(tmp_path / "model.keras")
+    copy = keras.saving.load_model(tmp_path / "model.keras")
+    assert copy.layers[0].block_size == 10
+    np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+def test_drift_is_that_of_the_worst_block():
+    layer = built(27, 8, orthogonalize=orthogonal.identity, rotation_initializer="identity")
+    name = f"drift/{layer.name}"
+    assert layer_drifts([layer]) == {name: 0}
+    for variable, drift in ((layer.rotation, 3.0), (layer.rotation_rest, 8.0)):
+        value = np.array(variable)
+        value.flat[-1] = np.sqrt(1 + drift)  # in the last block alone
+        variable.assign(value)
+        assert layer_drifts([layer])[name] == pytest.approx(drift)
+
+
+# Without a map
+
+
+def test_ogd_turns_each_block_by_itself():
+    """A batch of rotations moves as its matrices do one by one, corrections included."""
+    random = np.random.default_rng(0)
+    start = np.stack([np.linalg.qr(random.normal(size=(5, 5)))[0] for _ in range(3)])
+    batch = mark(keras.Variable(start, dtype="float64"), ROTATION)
+    alone = [mark(keras.Variable(x, dtype="float64"), ROTATION) for x in start]
+    optimizers = [OGD(reorthogonalize_every=3) for _ in range(2)]
+    for scale in (0.01, 1, 100, 1):  # below the cap of the rate, and above it
+        g = scale * random.normal(size=start.shape) * np.reshape([1, 2, 3], (3, 1, 1))
+        optimizers[0].apply([tf.constant(g)], [batch])
+        optimizers[1].apply([tf.constant(x) for x in g], alone)
+    np.testing.assert_allclose(batch, np.stack(alone), rtol=0, atol=1e-14)
+    assert np.abs(batch - start).max() > 0.01
+
+
+def test_the_penalty_is_the_sum_over_blocks():
+    blocks = np.random.default_rng(0).normal(size=(3, 4, 4))
+    penalty = OrthogonalityPenalty(0.5)
+    expected = sum(np.linalg.norm(b @ b.T - np.eye(4)) / 2 for b in blocks)
+    assert float(penalty(blocks)) == pytest.approx(expected, rel=1e-12)
+    layer = built(27, 8, orthogonalize=orthogonal.identity, rotation_regularizer=penalty)
+    expected = sum(np.linalg.norm(b @ b.T - np.eye(len(b))) / 2 for b in matrices(layer))
+    assert float(tf.add_n(layer.losses)) == pytest.approx(expected, rel=1e-12)
+
+
+# S-OPT
+
+
+@each_map
+def test_stochastic_layers_split_the_rows_that_they_turn(orthogonalize):
+    layer = StochasticOrthogonalDense(
+        UNITS, orthogonalize=orthogonalize, rotated_fraction=0.5, block_size=4, dtype="float64"
+    )
+    layer.build((None, 20))
+    assert [tuple(v.shape) for v in layer.rotations] == [(2, 4, 4), (2, 2)]
+    random = np.random.default_rng(0)
+    for v in layer.rotations:
+        v.assign(random.normal(size=v.shape))
+    rows, fix, neurons = layer.indices.numpy(), layer.fix.numpy(), layer.neurons().numpy()
+    whole = block_diagonal([orthogonalize(tf.constant(m)).numpy() for m in matrices(layer)])
+    np.testing.assert_allclose(neurons[rows], whole @ fix[rows], atol=1e-13)
+    others = np.setdiff1d(np.arange(20), rows)
+    np.testing.assert_array_equal(neurons[others], fix[others])
+    layer.merge()
+    layer.restart(random.permutation(20)[:10])
+    for block in matrices(layer):
+        np.testing.assert_array_equal(block, np.eye(len(block)))
+    np.testing.assert_allclose(layer.neurons(), neurons, atol=1e-13)
+    with pytest.raises(ValueError, match="must hold 10 different rows"):
+        layer.restart(range(9))
+
+
+def test_every_layer_takes_and_keeps_the_size():
+    for make in (
+        lambda: layers.OrthogonalConv2D(4, 3, block_size=6),
+        lambda: layers.OrthogonalDense(4, block_size=6),
+        lambda: layers.StochasticOrthogonalConv2D(4, 3, block_size=6),
+        lambda: layers.StochasticOrthogonalDense(4, block_size=6),
+    ):
+        layer = make()
+        assert type(layer).from_config(layer.get_config()).block_size == 6
