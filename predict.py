@@ -3,15 +3,37 @@
     python predict.py image.png
     python predict.py --model=sopt_gs/log/folded.keras cat.png dog.jpg
 
-It loads the folded model of a run, which needs no code of OPT, and classes.txt in the same folder.
+It loads folded.keras or model.keras of a run, and classes.txt in the same folder; of an earlier
+run, folded_00.keras and classes_00.txt. It first says what run.json there says of the model.
 Images of any size are resized to 32x32.
 """
 
 import argparse
+import json
 import os
 import pathlib
+import re
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def of_run(model: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the file ``name`` of the model's run: with the number in the model's name, if any."""
+    number = re.search(r"(_\d+)?$", model.stem)[0]  # type: ignore[index]
+    stem, _, suffix = name.partition(".")
+    return model.parent / f"{stem}{number}.{suffix}"
+
+
+def description(model: pathlib.Path) -> str:
+    """Returns one line: the model's method, its network, and the data that it was trained on."""
+    facts = of_run(model, "run.json")
+    try:
+        run = json.loads(facts.read_text())
+        settings = run["settings"]
+        words = f"{settings['method']}, {settings['backbone']}, trained on {run['data']}"
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        words = f"of an unknown run, since {facts.name} beside it is missing or damaged"
+    return words if words.isprintable() else ascii(words)
 
 
 def main() -> None:
@@ -32,7 +54,7 @@ def main() -> None:
     )
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {' '.join(message.split())}\n")
     args = parser.parse_args()
-    classes = args.model.parent / "classes.txt"
+    classes = of_run(args.model, "classes.txt")
     for path in (args.model, classes, *args.images):
         if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             parser.error(f"there is no file {path}")
@@ -40,11 +62,13 @@ def main() -> None:
     import keras
     import tensorflow as tf
 
+    import common.layers  # noqa: F401 (model.keras is made of them)
+
     try:
         model = keras.saving.load_model(args.model)
     except Exception as error:  # a file that is not a model can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        parser.exit(2, f"{parser.prog}: {args.model} is not a folded model: {reason}\n")
+        parser.exit(2, f"{parser.prog}: {args.model} is not a model of a run: {reason}\n")
     names = classes.read_text().splitlines()
     if model.input_shape != (None, 32, 32, 3) or model.output_shape != (None, len(names)):
         shapes = f"{model.input_shape} to {model.output_shape}"
@@ -53,6 +77,10 @@ def main() -> None:
             f"{parser.prog}: {args.model} maps {shapes}, "
             f"not 32x32 images to {len(names)} classes\n",
         )
+    print(f"model: {args.model}: {description(args.model)}")
+    folded = of_run(args.model, "folded.keras")
+    if re.fullmatch(r"model(_\d+)?\.keras", args.model.name) and folded.is_file():
+        print(f"note: {folded} is the same function as a plain model, smaller and faster")
     for path in args.images:
         try:
             image = tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False)

@@ -3,6 +3,7 @@
 Reference: Liu et al., NeurIPS 2018 and CVPR 2021.
 """
 
+import statistics
 from collections.abc import Iterable
 
 import keras
@@ -103,14 +104,28 @@ def layer_drifts(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
 
 
 class EnergyLogger(keras.callbacks.Callback):
-    """Adds each OPT layer's hyperspherical energy and drift to the logs after each epoch.
+    """Adds the OPT layers' hyperspherical energy and drift to the logs after each epoch.
 
-    The names in the logs are ``energy/NAME`` and ``drift/NAME``; drift is max |Q Q^T - I| of
-    Q = map(rotation). Put this callback before those that write logs, such as
-    `keras.callbacks.CSVLogger`: ``model.fit(callbacks=[EnergyLogger(), CSVLogger("log.csv")])``.
+    The names in the logs are ``energy/NAME`` and ``drift/NAME`` of each layer, or ``energy/mean``
+    and ``drift/mean``. Drift is max |Q Q^T - I| of Q = map(rotation). Put this callback before
+    those that write logs, such as `keras.callbacks.CSVLogger`:
+    ``model.fit(callbacks=[EnergyLogger(), CSVLogger("log.csv")])``.
+
+    Args:
+        per_layer: whether to log each layer's figures. False logs two figures in all, the means
+            over the layers. Defaults to True.
     """
+
+    def __init__(self, per_layer: bool = True):
+        super().__init__()
+        self.per_layer = per_layer
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         found = [layer for layer in all_layers(self.model) if is_orthogonal_layer(layer)]
-        if logs is not None:
-            logs.update(layer_energies(found) | layer_drifts(found))
+        if logs is None or not found:
+            return
+        energies, drifts = layer_energies(found), layer_drifts(found)
+        if not self.per_layer:
+            energies = {"energy/mean": statistics.fmean(energies.values())}
+            drifts = {"drift/mean": statistics.fmean(drifts.values())}
+        logs.update(energies | drifts)

@@ -113,6 +113,9 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
 
     Args:
         factor: weight of the penalty. Defaults to the original's 0.1.
+
+    Raises:
+        ValueError: when called, if R is not square.
     """
 
     def __init__(self, factor: float = 0.1):
@@ -120,6 +123,8 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
 
     def __call__(self, rotation: tf.Tensor) -> tf.Tensor:
         rotation = tf.convert_to_tensor(rotation)
+        if rotation.shape.rank != 2 or rotation.shape[0] != rotation.shape[1]:
+            raise ValueError(f"a rotation must be a square matrix, not of shape {rotation.shape}")
         gap = matmul(rotation, rotation, transpose_b=True) - tf.eye(
             rotation.shape[-1], dtype=rotation.dtype
         )

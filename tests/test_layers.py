@@ -484,6 +484,24 @@ def test_energy_and_drift_in_the_logs(tmp_path):
         assert f"energy/{name}" in (tmp_path / "log.csv").read_text()
 
 
+def test_means_alone_in_the_logs():
+    """Two columns however many layers there are, with the means of those that each layer has."""
+    model = sequential(orthogonal.gram_schmidt)
+    model.compile("adam", LOSS)
+    callbacks = [EnergyLogger(per_layer=False), EnergyLogger()]
+    history = model.fit(*learnable(), epochs=2, verbose=0, callbacks=callbacks).history
+    for figure in ("energy", "drift"):
+        names = [name for name in history if name.startswith(f"{figure}/")]
+        assert len(names) == 3
+        each = [history[name] for name in names if name != f"{figure}/mean"]
+        np.testing.assert_allclose(history[f"{figure}/mean"], np.mean(each, axis=0), rtol=1e-12)
+    plain = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    logger, logs = EnergyLogger(per_layer=False), {}
+    logger.set_model(plain)
+    logger.on_epoch_end(0, logs)  # no layer, so no mean
+    assert logs == {}
+
+
 # Batch normalization
 
 

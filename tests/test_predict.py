@@ -1,5 +1,6 @@
 """predict.py and the example, as a reader would start them."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -7,7 +8,14 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 from matplotlib.image import imsave
+
+import predict
+from baseline.architecture import METHOD as BASELINE
+from common.backbones.cnn6 import cnn6
+from common.convert import fold_model
+from opt_gs.architecture import METHOD as GRAM_SCHMIDT
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -18,26 +26,78 @@ def run(*words, cwd=ROOT) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_five_likeliest_classes(tmp_path):
-    """A model that knows red from other colours finds a red picture red."""
+def knows_red(path: pathlib.Path, classes: int = 7) -> None:
+    """Writes a model that finds red pictures to be of class 4, and the names of the classes."""
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.GlobalAveragePooling2D()(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(7, use_bias=False, name="score")(x))
-    weights = np.zeros((3, 7))
+    model = keras.Model(inputs, keras.layers.Dense(classes, use_bias=False, name="score")(x))
+    weights = np.zeros((3, classes))
     weights[0, 4] = 0.02
     model.get_layer("score").set_weights([weights])
-    model.save(tmp_path / "folded.keras")
-    (tmp_path / "classes.txt").write_text("\n".join(f"class {i}" for i in range(7)))
+    model.save(path)
+    names = path.with_name(path.name.replace("folded", "classes")).with_suffix(".txt")
+    names.write_text("\n".join(f"class {i}" for i in range(classes)))
+
+
+def red_picture(folder: pathlib.Path) -> pathlib.Path:
     red = np.zeros((50, 40, 3), np.uint8)
     red[..., 0] = 250
-    imsave(tmp_path / "red.png", red)
-    result = run("predict.py", f"--model={tmp_path / 'folded.keras'}", tmp_path / "red.png")
+    imsave(folder / "red.png", red)
+    return folder / "red.png"
+
+
+DATA = "digits from scikit-learn: 1,437 training and 360 test images of 10 classes"
+
+
+def test_the_five_likeliest_classes(tmp_path):
+    """A model that knows red from other colours finds a red picture red. It is of an earlier run,
+    which has classes and a description of its own.
+    """
+    knows_red(tmp_path / "folded_03.keras")
+    (tmp_path / "classes.txt").write_text("of\nanother run\n")
+    facts = {"settings": {"method": "opt_hr", "backbone": "cnn6"}, "data": DATA}
+    (tmp_path / "run_03.json").write_text(json.dumps(facts))
+    (tmp_path / "run.json").write_text(json.dumps(facts | {"data": "another"}))
+    result = run("predict.py", f"--model={tmp_path / 'folded_03.keras'}", red_picture(tmp_path))
     assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
+    first, *lines = result.stdout.splitlines()
+    assert first == f"model: {tmp_path / 'folded_03.keras'}: opt_hr, cnn6, trained on {DATA}"
     assert lines[0] == f"{tmp_path / 'red.png'}:"
     probability = np.exp(5) / (np.exp(5) + 6)
     assert lines[1] == f"  {100 * probability:5.1f} %  class 4"
     assert len(lines) == 6
+
+
+def test_a_run_that_is_not_known_is_said_to_be_so(tmp_path):
+    for text in (None, "", "[]", "{}", '{"settings": 1, "data": 2}', "[" * 100_000, "\\ud800"):
+        if text is not None:
+            (tmp_path / "run.json").write_text(text)
+        words = predict.description(tmp_path / "folded.keras")
+        assert words == "of an unknown run, since run.json beside it is missing or damaged"
+    (tmp_path / "run.json").write_bytes(b"\xff")
+    assert "damaged" in predict.description(tmp_path / "folded.keras")
+
+
+@pytest.mark.slow
+def test_the_model_and_the_folded_one_beside_it(tmp_path):
+    """Both say the same of a picture, and one line says that the folded one is there."""
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n")
+    facts = {"settings": {"method": "opt_gs", "backbone": "cnn6"}, "data": "two\nlines"}
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    keras.utils.set_random_seed(0)
+    for method in (GRAM_SCHMIDT, BASELINE):
+        model = method.build_model(cnn6, num_classes=3, widths=(4, 4, 4, 4))
+        model.save(tmp_path / "model.keras")
+        fold_model(model).save(tmp_path / "folded.keras")
+        answers = []
+        for name in ("model", "folded"):
+            result = run("predict.py", f"--model={tmp_path / name}.keras", red_picture(tmp_path))
+            assert result.returncode == 0, result.stderr
+            answers.append(result.stdout.splitlines())
+        assert answers[0][0].endswith(r"model.keras: 'opt_gs, cnn6, trained on two\nlines'")
+        note = f"note: {tmp_path / 'folded.keras'} is the same function as a plain model, "
+        assert answers[0].pop(1) == note + "smaller and faster"
+        assert answers[0][1:] == answers[1][1:]
 
 
 def test_what_is_no_model_or_picture_is_one_line(tmp_path):
@@ -56,7 +116,7 @@ def test_what_is_no_model_or_picture_is_one_line(tmp_path):
     result = run("predict.py", picture, f"--model={model}")
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    assert "is not a folded model" in result.stderr
+    assert "is not a model of a run" in result.stderr
 
 
 def test_the_example_learns(tmp_path, monkeypatch):

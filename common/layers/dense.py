@@ -74,6 +74,7 @@ class OrthogonalDense(OrthogonalLayer):
             **kwargs,
         )
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
+        self.supports_masking = True  # as Dense's: a mask of [batch, ...] fits the outputs too
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         features = input_shape[-1]

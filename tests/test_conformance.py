@@ -1,0 +1,160 @@
+"""Keras's own conformance test of layers, on each public layer with each map.
+
+It serializes the layer, builds it, calls it on symbolic and on real inputs, trains it one step in
+a compiled model, and calls it in mixed precision.
+"""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras.src.testing import TestCase
+
+import common
+from common import orthogonal
+from common.layers.base import OUR_MAPS, OrthogonalLayer
+
+# a generator of the test's own data, which is not to be shuffled
+pytestmark = pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
+
+CONVOLUTION = {"filters": 4, "kernel_size": 2}
+# by layer: arguments, the shapes of inputs and outputs
+CASES = {
+    "OrthogonalConv2D": [
+        (CONVOLUTION, (2, 4, 5, 4), (2, 3, 4, 4)),
+        ({**CONVOLUTION, "padding": "same", "strides": 2}, (2, 4, 5, 4), (2, 2, 3, 4)),
+        ({**CONVOLUTION, "groups": 2, "dilation_rate": (1, 2)}, (2, 4, 5, 4), (2, 3, 3, 4)),
+    ],
+    "OrthogonalDense": [
+        ({"units": 3}, (2, 8), (2, 3)),
+        ({"units": 3}, (2, 4, 8), (2, 4, 3)),
+    ],
+}
+CASES |= {f"Stochastic{name}": cases for name, cases in CASES.items()}
+
+
+def public_classes(base: type) -> set[str]:
+    """Returns the names of the public classes that are derived from ``base``."""
+    found = {name: getattr(common, name) for name in common.__all__}
+    return {n for n, c in found.items() if isinstance(c, type) and issubclass(c, base)}
+
+
+def test_no_public_layer_is_left_out():
+    assert public_classes(keras.layers.Layer) == {*CASES, "BatchNormalization"}
+    assert {own.__name__ for own in OUR_MAPS} == set(orthogonal.__all__) & set(common.__all__) - {
+        "product"
+    }
+
+
+def cases() -> list:
+    """Returns layer, map, number of the case; quick are the first map, and the first case of all
+    maps in one layer.
+    """
+    found = []
+    for name, own in itertools.product(CASES, OUR_MAPS):
+        for i in range(len(CASES[name])):
+            quick = own is orthogonal.gram_schmidt or (name == "OrthogonalDense" and i == 0)
+            marks = () if quick else pytest.mark.slow
+            found.append(pytest.param(name, own, i, marks=marks, id=f"{name}-{own.__name__}-{i}"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "own", "case"), cases())
+def test_layers_with_each_map(name, own, case):
+    arguments, inputs, outputs = CASES[name][case]
+    options = {"activation": "relu", "rotation_regularizer": "l2", "bias_regularizer": "l1"}
+    options = {**options, "activity_regularizer": "l2"} if case else {}
+    stochastic = name.startswith("Stochastic")
+    TestCase().run_layer_test(
+        getattr(common, name),
+        init_kwargs={**arguments, "orthogonalize": own, **options},
+        input_shape=inputs,
+        expected_output_shape=outputs,
+        expected_output_dtype="float32",
+        expected_num_trainable_weights=2,  # rotation and bias
+        expected_num_non_trainable_weights=1 + stochastic,  # fix, and the rows' indices
+        expected_num_seed_generators=0,
+        expected_num_losses=3 if case else 0,
+        supports_masking="Dense" in name,  # as Keras's Dense and Conv2D
+    )
+
+
+def test_batch_normalization():
+    """Fused and not, centred and scaled or not, in training and at inference."""
+    images = (2, 4, 4, 3)
+    for arguments, shape, training in (
+        ({}, images, True),
+        ({"debias": False, "momentum": 0.9}, images, False),
+        ({"beta_regularizer": "l2", "gamma_regularizer": "l2"}, images[:2], True),
+        ({"center": False, "scale": False, "axis": 1}, images, True),
+    ):
+        regularized = "beta_regularizer" in arguments
+        TestCase().run_layer_test(
+            common.BatchNormalization,
+            init_kwargs=arguments,
+            input_shape=shape,
+            call_kwargs={"training": training},
+            expected_output_shape=shape,
+            expected_num_trainable_weights=0 if "axis" in arguments else 2,
+            expected_num_non_trainable_weights=3,  # two averages, and the start's weight in them
+            expected_num_seed_generators=0,
+            expected_num_losses=2 * regularized,
+            supports_masking=True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("layer", "option", "penalty"),
+    [
+        (keras.layers.Dense, "kernel_regularizer", common.HypersphericalEnergy),
+        (keras.layers.Conv2D, "kernel_regularizer", common.HypersphericalEnergy),
+        (common.OrthogonalDense, "rotation_regularizer", common.OrthogonalityPenalty),
+    ],
+)
+def test_penalties_in_layers(layer, option, penalty):
+    convolution = layer is keras.layers.Conv2D
+    TestCase().run_layer_test(
+        layer,
+        init_kwargs={**(CONVOLUTION if convolution else {"units": 3}), option: penalty(0.5)},
+        input_shape=(2, 3, 3, 2) if convolution else (2, 4),
+        expected_output_shape=(2, 2, 2, 4) if convolution else (2, 3),
+        expected_num_losses=1,
+    )
+
+
+def test_a_penalty_of_rotations_refuses_a_kernel():
+    layer = keras.layers.Dense(3, kernel_regularizer=common.OrthogonalityPenalty())
+    layer.build((None, 4))
+    with pytest.raises(ValueError, match=r"square matrix, not of shape \(4, 3\)"):
+        _ = layer.losses
+
+
+def test_regularizers_and_optimizers_are_what_their_configuration_says():
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    for instance in (
+        common.HypersphericalEnergy(2.0, "a1", half_space=False),
+        common.OrthogonalityPenalty(0.3),
+        common.OGD(rate),
+        common.Momentum(rate, momentum=0.8),
+    ):
+        TestCase().run_class_serialization_test(instance)
+
+
+def test_a_mask_goes_through_a_dense_layer():
+    """Padding that Embedding masks must not reach what follows, nor change when Dense is turned."""
+    words = np.array([[3, 1, 0, 0], [2, 0, 0, 0]])
+    plain = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            keras.layers.Embedding(5, 6, mask_zero=True),
+            keras.layers.Dense(3, activation="tanh"),
+            keras.layers.GlobalAveragePooling1D(),
+        ]
+    )
+    expected = np.stack([plain(words[:1, :2])[0], plain(words[1:, :1])[0]])  # without the padding
+    np.testing.assert_allclose(plain(words), expected, atol=1e-6)
+    turned = common.orthogonalize_model(plain, common.lowdin)
+    assert any(isinstance(layer, OrthogonalLayer) for layer in turned.layers)
+    # float32 in sums of 6 terms, four words
+    np.testing.assert_allclose(turned(words), expected, atol=1e-5)
