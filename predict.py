@@ -11,7 +11,7 @@ import argparse
 import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from common.training.startup import import_tensorflow
 
 
 def main() -> None:
@@ -37,8 +37,8 @@ def main() -> None:
         if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             parser.error(f"there is no file {path}")
     # imported here because TensorFlow takes seconds, and a wrong name should fail at once
+    tf = import_tensorflow()
     import keras
-    import tensorflow as tf
 
     try:
         model = keras.saving.load_model(args.model)
