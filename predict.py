@@ -14,7 +14,7 @@ import os
 import pathlib
 import re
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from common.training.startup import import_tensorflow
 
 
 def of_run(model: pathlib.Path, name: str) -> pathlib.Path:
@@ -59,8 +59,8 @@ def main() -> None:
         if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             parser.error(f"there is no file {path}")
     # imported here because TensorFlow takes seconds, and a wrong name should fail at once
+    tf = import_tensorflow()
     import keras
-    import tensorflow as tf
 
     import common.layers  # noqa: F401 (model.keras is made of them)
 

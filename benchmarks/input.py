@@ -11,7 +11,10 @@ import itertools
 import time
 
 import numpy as np
-import tensorflow as tf
+
+from common.training.startup import import_tensorflow
+
+tf = import_tensorflow()
 
 from baseline.architecture import METHOD
 from common import datasets, optimizers

@@ -38,8 +38,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import scipy.linalg
-import tensorflow as tf
 from tqdm import tqdm
+
+from common.training.startup import import_tensorflow
+
+tf = import_tensorflow()
 
 from benchmarks.reporting import CORES, Parser, add_outputs, machine, numbers, positive, publish
 from common import orthogonal

@@ -25,6 +25,7 @@ import time
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
 from common import backbones
 from common.training.folders import Facts, known
+from common.training.startup import import_tensorflow
 from comparison.rows import parse
 from comparison.styles import style
 
@@ -51,9 +52,9 @@ def measure(
     name: str, widths: list[int], jit: bool, steps: int, batch: int = BATCH
 ) -> dict[str, float]:
     """Times the row ``name`` in this process; returns milliseconds, seconds and GiB."""
+    tf = import_tensorflow()
     import keras
     import numpy as np
-    import tensorflow as tf
 
     from common.training.loop import peak_memory
     from common.training.steps import make_train_step

@@ -7,8 +7,8 @@ python -m data.prepare --dataset=cifar10 --data_dir=/scratch/data
 import argparse
 import pathlib
 
-from common import datasets
 from common.errors import UserError
+from common.training.startup import import_tensorflow
 
 
 def main() -> None:
@@ -20,6 +20,9 @@ def main() -> None:
         "--data_dir", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent
     )
     args = parser.parse_args()
+    import_tensorflow()
+    from common import datasets
+
     try:
         print(datasets.load(args.dataset, args.data_dir.expanduser()))
     except UserError as error:

@@ -51,6 +51,19 @@ print(os.environ == before)
     assert run(code).split("\n")[:2] == ["[]", "True"]
 
 
+def test_import_under_its_installed_name_changes_no_environment_variable(tmp_path):
+    (tmp_path / "opt_keras").symlink_to(ROOT / "common")
+    code = """
+import os, sys
+import tensorflow, keras
+before = dict(os.environ)
+import opt_keras
+names = [getattr(opt_keras, name) for name in opt_keras.__all__]
+print("opt_keras.layers" in sys.modules, os.environ == before)
+"""
+    assert run(code, cwd=tmp_path) == "True True\n"
+
+
 def test_public_names():
     """All of them can be had and are listed, every layer and map among them."""
     assert set(common.__all__) <= set(dir(common))

@@ -13,6 +13,7 @@ from .. import backbones
 from ..errors import UserError
 from . import folders
 from .settings import Settings
+from .startup import import_tensorflow
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = flags.FLAGS
@@ -262,6 +263,7 @@ def run(main: Callable[[Settings], None], script: str) -> None:
 
     def guarded(settings: Settings) -> None:
         try:
+            import_tensorflow()
             main(settings)
         except UserError as error:
             stop(str(error))
