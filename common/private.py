@@ -4,7 +4,7 @@ Tested with TensorFlow 2.21 and Keras 3.15. If a private API is missing, each fu
 ones instead: slower, but correct. tests/test_private.py fails if one is missing.
 """
 
-from collections.abc import Callable
+import dataclasses
 
 import keras
 import tensorflow as tf
@@ -52,27 +52,36 @@ def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return xla.dot_general(a, b, dimensions, precision)
 
 
-def once_per_forward_pass(layer: keras.layers.Layer, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
-    """Returns ``compute()``, evaluated once per forward pass.
+@dataclasses.dataclass(frozen=True)
+class ForwardPass:
+    """One call of the outermost model or layer.
 
-    A forward pass is one call of the outermost model, which Keras keeps as its call context. It may
-    call the layer several times, but changes no weight that ``compute`` reads. The graph is part of
-    the key, because a tensor made in the body of a loop cannot be used outside of it. ``compute``
-    is evaluated at each call if Keras has no call context, and under gradient checkpointing, which
-    traces a layer twice.
+    Attributes:
+        entry: that model or layer.
+        memory: empty at first, for what is computed once per pass. There is one for each graph,
+            because a tensor made in the body of a loop cannot be used outside of it.
+    """
+
+    entry: keras.layers.Layer
+    memory: dict
+
+
+def forward_pass(layer: keras.layers.Layer) -> ForwardPass | None:
+    """Returns the forward pass that ``layer`` is called in.
+
+    It is known from Keras's call context. Returns None if Keras has no such context, and under
+    gradient checkpointing, which traces a layer twice: then nothing can be kept.
     """
     context = global_state and global_state.get_global_attribute("current_call_ctx")
-    has_memory = hasattr(context, "get_value") and hasattr(context, "set_value")
+    has_memory = all(hasattr(context, a) for a in ("get_value", "set_value", "entry_layer"))
     if not has_memory or getattr(layer, "_remat_mode", None) is not None:
-        return compute()
-    known = context.get_value("rotated_neurons")
-    if known is None:
-        known = {}
-        context.set_value("rotated_neurons", known)
-    key = (id(layer), tf.compat.v1.get_default_graph())
-    if key not in known:
-        known[key] = compute()
-    return known[key]
+        return None
+    memories = context.get_value("orthogonal_memories")
+    if memories is None:
+        memories = {}
+        context.set_value("orthogonal_memories", memories)
+    memory = memories.setdefault(tf.compat.v1.get_default_graph(), {})
+    return ForwardPass(context.entry_layer, memory)
 
 
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:

@@ -13,7 +13,7 @@ from keras.src.testing import TestCase
 
 import common
 from common import orthogonal
-from common.layers.base import OUR_MAPS, OrthogonalLayer
+from common.layers.base import OrthogonalLayer
 
 # a generator of the test's own data, which is not to be shuffled
 pytestmark = pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
@@ -42,9 +42,9 @@ def public_classes(base: type) -> set[str]:
 
 def test_no_public_layer_is_left_out():
     assert public_classes(keras.layers.Layer) == {*CASES, "BatchNormalization"}
-    assert {own.__name__ for own in OUR_MAPS} == set(orthogonal.__all__) & set(common.__all__) - {
-        "product"
-    }
+    assert {own.__name__ for own in orthogonal.ALL} == set(orthogonal.__all__) & set(
+        common.__all__
+    ) - {"product"}
 
 
 def cases() -> list:
@@ -52,7 +52,7 @@ def cases() -> list:
     maps in one layer.
     """
     found = []
-    for name, own in itertools.product(CASES, OUR_MAPS):
+    for name, own in itertools.product(CASES, orthogonal.ALL):
         for i in range(len(CASES[name])):
             quick = own is orthogonal.gram_schmidt or (name == "OrthogonalDense" and i == 0)
             marks = () if quick else pytest.mark.slow

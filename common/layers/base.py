@@ -1,6 +1,5 @@
 """What OPT's layers share: neurons, their rotation, and the map that turns them."""
 
-import functools
 import inspect
 import logging
 from collections.abc import Sequence
@@ -13,20 +12,13 @@ import tensorflow as tf
 from .. import orthogonal
 from ..marks import NEURONS, ROTATION, mark
 from ..orthogonal import Map
-from ..private import once_per_forward_pass
-from .blocks import by_blocks, drawn_one_by_one
+from .blocks import drawn_one_by_one
+from .together import neurons_of_this_pass, neurons_together
 
 _LOGGER = logging.getLogger(__name__)
 _LARGE = 4096  # rows of a rotation that is warned of: 67 MB in float32
 # a saved model stores its map by name; to load it, this import is enough
-OUR_MAPS = (
-    orthogonal.gram_schmidt,
-    orthogonal.householder,
-    orthogonal.lowdin,
-    orthogonal.cayley,
-    orthogonal.identity,
-)
-for _map in OUR_MAPS:
+for _map in orthogonal.ALL:
     keras.saving.register_keras_serializable(package="opt")(_map)
 
 
@@ -142,7 +134,7 @@ class OrthogonalLayer(keras.layers.Layer):
         rows = self._rotated_rows(area, channels)
         size = min(self.block_size or rows, rows)
         shape = (rows, rows) if size == rows else (rows // size, size, size)
-        if self.check_map and self.orthogonalize not in OUR_MAPS:
+        if self.check_map and self.orthogonalize not in orthogonal.ALL:
             check_map(self.orthogonalize, shape)
         precision = "float64" if self.variable_dtype == "float64" else "float32"
         if size >= _LARGE:
@@ -203,21 +195,21 @@ class OrthogonalLayer(keras.layers.Layer):
         """Returns map(rotation) of each of `rotations`, of the same shapes."""
         return [self.orthogonalize(rotation.value) for rotation in self.rotations]
 
-    def turned(self, rows: tf.Tensor) -> tf.Tensor:
-        """Returns ``map(rotation) @ rows``, ``[n, c]`` like ``rows``, block by block."""
-        return by_blocks(
-            functools.partial(orthogonal.product, self.orthogonalize),
-            [rotation.value for rotation in self.rotations],
-            rows,
-        )
+    def rows_to_turn(self) -> tf.Tensor:
+        """Returns the rows that the rotation turns, ``[n, units]``: all of ``fix``."""
+        return self.fix.value
+
+    def with_turned_rows(self, turned: tf.Tensor) -> tf.Tensor:
+        """Returns the neurons, ``[n, units]``, given `rows_to_turn` after they are turned."""
+        return turned
 
     def neurons(self) -> tf.Tensor:
         """Returns ``map(rotation) @ fix``, ``[n, units]``: the current neurons, one per column."""
-        return self.turned(self.fix.value)
+        return neurons_together([self])[0]
 
     def neurons_of_this_pass(self) -> tf.Tensor:
         """Returns `neurons()`, computed once per forward pass however often it is called in it."""
-        return once_per_forward_pass(self, self.neurons)
+        return neurons_of_this_pass(self)
 
     def get_config(self) -> dict:
         self._refuse_a_map_that_cannot_be_loaded()

@@ -1,7 +1,6 @@
 """Rotations in blocks: how they are drawn, and how they turn the rows of a matrix."""
 
 import copy
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,24 +29,29 @@ def drawn_one_by_one(initializer: Any, first: int = 0) -> Callable[..., tf.Tenso
     return draw
 
 
-def by_blocks(
-    turn: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], matrices: list[tf.Tensor], rows: tf.Tensor
-) -> tf.Tensor:
-    """Returns ``rows [n, c]``, each block of them turned by its own matrix.
+def split(matrices: list[tf.Tensor], rows: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the rows that belong to each of ``matrices``.
 
     Args:
-        turn: takes ``[..., b, b]`` and ``[..., b, c]``, and returns the latter turned.
         matrices: ``[b, b]`` or ``[blocks, b, b]`` each, with n rows in all.
         rows: ``[n, c]``.
+
+    Returns:
+        ``[b, c]`` or ``[blocks, b, c]`` each.
     """
     counts = [matrix.shape[:-1].num_elements() for matrix in matrices]
-    turned = [
-        tf.reshape(turn(matrix, tf.reshape(part, [*matrix.shape[:-1], -1])), [count, -1])
-        for matrix, part, count in zip(matrices, tf.split(rows, counts), counts, strict=True)
+    return [
+        tf.reshape(part, [*matrix.shape[:-1], -1])
+        for matrix, part in zip(matrices, tf.split(rows, counts), strict=True)
     ]
-    return tf.concat(turned, axis=0)
+
+
+def joined(parts: list[tf.Tensor]) -> tf.Tensor:
+    """Returns ``[n, c]``, the rows that `split` has split."""
+    return tf.concat([tf.reshape(part, [-1, part.shape[-1]]) for part in parts], axis=0)
 
 
 def turned_back(matrices: list[tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
-    """Returns ``Q^T @ rows``, ``[n, c]``; Q has ``matrices`` as its blocks, as in `by_blocks`."""
-    return by_blocks(functools.partial(matmul, transpose_a=True), matrices, rows)
+    """Returns ``Q^T @ rows``, ``[n, c]``; Q has ``matrices`` as the blocks on its diagonal."""
+    parts = zip(matrices, split(matrices, rows), strict=True)
+    return joined([matmul(matrix, part, transpose_a=True) for matrix, part in parts])

@@ -51,10 +51,14 @@ class _Stochastic(OrthogonalLayer):
             autocast=False,
         )
 
-    def neurons(self) -> tf.Tensor:
-        rows = tf.gather(self.fix.value, self.indices.value)
+    def rows_to_turn(self) -> tf.Tensor:
+        """Returns the rows of ``fix`` that the rotation turns, ``[r, units]``."""
+        return tf.gather(self.fix.value, self.indices.value)
+
+    def with_turned_rows(self, turned: tf.Tensor) -> tf.Tensor:
+        """Returns ``fix`` with those rows in the place of what they were."""
         return tf.tensor_scatter_nd_update(
-            self.fix.value, self.indices.value[:, tf.newaxis], self.turned(rows)
+            self.fix.value, self.indices.value[:, tf.newaxis], turned
         )
 
     def merge(self) -> None:

@@ -41,3 +41,6 @@ def identity(w: tf.Tensor) -> tf.Tensor:
     For OPT (OGD), whose optimizer keeps rotations orthogonal, and OPT (OR), whose loss does.
     """
     return tf.convert_to_tensor(w)
+
+
+ALL = (gram_schmidt, householder, lowdin, cayley, identity)  # the maps

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..private import is_compiled_by_xla
-from .blocks import orthogonal_rows
+from .elimination import orthogonal_rows
 from .matrices import (
     epsilon,
     for_square_matrices,
