@@ -6,6 +6,7 @@ from typing import Any
 
 # what a run did before these settings existed; older checkpoints do not name them
 BEFORE = {
+    "image_size": 32,
     "warmup_iterations": 0,
     "rotation_stddev": 1.0,
     "learn_neurons": False,
@@ -20,6 +21,7 @@ class Settings:
     method: str
     dataset: str
     data_dir: pathlib.Path
+    image_size: int
     backbone: str
     widths: tuple[int, ...] | None
     iterations: int
@@ -45,6 +47,7 @@ class Settings:
         names = (
             "method",
             "dataset",
+            "image_size",
             "backbone",
             "widths",
             "iterations",
