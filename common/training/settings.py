@@ -21,7 +21,6 @@ class Settings:
     method: str
     dataset: str
     data_dir: pathlib.Path
-    image_size: int
     backbone: str
     widths: tuple[int, ...] | None
     iterations: int
@@ -40,6 +39,7 @@ class Settings:
     distribute: str
     worker_timeout: float
     deterministic: bool
+    image_size: int = 32
     own: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def result_settings(self) -> dict[str, object]:
