@@ -114,7 +114,11 @@ def arguments() -> argparse.ArgumentParser:
         "the run where that is less)",
     )
     parser.add_argument("--batch_size", type=positive, default=128)
-    parser.add_argument("--dataset", choices=["cifar100", "cifar10", "digits"], default="cifar100")
+    names = ["cifar100", "cifar10", "digits", "folder"]
+    parser.add_argument("--dataset", choices=names, default="cifar100")
+    parser.add_argument(
+        "--image_size", type=positive, default=32, help="of --dataset=folder (default: 32)"
+    )
     parser.add_argument(
         "--data_note",
         default="",
@@ -220,6 +224,7 @@ def flags_of(row: Row, args: argparse.Namespace) -> dict[str, str]:
     return {
         "dataset": args.dataset,
         "data_dir": str(args.data_dir.absolute()),
+        "image_size": str(args.image_size),
         "backbone": args.backbone,
         **({} if args.widths == "own" else {"widths": args.widths}),
         "iterations": str(args.iterations or max(1, round(row.facts.iterations * args.budget))),

@@ -5,7 +5,7 @@
 
 It loads folded.keras or model.keras of a run, and classes.txt in the same folder; of an earlier
 run, folded_00.keras and classes_00.txt. It first says what run.json there says of the model.
-Images of any size are resized to 32x32.
+Images of any size are resized to what the model takes, as in training.
 """
 
 import argparse
@@ -63,19 +63,21 @@ def main() -> None:
     import keras
 
     import common.layers  # noqa: F401 (model.keras is made of them)
+    from common.datasets import images
 
     try:
         model = keras.saving.load_model(args.model)
     except Exception as error:  # a file that is not a model can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         parser.exit(2, f"{parser.prog}: {args.model} is not a model of a run: {reason}\n")
-    names = classes.read_text().splitlines()
-    if model.input_shape != (None, 32, 32, 3) or model.output_shape != (None, len(names)):
-        shapes = f"{model.input_shape} to {model.output_shape}"
+    names = classes.read_text("utf-8").splitlines()
+    size = model.input_shape[1] if len(model.input_shape) == 4 else None
+    shapes = (None, size, size, 3), (None, len(names))
+    if not size or (model.input_shape, model.output_shape) != shapes:
+        found = f"{model.input_shape} to {model.output_shape}"
         parser.exit(
             2,
-            f"{parser.prog}: {args.model} maps {shapes}, "
-            f"not 32x32 images to {len(names)} classes\n",
+            f"{parser.prog}: {args.model} maps {found}, not images to {len(names)} classes\n",
         )
     print(f"model: {args.model}: {description(args.model)}")
     folded = of_run(args.model, "folded.keras")
@@ -83,10 +85,9 @@ def main() -> None:
         print(f"note: {folded} is the same function as a plain model, smaller and faster")
     for path in args.images:
         try:
-            image = tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False)
-        except tf.errors.InvalidArgumentError:
-            parser.exit(2, f"{parser.prog}: {path} is not an image\n")
-        image = tf.image.resize(image, (32, 32), antialias=True)
+            image = images.decode(images.read(path), size)
+        except ValueError as error:
+            parser.exit(2, f"{parser.prog}: {path} is not to be read as an image: {error}\n")
         probabilities = tf.nn.softmax(model(image[tf.newaxis], training=False)[0])
         print(f"{path}:")
         for probability, index in zip(

@@ -8,7 +8,7 @@ from comparison import table
 from comparison.runs import Run
 from comparison.table import Summary
 
-TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "digits": "digits"}
+TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "digits": "digits", "folder": "folder"}
 
 
 def data_name(args: argparse.Namespace) -> str:

@@ -75,7 +75,8 @@ class Run:
             return False
         there = BEFORE | facts["settings"]["own"] | facts["settings"]
         for name, asked in self.flags.items():
-            if name != "data_dir" and not is_same(there.get(name), asked):
+            elsewhere = name == "data_dir" and self.flags["dataset"] != "folder"
+            if not elsewhere and not is_same(there.get(name), asked):
                 value = there.get(name)
                 value = ",".join(map(str, value)) if isinstance(value, list) else value
                 problem = f"was run with --{name}={value}, not {asked}; take another --out"
@@ -96,7 +97,7 @@ class Run:
         collapse = self.collapse()
         if not collapse or collapse["until"] is None:
             return bool(collapse)
-        classes = int(re.search(r"of (\d+) classes", self.facts()["data"])[1])
+        classes = int(re.search(r"of (\d+) classes$", self.facts()["data"])[1])
         return 1 - self.result()["last_error"] / 100 < 2 / classes
 
     def start(self, gpu: str | None) -> None:

@@ -90,6 +90,26 @@ def test_parameters(name, method):
         assert fractions == [1] + [fraction] * (len(layers) - 1)
 
 
+@pytest.mark.parametrize("name", backbones.known())
+def test_larger_images(name):
+    """The weights are those of 32x32 images; a cnn's scores are the mean over places."""
+    keras.utils.set_random_seed(0)
+    build = importlib.import_module("baseline.architecture").build_model
+    usual, larger = (
+        build(backbones.load(name), num_classes=3, widths=widths_of(name), image_size=size)
+        for size in (32, 56)
+    )
+    assert larger.input_shape == (None, 56, 56, 3)
+    larger.set_weights(usual.get_weights())
+    image = np.random.default_rng(0).integers(0, 256, (1, 56, 56, 3)).astype("float32")
+    scores = larger(image).numpy()
+    assert scores.shape == (1, 3)
+    if name.startswith("cnn"):  # fc6 sees 4 x 4 of 7 x 7 places; the scores are those places' mean
+        places = keras.Model(larger.input, larger.get_layer("score").output)(image).numpy()
+        assert places.shape == (1, 4, 4, 3)
+        np.testing.assert_allclose(scores, places.mean((1, 2)), rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", backbones.known())

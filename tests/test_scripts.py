@@ -341,6 +341,8 @@ BAD_FLAGS = [
     ["--iterations=0"],
     ["--iterations=1.5"],
     ["--dataset=imagenet"],
+    ["--dataset=folder"],
+    ["--image_size=64"],
     ["--backbone=vgg"],
     ["--jit=maybe"],
     ["--seed=-1"],
@@ -359,7 +361,7 @@ def test_bad_flags(tmp_path, arguments):
         "opt_gs",
         *arguments,
         f"--log_dir={tmp_path / 'log'}",
-        "--dataset=digits" if "dataset" not in arguments[0] else "",
+        *([] if "dataset" in arguments[0] else ["--dataset=digits"]),
     )
     assert_one_line_error(result, "opt_gs/train.py: ", arguments[0].split("=")[0].lstrip("-"))
     assert list(tmp_path.iterdir()) == []

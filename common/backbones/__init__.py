@@ -1,9 +1,9 @@
-"""Networks for 32x32 images, built from a layer factory; each file with WIDTHS is a network.
+"""Networks for small images, built from a layer factory; each file with WIDTHS is a network.
 
 A factory is called as ``layer(filters, kernel_size, padding=..., name=...)`` and returns a Keras
 layer without bias: `keras.layers.Conv2D` for plain training, `OrthogonalConv2D` with a map for OPT.
-The inputs are images as they are stored, ``[batch, 32, 32, 3]`` with values 0 to 255; the outputs
-are logits, ``[batch, num_classes]``.
+The inputs are images as they are stored, ``[batch, 32, 32, 3]`` (or of another ``image_size``)
+with values 0 to 255; the outputs are logits, ``[batch, num_classes]``.
 
 To add a network, put a file here: NAME.py with the function NAME and the constant WIDTHS.
 """

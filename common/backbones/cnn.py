@@ -15,10 +15,12 @@ def cnn(
     stem: Factory | None = None,
     num_classes: int = 100,
     score_regularizer: keras.regularizers.Regularizer | None = None,
+    image_size: int = 32,
 ) -> keras.Model:
     """Returns a network of three stages, then fc6 and the scores.
 
-    A stage is ``convolutions`` layers and a 2x2 max pooling.
+    A stage is ``convolutions`` layers and a 2x2 max pooling. fc6 sees all of what is left of a
+    32x32 image; of a larger one it sees parts, and the scores are the mean over these.
 
     Args:
         layer: the factory of every convolution and of fc6.
@@ -27,8 +29,9 @@ def cnn(
         num_classes: number of logits. Defaults to 100.
         widths: number of neurons per layer of the three stages and of fc6.
         score_regularizer: of the score layer's kernel. Defaults to none.
+        image_size: height and width of the images. Defaults to 32.
     """
-    inputs = keras.Input((32, 32, 3), name="images")
+    inputs = keras.Input((image_size, image_size, 3), name="images")
     # (x - 127.5) / 128; both constants are exact in binary
     x = keras.layers.Rescaling(1 / 128, offset=-127.5 / 128, name="rescale")(inputs)
     for stage, width in enumerate(widths[:3], start=1):
@@ -48,5 +51,7 @@ def cnn(
         kernel_regularizer=score_regularizer,
         name="score",
     )
-    logits = keras.layers.Flatten(name="logits")(score(x))
+    scores = score(x)
+    parts = keras.layers.GlobalAveragePooling2D if scores.shape[1] > 1 else keras.layers.Flatten
+    logits = parts(name="logits")(scores)
     return keras.Model(inputs, logits, name=f"cnn{3 * convolutions}")

@@ -16,6 +16,7 @@ def cnn9(
     num_classes: int = 100,
     widths: Sequence[int] = WIDTHS,
     score_regularizer: keras.regularizers.Regularizer | None = None,
+    image_size: int = 32,
 ) -> keras.Model:
     """Returns CNN-9: three convolutions per stage.
 
@@ -26,5 +27,6 @@ def cnn9(
         widths: number of neurons per layer of the three stages and of fc6.
             Defaults to 64, 64, 64, 64.
         score_regularizer: of the classifier's kernel. Defaults to none.
+        image_size: height and width of the images. Defaults to 32.
     """
-    return cnn(layer, 3, widths, stem, num_classes, score_regularizer)
+    return cnn(layer, 3, widths, stem, num_classes, score_regularizer, image_size)

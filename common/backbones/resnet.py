@@ -15,6 +15,7 @@ def resnet(
     stem: Factory | None = None,
     num_classes: int = 100,
     score_regularizer: keras.regularizers.Regularizer | None = None,
+    image_size: int = 32,
 ) -> keras.Model:
     """Returns the residual network of He et al. (CVPR 2016, section 4.2) of 6 blocks + 2 layers.
 
@@ -29,8 +30,9 @@ def resnet(
         num_classes: number of logits. Defaults to 100.
         widths: number of neurons per layer of the three stages, none smaller than the one before.
         score_regularizer: of the score layer's kernel. Defaults to none.
+        image_size: height and width of the images. Defaults to 32.
     """
-    inputs = keras.Input((32, 32, 3), name="images")
+    inputs = keras.Input((image_size, image_size, 3), name="images")
     x = keras.layers.Rescaling(1 / 128, offset=-127.5 / 128, name="rescale")(inputs)
     x = (stem or layer)(widths[0], 3, padding="same", name="conv1")(x)
     x = keras.layers.ReLU(name="conv1_relu")(BatchNormalization(name="conv1_bn")(x))

@@ -17,6 +17,7 @@ def resnet32(
     num_classes: int = 100,
     widths: Sequence[int] = WIDTHS,
     score_regularizer: keras.regularizers.Regularizer | None = None,
+    image_size: int = 32,
 ) -> keras.Model:
     """Returns ResNet-32: five residual blocks per stage.
 
@@ -27,5 +28,6 @@ def resnet32(
         widths: number of neurons per layer of the three stages, none smaller than the one before.
             Defaults to 16, 32, 64.
         score_regularizer: of the classifier's kernel. Defaults to none.
+        image_size: height and width of the images. Defaults to 32.
     """
-    return resnet(layer, 5, widths, stem, num_classes, score_regularizer)
+    return resnet(layer, 5, widths, stem, num_classes, score_regularizer, image_size)

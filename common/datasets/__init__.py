@@ -3,7 +3,7 @@
 import pathlib
 
 from ..errors import UserError
-from . import cifar, tfds
+from . import cifar, folder, tfds
 from .batches import augment, draws
 from .cifar import CIFAR10, CIFAR100
 from .dataset import Dataset
@@ -12,19 +12,22 @@ from .digits import load_digits_as_images
 __all__ = ["CIFAR10", "CIFAR100", "Dataset", "augment", "draws", "load"]
 
 
-def load(name: str, data_dir: pathlib.Path) -> Dataset:
-    """Returns the data set ``name``: "cifar100", "cifar10" or "digits".
+def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:
+    """Returns the data set ``name``: "cifar100", "cifar10", "digits" or "folder".
 
     CIFAR is looked for in ``data_dir`` as the official folder, the official archive and a TFDS
-    copy, in this order. If there is none of them, TFDS downloads it to ``data_dir``.
+    copy, in this order. If there is none of them, TFDS downloads it to ``data_dir``. "folder" is
+    what `folder.read` finds in ``data_dir``, resized to ``image_size``, which is for it alone.
 
     Raises:
         UserError: if it cannot be downloaded, or what is there is not the data set.
     """
     if name == "digits":
         return load_digits_as_images()
-    wanted = {"cifar100": CIFAR100, "cifar10": CIFAR10}[name]
     try:
+        if name == "folder":
+            return folder.read(data_dir, image_size)
+        wanted = {"cifar100": CIFAR100, "cifar10": CIFAR10}[name]
         if data_dir.exists() and not data_dir.is_dir():
             raise UserError(f"--data_dir={data_dir} is not a folder")
         data = cifar.read(wanted, data_dir)
@@ -33,4 +36,5 @@ def load(name: str, data_dir: pathlib.Path) -> Dataset:
             data = tfds.read_copy(wanted, copy)
         return data
     except OSError as error:
-        raise UserError(f"--data_dir={data_dir} cannot be read: {error.strerror}") from error
+        path = error.filename or data_dir
+        raise UserError(f"--data_dir: {path} cannot be read: {error.strerror}") from error

@@ -53,16 +53,16 @@ def draws(
 
 
 def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Returns the drawn images: padded by 4 with symmetric reflection, cropped to 32x32, flipped.
+    """Returns the drawn images: padded by 4 with symmetric reflection, cropped, flipped.
 
     No padded copy is made: the three steps are one computation of indices and one gather.
 
     Args:
-        images: uint8 ``[count, 32, 32, 3]``, the whole training set.
+        images: uint8 ``[count, size, size, 3]``, the whole training set.
         draws: int32 ``[batch, 4]``, as :func:`draws` yields them.
 
     Returns:
-        uint8 ``[batch, 32, 32, 3]``.
+        uint8 ``[batch, size, size, 3]``.
     """
     height, width, channels = images.shape[1:]
     index, down, across, flip = tf.unstack(draws[:, :, tf.newaxis], axis=1)  # each [batch, 1]
@@ -72,10 +72,10 @@ def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         position = tf.where(position < 0, -1 - position, position)
         return tf.where(position >= size, 2 * size - 1 - position, position)
 
-    rows = reflect(tf.range(height)[tf.newaxis] + down - 4, height)  # [batch, 32]
+    rows = reflect(tf.range(height)[tf.newaxis] + down - 4, height)  # [batch, size]
     columns = tf.range(width)[tf.newaxis]
     columns = tf.where(flip == 1, width - 1 - columns, columns)
-    columns = reflect(columns + across - 4, width)  # [batch, 32]
-    # [batch, 32, 32]
+    columns = reflect(columns + across - 4, width)  # [batch, size]
+    # [batch, size, size]
     flat = ((index * height + rows) * width)[:, :, tf.newaxis] + columns[:, tf.newaxis, :]
     return tf.gather(tf.reshape(images, [-1, channels]), flat)

@@ -23,8 +23,8 @@ FLAGS.set_default("verbosity", logging.WARNING)
 flags.DEFINE_enum(
     "dataset",
     "cifar100",
-    ["cifar100", "cifar10", "digits"],
-    "what to train on; digits needs no download",
+    ["cifar100", "cifar10", "digits", "folder"],
+    "what to train on; digits needs no download; folder: your own images, in --data_dir",
 )
 flags.DEFINE_string("data_dir", str(ROOT / "data"), "where the data set is, or is downloaded to")
 BACKBONES = backbones.known()
@@ -34,6 +34,13 @@ flags.DEFINE_list(
     None,
     "neurons per layer of each of the three stages, and of fc6 in a cnn "
     "(default: 64,64,64,64; for a resnet 16,32,64)",
+)
+flags.DEFINE_integer(
+    "image_size",
+    32,
+    "height and width to which the images of --dataset=folder are resized",
+    lower_bound=32,
+    upper_bound=256,
 )
 flags.DEFINE_integer(
     "iterations",
@@ -204,6 +211,10 @@ def _settings(folder: pathlib.Path) -> Settings:
     # a method's own default is for the cnns only
     values["widths"] = widths if widths and len(widths) == count else None
     values["data_dir"] = _path("data_dir")
+    if FLAGS.dataset != "folder" and FLAGS.image_size != 32:
+        raise UserError(f"--image_size is for --dataset=folder; {FLAGS.dataset} has 32x32 pixels")
+    if FLAGS.dataset == "folder" and values["data_dir"] == ROOT / "data":
+        raise UserError("--dataset=folder needs --data_dir, the folder with your images")
     values["log_dir"] = _path("log_dir") if FLAGS.log_dir else folder / "log"
     own = {flag.name: flag.value for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], [])}
     return Settings(method=folder.name, own=own, **values)

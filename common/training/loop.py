@@ -5,7 +5,6 @@ import functools
 import itertools
 import resource
 import sys
-import zlib
 from collections.abc import Callable
 from typing import cast
 
@@ -76,7 +75,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     # TF32 is too inaccurate for the maps. With XLA the maps ask for full precision themselves, so
     # TF32 can be on for the convolutions; without XLA it must be off
     tf.config.experimental.enable_tensor_float_32_execution(jit)
-    data = datasets.load(settings.dataset, settings.data_dir)
+    data = datasets.load(settings.dataset, settings.data_dir, settings.image_size)
     print(data, flush=True)
     count = len(data.train_labels)
     if settings.batch_size > count:
@@ -102,9 +101,8 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     # restore
     title = f"{settings.method}, {data.title}, {settings.backbone}"
     variables = [*model.variables, *optimizer.variables]
-    images = f"of {data.title} with the sum {zlib.crc32(data.train_images.data):08x}"
     start_figures = layer_figures()
-    progress = folder.open(title, variables, images, list(start_figures))
+    progress = folder.open(title, variables, f"of {data.identity}", list(start_figures))
     first = progress.iteration
     facts = {"settings": dataclasses.asdict(settings), "data": str(data), "jit": jit}
     if first < settings.iterations:  # a finished run keeps its summary
@@ -213,9 +211,9 @@ def _build(
 
     def backbone(layer: Callable, stem: Callable | None = None, **kwargs) -> keras.Model:
         kwargs |= {"stem": noting(stem)} if stem else {}
-        return network(noting(layer), num_classes=num_classes, **kwargs)
+        return network(noting(layer), num_classes=num_classes, image_size=size, **kwargs)
 
-    network = backbones.load(settings.backbone)
+    network, size = backbones.load(settings.backbone), settings.image_size
     widths = {"widths": settings.widths} if settings.widths else {}
     model = method.build_model(backbone, **widths)
     for layer in model.layers:

@@ -114,7 +114,7 @@ class RunFolder:
             with self._writing():
                 model.save(self.path / "model.keras")
                 folded.save(self.path / "folded.keras")
-                (self.path / "classes.txt").write_text("\n".join(class_names) + "\n")
+                (self.path / "classes.txt").write_text("\n".join(class_names) + "\n", "utf-8")
 
     def how_to_go_on(self) -> str:
         """Returns what to add to the message that ends a run."""

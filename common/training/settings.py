@@ -6,6 +6,7 @@ from typing import Any
 
 # what a run did before these settings existed; older checkpoints do not name them
 BEFORE = {
+    "image_size": 32,
     "warmup_iterations": 0,
     "rotation_stddev": 1.0,
     "learn_neurons": False,
@@ -39,6 +40,7 @@ class Settings:
     distribute: str
     worker_timeout: float
     deterministic: bool
+    image_size: int = 32
     own: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def result_settings(self) -> dict[str, object]:
@@ -46,6 +48,7 @@ class Settings:
         names = (
             "method",
             "dataset",
+            "image_size",
             "backbone",
             "widths",
             "iterations",

@@ -9,7 +9,7 @@ import tensorflow as tf
 from .. import datasets, losses
 from .method import Method
 
-TEST_BATCH = 500
+TEST_BATCH = 500  # images of 32x32; fewer of larger ones, so that they take the same memory
 
 
 def accuracy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -23,8 +23,8 @@ def make_step(
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """Returns ``step(images, labels)``, which updates the model once; for use in a `tf.function`.
 
-    It takes ``images [batch, 32, 32, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``, and
-    returns the scalars fit, reg, acc and penalty (the sum of the layers' own losses), computed
+    It takes ``images [batch, size, size, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``,
+    and returns the scalars fit, reg, acc and penalty (the sum of the layers' own losses), computed
     before the update. With several replicas each takes its share of the batch.
     """
     optimizer.build(model.trainable_variables)
@@ -103,6 +103,8 @@ def make_steps(
 
 def make_test(model: keras.Model, data: datasets.Dataset, jit: bool) -> Callable[[], float]:
     """Returns a function that returns the model's accuracy on the test set."""
+    count, size = data.test_images.shape[:2]
+    batch = max(1, TEST_BATCH * 32**2 // size**2)
 
     @tf.function(jit_compile=jit)
     def hits(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -110,8 +112,7 @@ def make_test(model: keras.Model, data: datasets.Dataset, jit: bool) -> Callable
         return accuracy(labels, model(images, training=False)) * size
 
     def test() -> float:
-        count = len(data.test_labels)
-        parts = [slice(i, i + TEST_BATCH) for i in range(0, count, TEST_BATCH)]
+        parts = [slice(i, i + batch) for i in range(0, count, batch)]
         right = np.sum([hits(data.test_images[p], data.test_labels[p]) for p in parts])
         return float(right / count)
 
