@@ -59,7 +59,8 @@ def main() -> None:
         except tf.errors.InvalidArgumentError:
             parser.exit(2, f"{parser.prog}: {path} is not an image\n")
         image = tf.image.resize(image, (32, 32), antialias=True)
-        probabilities = tf.nn.softmax(model(image[tf.newaxis], training=False)[0])
+        logits = model(image[tf.newaxis], training=False)[0]
+        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
         print(f"{path}:")
         for probability, index in zip(
             *tf.math.top_k(probabilities, min(5, len(names))), strict=True

@@ -2,7 +2,7 @@
 
     python -m benchmarks.steps                # all methods, each in a process of its own
     python -m benchmarks.steps --quick        # fewer steps
-    python -m benchmarks.steps --methods=baseline,opt_gs --jit=on
+    python -m benchmarks.steps --methods=baseline,opt_gs --jit=on --precision=mixed_bfloat16
 
 Prints a table and writes it to steps.csv: the median time per step, its ratio to the plain step at
 the same widths, the time to the end of the first step (with tracing and compilation), the peak
@@ -24,6 +24,7 @@ import time
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
 from common import backbones
 from common.training.folders import Facts, known
+from common.training.settings import PRECISIONS
 from common.training.startup import import_tensorflow
 from comparison.styles import style
 
@@ -46,7 +47,12 @@ COLUMNS = [
 
 
 def measure(
-    name: str, widths: list[int], jit: bool, steps: int, batch: int = BATCH
+    name: str,
+    widths: list[int],
+    jit: bool,
+    steps: int,
+    batch: int = BATCH,
+    precision: str = "float32",
 ) -> dict[str, float]:
     """Times one method in this process; returns milliseconds, seconds and GiB."""
     tf = import_tensorflow()
@@ -54,15 +60,16 @@ def measure(
     import numpy as np
 
     from common.training.loop import peak_memory
+    from common.training.precision import policy, scaled
     from common.training.steps import make_train_step
 
     start = time.perf_counter()
     keras.utils.set_random_seed(0)
     method = importlib.import_module(f"{name}.architecture").METHOD
-    model = method.build_model(widths=widths)
-    step = make_train_step(
-        method, model, method.make_optimizer(0.1, lambda rate, factor=0.1: rate), jit
-    )
+    with policy(precision):
+        model = method.build_model(widths=widths)
+    optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
+    step = make_train_step(method, model, scaled(optimizer, precision), jit)
     random = np.random.default_rng(0)
     images = tf.constant(random.integers(0, 256, (batch, 32, 32, 3)).astype("float32"))
     labels = tf.constant(random.integers(0, 100, batch), tf.int32)
@@ -97,6 +104,7 @@ def in_a_process(
     steps: int,
     batch: int = BATCH,
     limit_s: float | None = None,
+    precision: str = "float32",
 ) -> dict[str, float]:
     """Returns what `measure` returns, measured in a process of its own.
 
@@ -109,6 +117,7 @@ def in_a_process(
         f"--widths={','.join(map(str, widths))}",
         f"--jit={jit}",
         f"--steps={steps}",
+        f"--precision={precision}",
     ]
     command = [sys.executable, "-m", "benchmarks.steps", *words, f"--batch={batch}"]
     result = subprocess.run(
@@ -179,7 +188,8 @@ def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
     return [
         *lines,
         "",
-        f"{machine()}; batch {BATCH}, --jit={args.jit}, median of {args.steps} steps.",
+        f"{machine()}; batch {BATCH}, --jit={args.jit}, --precision={args.precision}, "
+        f"median of {args.steps} steps.",
     ]
 
 
@@ -191,6 +201,9 @@ def main() -> None:
     )
     parser.add_argument("--methods", type=lambda s: s.split(","), help="a list; all by default")
     parser.add_argument("--jit", choices=["on", "off"], default="off")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="see train.py"
+    )
     parser.add_argument("--steps", type=positive, default=10, help="timed steps (default: 10)")
     parser.add_argument("--quick", action="store_true", help="5 steps")
     add_outputs(parser, "steps")
@@ -202,9 +215,9 @@ def main() -> None:
         parser.error("--widths must be four numbers")
     args.steps = 5 if args.quick else args.steps
     if args.measure:
-        print(
-            json.dumps(measure(args.measure, args.widths, args.jit == "on", args.steps, args.batch))
-        )
+        jit = args.jit == "on"
+        figures = measure(args.measure, args.widths, jit, args.steps, args.batch, args.precision)
+        print(json.dumps(figures))
         return
     check_methods(parser, args.methods or [])
     rows = []
@@ -214,7 +227,8 @@ def main() -> None:
         widths = args.widths or default_widths(METHODS[name])
         try:
             before, row, after = (
-                in_a_process(m, widths, args.jit, args.steps) for m in (PLAIN, name, PLAIN)
+                in_a_process(m, widths, args.jit, args.steps, BATCH, None, args.precision)
+                for m in (PLAIN, name, PLAIN)
             )
         except subprocess.CalledProcessError as error:
             sys.exit(f"{name} failed:\n{error.stderr}")
@@ -241,7 +255,7 @@ def main() -> None:
     draw(
         image,
         rows,
-        f"A step of CNN-6, batch {BATCH}"
+        f"A step of CNN-6, batch {BATCH}, {args.precision}"
         + (f", widths {rows[0]['widths']}" if args.widths else ""),
     )
     print(f"written: {args.out.absolute()}")

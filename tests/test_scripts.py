@@ -343,6 +343,7 @@ BAD_FLAGS = [
     ["--dataset=imagenet"],
     ["--backbone=vgg"],
     ["--jit=maybe"],
+    ["--precision=float16"],
     ["--seed=-1"],
     ["--log_every=0"],
     ["--eval_every=0"],

@@ -10,7 +10,9 @@ BEFORE = {
     "rotation_stddev": 1.0,
     "learn_neurons": False,
     "orthogonalize": "gram_schmidt",
+    "precision": "float32",
 }
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # Keras's dtype policies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Settings:
     distribute: str
     worker_timeout: float
     deterministic: bool
+    precision: str = "float32"
     own: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def result_settings(self) -> dict[str, object]:
@@ -52,5 +55,6 @@ class Settings:
             "base_lr",
             "warmup_iterations",
             "seed",
+            "precision",
         )
         return {name: getattr(self, name) for name in names} | self.own
