@@ -88,7 +88,8 @@ def main() -> None:
             image = images.decode(images.read(path), size)
         except ValueError as error:
             parser.exit(2, f"{parser.prog}: {path} is not to be read as an image: {error}\n")
-        probabilities = tf.nn.softmax(model(image[tf.newaxis], training=False)[0])
+        logits = model(image[tf.newaxis], training=False)[0]
+        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
         print(f"{path}:")
         for probability, index in zip(
             *tf.math.top_k(probabilities, min(5, len(names))), strict=True

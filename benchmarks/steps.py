@@ -2,8 +2,8 @@
 
     python -m benchmarks.steps                # all methods and opt_gs in blocks, each in a process
     python -m benchmarks.steps --quick        # fewer steps
-    python -m benchmarks.steps --methods=baseline,opt_gs --jit=on
     python -m benchmarks.steps --methods=opt_cp,opt_cp:block_size=16
+    python -m benchmarks.steps --methods=baseline,opt_gs --jit=on --precision=mixed_bfloat16
 
 A row is a method, or a method with settings, as in compare.py. Prints a table and writes it to
 steps.csv: the median time per step, its ratio to the plain step at the same widths, the time to the
@@ -25,6 +25,7 @@ import time
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
 from common import backbones
 from common.training.folders import Facts, known
+from common.training.settings import PRECISIONS
 from common.training.startup import import_tensorflow
 from comparison.rows import parse
 from comparison.styles import style
@@ -49,7 +50,12 @@ COLUMNS = [
 
 
 def measure(
-    name: str, widths: list[int], jit: bool, steps: int, batch: int = BATCH
+    name: str,
+    widths: list[int],
+    jit: bool,
+    steps: int,
+    batch: int = BATCH,
+    precision: str = "float32",
 ) -> dict[str, float]:
     """Times the row ``name`` in this process; returns milliseconds, seconds and GiB."""
     tf = import_tensorflow()
@@ -57,6 +63,7 @@ def measure(
     import numpy as np
 
     from common.training.loop import peak_memory
+    from common.training.precision import policy, scaled
     from common.training.steps import make_train_step
 
     start = time.perf_counter()
@@ -65,10 +72,10 @@ def measure(
     module = importlib.import_module(f"{row.method}.architecture")
     settings = {flag: _value(text) for flag, text in row.flags}
     method = module.method(**settings) if settings else module.METHOD
-    model = method.build_model(widths=widths)
-    step = make_train_step(
-        method, model, method.make_optimizer(0.1, lambda rate, factor=0.1: rate), jit
-    )
+    with policy(precision):
+        model = method.build_model(widths=widths)
+    optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
+    step = make_train_step(method, model, scaled(optimizer, precision), jit)
     random = np.random.default_rng(0)
     images = tf.constant(random.integers(0, 256, (batch, 32, 32, 3)).astype("float32"))
     labels = tf.constant(random.integers(0, 100, batch), tf.int32)
@@ -111,6 +118,7 @@ def in_a_process(
     steps: int,
     batch: int = BATCH,
     limit_s: float | None = None,
+    precision: str = "float32",
 ) -> dict[str, float]:
     """Returns what `measure` returns, measured in a process of its own.
 
@@ -123,6 +131,7 @@ def in_a_process(
         f"--widths={','.join(map(str, widths))}",
         f"--jit={jit}",
         f"--steps={steps}",
+        f"--precision={precision}",
     ]
     command = [sys.executable, "-m", "benchmarks.steps", *words, f"--batch={batch}"]
     result = subprocess.run(
@@ -194,7 +203,8 @@ def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
     return [
         *lines,
         "",
-        f"{machine()}; batch {BATCH}, --jit={args.jit}, median of {args.steps} steps.",
+        f"{machine()}; batch {BATCH}, --jit={args.jit}, --precision={args.precision}, "
+        f"median of {args.steps} steps.",
     ]
 
 
@@ -206,6 +216,9 @@ def main() -> None:
     )
     parser.add_argument("--methods", type=lambda s: s.split(","), help="a list; all by default")
     parser.add_argument("--jit", choices=["on", "off"], default="off")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="see train.py"
+    )
     parser.add_argument("--steps", type=positive, default=10, help="timed steps (default: 10)")
     parser.add_argument("--quick", action="store_true", help="5 steps")
     add_outputs(parser, "steps")
@@ -217,9 +230,9 @@ def main() -> None:
         parser.error("--widths must be four numbers")
     args.steps = 5 if args.quick else args.steps
     if args.measure:
-        print(
-            json.dumps(measure(args.measure, args.widths, args.jit == "on", args.steps, args.batch))
-        )
+        jit = args.jit == "on"
+        figures = measure(args.measure, args.widths, jit, args.steps, args.batch, args.precision)
+        print(json.dumps(figures))
         return
     check_methods(parser, args.methods or [])
     rows = []
@@ -229,7 +242,8 @@ def main() -> None:
         widths = args.widths or default_widths(METHODS[name.partition(":")[0]])
         try:
             before, row, after = (
-                in_a_process(m, widths, args.jit, args.steps) for m in (PLAIN, name, PLAIN)
+                in_a_process(m, widths, args.jit, args.steps, BATCH, None, args.precision)
+                for m in (PLAIN, name, PLAIN)
             )
         except subprocess.CalledProcessError as error:
             sys.exit(f"{name} failed:\n{error.stderr}")
@@ -256,7 +270,7 @@ def main() -> None:
     draw(
         image,
         rows,
-        f"A step of CNN-6, batch {BATCH}"
+        f"A step of CNN-6, batch {BATCH}, {args.precision}"
         + (f", widths {rows[0]['widths']}" if args.widths else ""),
     )
     print(f"written: {args.out.absolute()}")

@@ -25,9 +25,10 @@ def smoothed_cross_entropy(
         offset: keeps the logarithm finite. Defaults to the original's 1e-4.
 
     Returns:
-        ``[batch]``, of the dtype of ``logits``.
+        ``[batch]``, float64 for logits of float64 and float32 for all others.
     """
     classes = logits.shape[-1]
+    logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
     labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
     target = (
         tf.one_hot(labels, classes, on_value=1 - smoothing, off_value=0.0, dtype=logits.dtype)

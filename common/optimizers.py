@@ -250,6 +250,7 @@ def _identity_like(x: tf.Tensor) -> tf.Tensor:
 
 def rate_at(optimizer: keras.optimizers.Optimizer, iteration: int) -> float:
     """Returns the learning rate of an iteration, counted from 0, rounded to seven digits."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
     rate = optimizer.get_config()["learning_rate"]
     if isinstance(rate, dict):
         rate = keras.optimizers.schedules.deserialize(rate)

@@ -123,7 +123,7 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
 
     def __call__(self, rotation: tf.Tensor) -> tf.Tensor:
         rotation = tf.convert_to_tensor(rotation)
-        if rotation.shape.rank != 2 or rotation.shape[0] != rotation.shape[1]:
+        if rotation.shape.rank < 2 or rotation.shape[-2] != rotation.shape[-1]:
             raise ValueError(f"a rotation must be a square matrix, not of shape {rotation.shape}")
         gap = matmul(rotation, rotation, transpose_b=True) - tf.eye(
             rotation.shape[-1], dtype=rotation.dtype

@@ -9,7 +9,7 @@ from common.training.folders import Facts, known
 from common.training.settings import Settings
 
 # what a row may set of the flags that all methods share; the others are alike for all rows
-SHARED = ("base_lr",)
+SHARED = ("base_lr", "precision")
 _FOR_ALL = {field.name for field in dataclasses.fields(Settings)} - {"method", "own", *SHARED}
 PRESETS = {"sopt": [f"sopt_gs:rotated_fraction={fraction}" for fraction in (0.125, 0.25, 0.5, 1)]}
 _LONGEST = 150  # characters of a row's name: file names end at 255

@@ -147,6 +147,7 @@ def test_steps_of_a_small_network(tmp_path):
         "--quick",
         "--widths=8,8,8,8",
         "--methods=baseline,opt_gs,sopt_gs:block_size=16:orthogonalize=cayley",
+        "--precision=mixed_float16",
         f"--out={tmp_path / 'steps.csv'}",
     ]
     result = start("steps", *words)
@@ -217,6 +218,7 @@ BAD = [
     ["steps", "--widths=8,8,8,a"],
     ["steps", "--steps=0"],
     ["steps", "--jit=maybe"],
+    ["steps", "--precision=half"],
     ["steps", "--readme=LICENSE"],
     ["steps", "--out=no/such/folder/steps.csv"],
     ["scale", "--methods=opt_xy"],

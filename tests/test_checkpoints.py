@@ -307,6 +307,16 @@ def test_blocks_survive(begin, tmp_path, method):
 
 
 @pytest.mark.slow
+def test_the_scale_of_the_loss_survives(begin, tmp_path):
+    """In float16 a run goes on bit for bit, the rotations' optimizer within the one that scales."""
+    flags = ["--precision=mixed_float16"]
+    undisturbed = begin("opt_ogd", tmp_path / "whole", *flags)
+    survive(begin, tmp_path / "log", "opt_ogd", *flags, kills=1)
+    succeed(undisturbed)
+    assert outcome(tmp_path / "log") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.slow
 def test_interrupted(begin, whole, tmp_path):
     result = disturb(begin("opt_gs", tmp_path), signal.SIGINT, tmp_path, 4, random.Random(1))  # noqa: S311
     obey("opt_gs", signal.SIGINT, result.stderr)

@@ -25,7 +25,6 @@ import csv, dataclasses, importlib, pathlib, sys
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-keras.config.set_dtype_policy("float64")
 keras.config.set_floatx("float64")
 from common.training import devices, loop
 from common.training.run_folder import RunFolder
@@ -44,6 +43,7 @@ for distribute in ("none", "mirrored"):
         iterations=7, batch_size=32, base_lr=0.1, warmup_iterations=0, seed=0, gpu_no=None,
         jit="off", log_dir=log, log_every=1, eval_every=100, checkpoint_every=100, resume=False,
         steps_per_execution=None, distribute=distribute, worker_timeout=10.0, deterministic=False,
+        precision="float64",
     )
     strategy = devices.strategy_for(settings)
     with strategy.scope():

@@ -32,8 +32,8 @@ def test_keras_has_a_call_context():
     """
     layer, calls = OrthogonalDense(3), []
     layer.build((None, 3))
-    original = layer.neurons
-    layer.neurons = lambda: calls.append(1) or original()
+    original = layer.rows_to_turn
+    layer.rows_to_turn = lambda: calls.append(1) or original()
     inputs = keras.Input((3,))
     model = keras.Model(inputs, layer(layer(inputs)))
     for count in (1, 2):

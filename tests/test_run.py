@@ -49,6 +49,7 @@ def settings(folder: pathlib.Path, **others: object) -> Settings:
         "distribute": "none",
         "worker_timeout": 10.0,
         "deterministic": False,
+        "precision": "float32",
     }
     return Settings(**values | others)
 

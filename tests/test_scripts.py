@@ -345,6 +345,7 @@ BAD_FLAGS = [
     ["--image_size=64"],
     ["--backbone=vgg"],
     ["--jit=maybe"],
+    ["--precision=float16"],
     ["--seed=-1"],
     ["--log_every=0"],
     ["--eval_every=0"],

@@ -37,6 +37,11 @@ def strategy_for(settings: Settings) -> tf.distribute.Strategy:
         tf.config.set_visible_devices(gpus[number or 0], "GPU")
     if settings.distribute == "none":
         return tf.distribute.get_strategy()
+    if settings.precision == "mixed_float16":
+        # Keras's LossScaleOptimizer asks the first device alone whether the gradients are finite
+        raise UserError(
+            "--precision=mixed_float16 is for one device; with --distribute take mixed_bfloat16"
+        )
     if settings.distribute == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])

@@ -12,7 +12,7 @@ from absl import app, flags, logging
 from .. import backbones
 from ..errors import UserError
 from . import folders
-from .settings import Settings
+from .settings import PRECISIONS, Settings
 from .startup import import_tensorflow
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -80,6 +80,14 @@ flags.DEFINE_enum(
     "auto",
     ["auto", "on", "off"],
     "compile with XLA; auto: on a GPU only, since on a CPU it is slower",
+)
+flags.DEFINE_enum(
+    "precision",
+    PRECISIONS[0],
+    PRECISIONS,
+    "what layers compute in: Keras's dtype policies. Under the mixed ones convolutions and "
+    "activations have 16 bits; the maps, all weights, the averages of batch normalization and the "
+    "loss stay in float32. In mixed_float16 the loss is scaled",
 )
 # absl has a flag of this name for its own log files
 flags.DEFINE_string(

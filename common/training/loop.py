@@ -20,6 +20,7 @@ from .checkpoints import Progress
 from .clock import Clock
 from .interruption import Interruption, stop_after
 from .method import Method
+from .precision import policy, scaled
 from .reporting import environment
 from .run_folder import RunFolder
 from .schedule import Chunk, Schedule
@@ -215,7 +216,8 @@ def _build(
 
     network, size = backbones.load(settings.backbone), settings.image_size
     widths = {"widths": settings.widths} if settings.widths else {}
-    model = method.build_model(backbone, **widths)
+    with policy(settings.precision):
+        model = method.build_model(backbone, **widths)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
@@ -225,7 +227,8 @@ def _build(
         drops=method.drops,
         warmup=settings.warmup_iterations,
     )
-    return model, method.make_optimizer(settings.base_lr, decay), made
+    optimizer = method.make_optimizer(settings.base_lr, decay)
+    return model, scaled(optimizer, settings.precision), made
 
 
 def _advance(

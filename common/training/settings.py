@@ -12,7 +12,9 @@ BEFORE = {
     "learn_neurons": False,
     "block_size": 0,
     "orthogonalize": "gram_schmidt",
+    "precision": "float32",
 }
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # Keras's dtype policies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Settings:
     worker_timeout: float
     deterministic: bool
     image_size: int = 32
+    precision: str = "float32"
     own: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def result_settings(self) -> dict[str, object]:
@@ -56,5 +59,6 @@ class Settings:
             "base_lr",
             "warmup_iterations",
             "seed",
+            "precision",
         )
         return {name: getattr(self, name) for name in names} | self.own

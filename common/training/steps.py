@@ -26,6 +26,10 @@ def make_step(
     It takes ``images [batch, size, size, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``,
     and returns the scalars fit, reg, acc and penalty (the sum of the layers' own losses), computed
     before the update. With several replicas each takes its share of the batch.
+
+    Where the optimizer scales the loss and a gradient is not finite, the weights that are trained
+    and the optimizer's averages stay as they are. The step counts all the same: learning rates go
+    by the run's iterations. The averages of batch normalization take in the batch, as in Keras.
     """
     optimizer.build(model.trainable_variables)
     decayed = losses.decayed_variables(model, method.undecayed)
@@ -39,8 +43,12 @@ def make_step(
             total = fit + method.decay_factor * reg + penalty
             # the optimizer adds up the replicas' gradients
             total /= tf.distribute.get_strategy().num_replicas_in_sync
+            total = optimizer.scale_loss(total)
         gradients = tape.gradient(total, model.trainable_variables)
+        count = optimizer.iterations + 1
         optimizer.apply(gradients, model.trainable_variables)
+        if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+            optimizer.iterations.assign(count)
         return {"fit": fit, "reg": reg, "acc": accuracy(labels, logits), "penalty": penalty}
 
     return step
