@@ -1,4 +1,4 @@
-"""Cayley's map, by an LU factorization or, under XLA, by the polar factor."""
+"""Cayley's map, by an LU factorization or, under XLA, by matrix products."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,15 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from ..private import is_compiled_by_xla
-from .matrices import for_square_matrices, matmul, once_differentiable, transpose, with_padded_rows
+from .inverse import FEW_ROWS, eliminated, inverse_of_positive, largest_row_sum
+from .matrices import (
+    epsilon,
+    for_square_matrices,
+    matmul,
+    once_differentiable,
+    transpose,
+    with_padded_rows,
+)
 from .polar import polar_by_products
 
 
@@ -150,16 +158,70 @@ def _joined(near: tf.Tensor, rest: tf.Tensor) -> tf.Tensor:
 
 @once_differentiable
 def _cayley_by_products(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Returns Q F by the polar factor U of I + S: for XLA, which has no LU factorization.
-
-    I + S is normal, and its modulus is (I - S^2)^(1/2). So U^2 = (I + S)^2 (I - S^2)^-1 = Q. The
-    gradient uses (I - S)^-1 = (I + Q) / 2.
-    """
-    u = polar_by_products(tf.eye(w.shape[-1], dtype=w.dtype) + _skew(w))
-    k = matmul(u, matmul(u, f))
+    """Returns ``2 (I - S)^-1 F - F`` for XLA, which has no LU factorization."""
+    inverse = _inverse(_skew(w))
+    y = matmul(inverse, f)
 
     def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        back = matmul(u, matmul(u, g, transpose_a=True), transpose_a=True)
-        return _skew_gradient((g + back) / 2, f + k), back
+        z = matmul(inverse, g, transpose_a=True)
+        return _skew_gradient(2 * z, y), 2 * z - g
 
-    return k, gradient
+    return 2 * y - f, gradient
+
+
+def _inverse(s: tf.Tensor) -> tf.Tensor:
+    """Returns (I - S)^-1 by matrix products."""
+    n = s.shape[-1]
+    if n <= FEW_ROWS:
+        # no pivot is below 1, because the symmetric part of I - S is I
+        wide = tf.eye(n, dtype=tf.float64) - tf.cast(s, tf.float64)
+        identity = tf.eye(n, batch_shape=tf.shape(s)[:-2], dtype=tf.float64)
+        m, pivots = eliminated(tf.concat([wide, identity], axis=-1), above=True)
+        return tf.cast(m[..., n:] / pivots, s.dtype)
+    quick, is_accurate = _inverse_by_halves(s)
+    return tf.cond(tf.reduce_all(is_accurate), lambda: quick, lambda: _inverse_by_polar(s))
+
+
+def _inverse_by_halves(s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the inverse of A = I - S, and whether it is accurate, ``[...]``.
+
+    A is split into four blocks. The first one, A11, and its Schur complement
+    A22 - A21 A11^-1 A12 have the symmetric parts I and more than I, so both can be inverted. For a
+    random S the second is nearly a multiple of I. At last two Newton steps X <- X (2 - A X) are
+    taken, each of which squares the error I - A X.
+    """
+    n, more = s.shape[-1], s.shape[-1] % 2
+    half = (n + more) // 2
+    s = tf.pad(s, [[0, 0]] * (s.shape.rank - 2) + [[0, more]] * 2)
+    identity = tf.eye(2 * half, dtype=s.dtype)
+    a = identity - s
+    a12, a21 = a[..., :half, half:], a[..., half:, :half]
+    first = _inverse_of_half(a[..., :half, :half])
+    right, left = matmul(first, a12), matmul(a21, first)
+    second = _inverse_of_half(a[..., half:, half:] - matmul(a21, right))
+    corner = matmul(right, second)
+    top = tf.concat([first + matmul(corner, left), -corner], axis=-1)
+    bottom = tf.concat([-matmul(second, left), second], axis=-1)
+    x = tf.concat([top, bottom], axis=-2)
+    for _ in range(2):
+        error = identity - matmul(a, x)
+        x += matmul(x, error)
+    # squared, the last error must be small beside n eps
+    is_accurate = tf.norm(error, axis=[-2, -1]) <= math.sqrt(n * epsilon(s.dtype))
+    return x[..., :n, :n], is_accurate
+
+
+def _inverse_of_half(a: tf.Tensor) -> tf.Tensor:
+    """Returns A^T (A A^T)^-1, accurate if the condition of ``a [..., n, n]`` is below some 100."""
+    gram = matmul(a, a, transpose_b=True)
+    return matmul(a, inverse_of_positive(gram, largest_row_sum(gram), 1e-5), transpose_a=True)
+
+
+def _inverse_by_polar(s: tf.Tensor) -> tf.Tensor:
+    """Returns (I - S)^-1 = (I + Q) / 2 for every S, by the polar factor U of I + S.
+
+    I + S is normal, and its modulus is (I - S^2)^(1/2). So U^2 = (I + S)^2 (I - S^2)^-1 = Q.
+    """
+    identity = tf.eye(s.shape[-1], dtype=s.dtype)
+    u = polar_by_products(identity + s)
+    return (identity + matmul(u, u)) / 2

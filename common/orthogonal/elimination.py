@@ -8,11 +8,9 @@ import math
 
 import tensorflow as tf
 
+from .inverse import FEW_ROWS, eliminated, inverse_of_positive, largest_row_sum
 from .matrices import epsilon, largest, matmul, transpose
 
-# Blocks of at most this many rows are eliminated row by row, which takes one kernel per row. To
-# halve them once more instead takes some 35 kernels.
-_ROWS = 36
 # The products converge for Gram matrices of first halves down to this part of their row sums. The
 # halves of a Gaussian matrix have a condition of 5.8, and 1/130 here; the rest is for others.
 _LEAST = 1e-3
@@ -69,7 +67,7 @@ def _by_blocks(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         first, second = blocks[..., :half, :], blocks[..., half:, :]
         products = matmul(blocks[..., :size], first[..., :size], transpose_b=True)
         gram, mixed = products[..., :half, :], products[..., half:, :]
-        inverse = _inverse(gram, tf.reduce_max(tf.reduce_sum(tf.abs(gram), -1), -1))
+        inverse = inverse_of_positive(gram, largest_row_sum(gram), _LEAST)
         c = matmul(mixed, inverse)
         c += matmul(mixed - matmul(c, gram), inverse)
         m = tf.concat([first, second - matmul(c, first)], axis=-2)
@@ -91,7 +89,7 @@ def _split(n: int) -> tuple[int, int]:
 
     There are ``rows * 2^halvings`` rows, which is n or a little more.
     """
-    halvings = max(0, math.ceil(math.log2(n / _ROWS)))
+    halvings = max(0, math.ceil(math.log2(n / FEW_ROWS)))
     return -(-n >> halvings), halvings
 
 
@@ -108,33 +106,6 @@ def _lower_with_half_diagonal(x: tf.Tensor) -> tf.Tensor:
     return tf.linalg.band_part(x, -1, 0) - tf.linalg.diag(tf.linalg.diag_part(x) / 2)
 
 
-def _inverse(a: tf.Tensor, bound: tf.Tensor) -> tf.Tensor:
-    """Returns the inverse of symmetric positive definite matrices ``a [..., n, n]``.
-
-    It is accurate where all eigenvalues lie between ``_LEAST * bound`` and ``bound [...]``.
-
-    Newton's iteration X <- X (2 - a X) takes an eigenvalue z of a X to z (2 - z). Here each step is
-    scaled: c z (low + high - z), for z from low to high, is smallest at both ends. This takes the
-    ratio of high and low to a quarter of it.
-    """
-    bound = bound[..., tf.newaxis, tf.newaxis]
-    a /= bound
-    x, low, high = None, _LEAST, 1.0
-    while low < 0.999:
-        # the new range lies around 1
-        c = 2 / (low * high + (low + high) ** 2 / 4)
-        x = _newton_step(a, x, c * (low + high), c)
-        low, high = c * low * high, c * (low + high) ** 2 / 4
-    return _newton_step(a, x, 2.0, 1.0) / bound
-
-
-def _newton_step(a: tf.Tensor, x: tf.Tensor | None, first: float, second: float) -> tf.Tensor:
-    """Returns ``first * x - second * x @ a @ x``; x is I where it is None."""
-    if x is None:
-        return first * tf.eye(a.shape[-1], dtype=a.dtype) - second * a
-    return first * x - second * matmul(x, matmul(a, x))
-
-
 def _inverse_cholesky(gram: tf.Tensor) -> tf.Tensor:
     """Returns the lower triangular T with ``T @ gram @ T^T = I``, by elimination in [gram | I].
 
@@ -142,19 +113,8 @@ def _inverse_cholesky(gram: tf.Tensor) -> tf.Tensor:
     """
     n = gram.shape[-1]
     identity = tf.eye(n, batch_shape=tf.shape(gram)[:-2], dtype=gram.dtype)
-    upper, pivots = _eliminated(tf.concat([gram, identity], axis=-1))
+    upper, pivots = eliminated(tf.concat([gram, identity], axis=-1))
     return upper[..., n:] / tf.sqrt(pivots)
-
-
-def _eliminated(m: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns ``m [..., n, c]`` after Gauss's elimination, and the pivots, ``[..., n, 1]``."""
-    n, pivots = m.shape[-2], []
-    for k in range(n):
-        row, pivot = m[..., k : k + 1, :], m[..., k : k + 1, k : k + 1]
-        below = tf.constant([[float(i > k)] for i in range(n)], m.dtype)
-        m -= below * (m[..., k : k + 1] / pivot) * row
-        pivots.append(pivot)
-    return m, tf.concat(pivots, axis=-2)
 
 
 def _determinant(q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -172,10 +132,11 @@ def _determinant(q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         h = rows << k
         shifted = q[..., :h, :h] + tf.eye(h, dtype=q.dtype)
         # no singular value of I + A is above 2
-        inverse = _inverse(matmul(shifted, shifted, transpose_b=True), tf.constant(4.0, q.dtype))
+        gram = matmul(shifted, shifted, transpose_b=True)
+        inverse = inverse_of_positive(gram, tf.constant(4.0, q.dtype), _LEAST)
         solved = matmul(shifted, matmul(inverse, q[..., :h, h:]), transpose_a=True)
         q = q[..., h:, h:] - matmul(q[..., h:, :h], solved)
-    _, pivots = _eliminated(tf.cast(q, tf.float64))
+    _, pivots = eliminated(tf.cast(q, tf.float64))
     product = tf.reduce_prod(pivots, axis=[-2, -1])
     return tf.cast(tf.sign(product), q.dtype), tf.abs(tf.abs(product) - 1) < 0.01
 
