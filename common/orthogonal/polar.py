@@ -31,8 +31,8 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
     so under XLA both come from matrix products alone.
 
     If ``w`` is singular, the SVD sends a null direction of ``w`` to some unit vector. The products
-    send it to a vector of length at most 1. The sums s_i + s_j are never taken below eps * max s,
-    which keeps the gradient finite.
+    send it to a vector of length at most 1. The sums s_i + s_j are never taken below some
+    eps * max s, which keeps the gradient finite.
 
     Args:
         w: ``[..., n, n]``, of a floating-point dtype.
@@ -51,8 +51,8 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
 def _polar(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     if is_compiled_by_xla():
         # the thin way makes some 30 products with the neurons, which a GPU's launches hide if small
-        columns = neurons[0].shape[-1] if neurons else None
-        if columns and columns <= max(w.shape[-1], 128) and w.dtype == tf.float32:
+        n, columns = w.shape[-1], neurons[0].shape[-1] if neurons else None
+        if n and columns and columns <= max(n, 128) and w.dtype == tf.float32:
             return _thin_polar_by_products(w, *neurons)
         q = polar_by_products(w)
         return matmul(q, *neurons) if neurons else q
@@ -128,11 +128,11 @@ def _polar_factor(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     The first steps suffice for singular values down to ``_USUAL`` times the bound. If one of them
     is smaller, others follow, down to 2.5 eps.
     """
-    n, least = w.shape[-1], 2.5 * epsilon(w.dtype)
-    bound = _spectral_bound(w)
+    bound, least = _spectral_bound(w), 2.5 * epsilon(w.dtype)
     x, error = _iterated(w / bound, _scales(_USUAL, w.dtype))
     # the last error, squared, must be small beside n eps
-    is_near = tf.reduce_all(error <= math.sqrt(n * epsilon(w.dtype)))
+    n = tf.cast(tf.shape(w)[-1], w.dtype)
+    is_near = tf.reduce_all(error <= tf.sqrt(n * epsilon(w.dtype)))
     return tf.cond(
         is_near, lambda: x, lambda: _iterated(x, _scales(least / _USUAL, w.dtype))[0]
     ), bound
@@ -140,7 +140,7 @@ def _polar_factor(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _iterated(x: tf.Tensor, scales: list[float]) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns X after the steps, and |X^T X - I|_F before the last one, ``[...]``."""
-    identity = tf.eye(x.shape[-1], dtype=x.dtype)
+    identity = tf.eye(tf.shape(x)[-1], dtype=x.dtype)
     for a in scales:
         gram = matmul(x, x, transpose_a=True)
         x = matmul(x, 1.5 * a * identity - a**3 / 2 * gram)
