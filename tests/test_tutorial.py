@@ -1,0 +1,167 @@
+"""examples/tutorial.ipynb runs from its first cell to its last, and what it says comes true.
+
+`python -m tests.test_tutorial` runs it and writes its outputs anew.
+"""
+
+import ast
+import re
+import resource
+import tempfile
+from pathlib import Path
+
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+
+NOTEBOOK = ROOT / "examples/tutorial.ipynb"
+SKIPPED = "skip-execution"  # nbclient leaves out cells with this tag: pip's
+# saves what the cells before it have computed
+FIGURES = """
+np.savez(
+    "figures.npz",
+    labels=test_y,
+    logits=logits,
+    folded=folded_logits,
+    lite=lite_logits,
+    modules=[type(layer).__module__ for layer in folded.layers],
+    **{f"{name}_energy": energy for name, (energy, _) in runs.items()},
+    **{f"{name}_accuracy": accuracy[-1] for name, (_, accuracy) in runs.items()},
+)
+"""
+EPS = np.finfo("float32").eps
+
+
+def committed() -> nbformat.NotebookNode:
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def run(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """Runs ``notebook`` in ``folder``, fills in its outputs and returns it; an error is raised."""
+    (folder / "opt_keras").symlink_to(ROOT / "common")
+    return nbclient.execute(
+        notebook,
+        cwd=folder,
+        timeout=600,
+        record_timing=False,
+        coalesce_streams=True,
+        # what TensorFlow's C++ code writes about the machine stays out of the outputs
+        extra_arguments=["--IPKernelApp.capture_fd_output=False"],
+    )
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_what_is_committed_was_run_in_order_without_an_error():
+    notebook = committed()
+    nbformat.validate(notebook)
+    assert NOTEBOOK.stat().st_size < 100_000
+    pip, *cells = code_cells(notebook)
+    assert pip.metadata.tags == [SKIPPED]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert {output.output_type for output in outputs} == {"stream", "display_data"}
+    assert {output.name for output in outputs if output.output_type == "stream"} == {"stdout"}
+
+
+def test_its_first_cell_installs_what_the_others_import():
+    pip, *cells = code_cells(committed())
+    assert pip.source.startswith("%pip install --quiet .. ")  # .. is the clone
+    tree = ast.parse("\n".join(cell.source for cell in cells))
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [node.names[0].name])
+    }
+    extra = {word.replace("scikit-learn", "sklearn") for word in pip.source.split()[4:]}
+    with_opt_keras = {"opt_keras", "keras", "numpy", "tensorflow"}
+    assert imported - {"warnings"} == with_opt_keras | extra
+
+
+def test_its_links_lead_somewhere_and_its_lines_fit_a_screen():
+    text = "\n".join(cell.source for cell in committed().cells if cell.cell_type == "markdown")
+    assert max(len(line) for line in text.splitlines()) <= 100
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert targets
+    for target in targets:
+        assert (NOTEBOOK.parent / target).is_file(), target
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Returns the notebook with new outputs, its figures, and the seconds of processor time."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    notebook = committed()
+    notebook.cells.append(nbformat.v4.new_code_cell(FIGURES))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run(notebook, folder)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    notebook.cells.pop()
+    return notebook, np.load(folder / "figures.npz"), seconds
+
+
+@pytest.mark.slow
+def test_it_takes_less_than_two_minutes(ran):
+    """Even on one core. Processor time, since other programs may slow the machine down."""
+    assert 0 < ran[2] < 120
+
+
+@pytest.mark.slow
+def test_the_committed_outputs_are_what_the_cells_print(ran):
+    """Word for word; the numbers differ a little from machine to machine."""
+
+    def shown(notebook: nbformat.NotebookNode) -> list[tuple[str, int]]:
+        texts = []
+        for cell in code_cells(notebook):
+            text = "".join(output.get("text", "") for output in cell.outputs)
+            images = sum("image/png" in output.get("data", {}) for output in cell.outputs)
+            texts.append((re.sub(r"\d[\d.,]*(e[+-]\d+)?", "#", text), images))
+        return texts
+
+    assert shown(ran[0]) == shown(committed())
+    assert sum(images for _, images in shown(ran[0])) == 1
+
+
+@pytest.mark.slow
+def test_both_models_learn(ran):
+    _, figures, _ = ran
+    chance = 1 / 10
+    spread = np.sqrt(chance * (1 - chance) / len(figures["labels"]))  # of a guesser's accuracy
+    for name in ("OPT", "plain"):
+        assert figures[f"{name}_accuracy"] > chance + 6 * spread
+
+
+@pytest.mark.slow
+def test_opt_keeps_the_energy_and_plain_training_does_not(ran):
+    _, figures, _ = ran
+    opt, plain = figures["OPT_energy"], figures["plain_energy"]
+    np.testing.assert_array_equal(opt[0], plain[0])  # they begin with the same kernels
+    # float32 neurons of up to 9 * 32 entries; an energy's relative change is of the order of theirs
+    rounding = 9 * 32 * EPS
+    assert np.abs(opt / opt[0] - 1).max() < rounding
+    assert np.abs(plain[-1] / plain[0] - 1).min() > 10 * rounding
+
+
+@pytest.mark.slow
+def test_the_folded_model_and_the_tflite_file_have_the_same_outputs(ran):
+    _, figures, _ = ran
+    assert all(module.startswith("keras.") for module in figures["modules"])
+    logits = figures["logits"]
+    # sums over 9 pixels, 9 * 32 and 4 * 4 * 64 numbers, in another order
+    rounding = (9 + 9 * 32 + 4 * 4 * 64) * EPS * np.abs(logits).max()
+    for other in (figures["folded"], figures["lite"]):
+        np.testing.assert_allclose(other, logits, rtol=0, atol=rounding)
+    assert figures["OPT_accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == figures["labels"]))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        nbformat.write(run(committed(), Path(name)), NOTEBOOK)
