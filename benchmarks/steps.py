@@ -4,16 +4,20 @@
     python -m benchmarks.steps --quick        # fewer steps
     python -m benchmarks.steps --methods=opt_cp,opt_cp:block_size=16
     python -m benchmarks.steps --methods=baseline,opt_gs --jit=on --precision=mixed_bfloat16
+    python -m benchmarks.steps --kernels      # also counts each step's kernels: up to a minute each
 
 A row is a method, or a method with settings, as in compare.py. Prints a table and writes it to
 steps.csv: the median time per step, its ratio to the plain step at the same widths, the time to the
 end of the first step (with tracing and compilation), the peak memory and the images per second.
 Plain training is timed before and after each row, since a machine's speed changes with time. The
-images are random. Ratios and memory are drawn in steps.png, beside the CSV.
+images are random. Ratios and memory are drawn in steps.png, beside the CSV. With --kernels there is
+one more column: how many kernels XLA makes of the step (see kernels.py), also where the step that
+is timed is not compiled by XLA.
 """
 
 import argparse
 import csv
+import functools
 import importlib
 import json
 import pathlib
@@ -21,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
 from common import backbones
@@ -49,24 +54,20 @@ COLUMNS = [
 ]
 
 
-def measure(
-    name: str,
-    widths: list[int],
-    jit: bool,
-    steps: int,
-    batch: int = BATCH,
-    precision: str = "float32",
-) -> dict[str, float]:
-    """Times the row ``name`` in this process; returns milliseconds, seconds and GiB."""
+def prepare(
+    name: str, widths: list[int], batch: int = BATCH, precision: str = "float32"
+) -> tuple[Callable, list]:
+    """Returns the step of the row ``name``, and random images and labels for it.
+
+    It is a function of ``jit`` that returns a `tf.function`, as `make_train_step` does.
+    """
     tf = import_tensorflow()
     import keras
     import numpy as np
 
-    from common.training.loop import peak_memory
     from common.training.precision import policy, scaled
     from common.training.steps import make_train_step
 
-    start = time.perf_counter()
     keras.utils.set_random_seed(0)
     (row,) = parse([name])
     module = importlib.import_module(f"{row.method}.architecture")
@@ -75,12 +76,35 @@ def measure(
     with policy(precision):
         model = method.build_model(widths=widths)
     optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
-    step = make_train_step(method, model, scaled(optimizer, precision), jit)
+    make = functools.partial(make_train_step, method, model, scaled(optimizer, precision))
     random = np.random.default_rng(0)
     images = tf.constant(random.integers(0, 256, (batch, 32, 32, 3)).astype("float32"))
     labels = tf.constant(random.integers(0, 100, batch), tf.int32)
     if method.start_episode:
         method.start_episode(model, 0, 0)
+    return make, [images, labels]
+
+
+def measure(
+    name: str,
+    widths: list[int],
+    jit: bool,
+    steps: int,
+    batch: int = BATCH,
+    precision: str = "float32",
+    kernels: bool = False,
+) -> dict[str, float]:
+    """Times the row ``name`` in this process; returns milliseconds, seconds and GiB.
+
+    With ``kernels`` also their number in the step as XLA compiles it, with or without ``jit``.
+    """
+    tf = import_tensorflow()
+    from benchmarks.kernels import count
+    from common.training.loop import peak_memory
+
+    start = time.perf_counter()
+    make, batch_of_images = prepare(name, widths, batch, precision)
+    step = make(jit)
 
     # a run gives a GPU many steps per call, so here several are started before waiting for the
     # last; on a CPU a call returns when its step is done
@@ -89,18 +113,19 @@ def measure(
     def once(calls: int = 1) -> float:
         begin = time.perf_counter()
         for _ in range(calls):
-            figures = step(images, labels)
+            figures = step(*batch_of_images)
         float(figures["fit"])
         return (time.perf_counter() - begin) / calls
 
     once()
     first = time.perf_counter() - start
     times = [once(calls) for _ in range(steps)]
-    return {
+    figures = {
         "step_ms": 1e3 * statistics.median(times),
         "first_step_s": first,
         "memory_gib": peak_memory(),
     }
+    return figures | ({"kernels": count(make(True), *batch_of_images)} if kernels else {})
 
 
 def _value(text: str) -> object:
@@ -119,6 +144,7 @@ def in_a_process(
     batch: int = BATCH,
     limit_s: float | None = None,
     precision: str = "float32",
+    kernels: bool = False,
 ) -> dict[str, float]:
     """Returns what `measure` returns, measured in a process of its own.
 
@@ -132,6 +158,7 @@ def in_a_process(
         f"--jit={jit}",
         f"--steps={steps}",
         f"--precision={precision}",
+        *(["--kernels"] if kernels else []),
     ]
     command = [sys.executable, "-m", "benchmarks.steps", *words, f"--batch={batch}"]
     result = subprocess.run(
@@ -192,14 +219,15 @@ def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
     """Returns the table, and the machine that it was measured on."""
     lines = [
         "| method | widths | ms per step | x plain step | s to the first step "
-        "| peak GiB | x plain | images per second |",
-        "|" + "---|" * 8,
+        "| peak GiB | x plain | images per second |" + (" kernels |" if args.kernels else ""),
+        "|" + "---|" * (8 + args.kernels),
     ]
     for row in rows:
         start = f"| {TITLES.get(row['method'], row['method'])} | {row['widths']} "
         start += f"| {row['step_ms']:.0f} | {row['ratio']:.2f} "
         memory = f"| {row['memory_gib']:.2f} | {row['memory_ratio']:.2f} "
-        lines.append(f"{start}| {row['first_step_s']:.1f} {memory}| {row['images_per_s']:.0f} |")
+        line = f"{start}| {row['first_step_s']:.1f} {memory}| {row['images_per_s']:.0f} |"
+        lines.append(line + (f" {row['kernels']:,} |" if args.kernels else ""))
     return [
         *lines,
         "",
@@ -221,6 +249,9 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=positive, default=10, help="timed steps (default: 10)")
     parser.add_argument("--quick", action="store_true", help="5 steps")
+    parser.add_argument(
+        "--kernels", action="store_true", help="count the kernels that XLA makes of each step"
+    )
     add_outputs(parser, "steps")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=positive, default=BATCH, help=argparse.SUPPRESS)
@@ -231,19 +262,31 @@ def main() -> None:
     args.steps = 5 if args.quick else args.steps
     if args.measure:
         jit = args.jit == "on"
-        figures = measure(args.measure, args.widths, jit, args.steps, args.batch, args.precision)
-        print(json.dumps(figures))
+        print(
+            json.dumps(
+                measure(
+                    args.measure,
+                    args.widths,
+                    jit,
+                    args.steps,
+                    args.batch,
+                    args.precision,
+                    args.kernels,
+                )
+            )
+        )
         return
     check_methods(parser, args.methods or [])
     rows = []
     head = f"{'method':20} {'widths':>14} {'step ms':>9} {'ratio':>6} "
-    print(head + f"{'first step s':>13} {'memory GiB':>11} {'images/s':>11}")
+    head += f"{'first step s':>13} {'memory GiB':>11} {'images/s':>11}"
+    print(head + (f" {'kernels':>8}" if args.kernels else ""))
     for name in args.methods or ROWS:
         widths = args.widths or default_widths(METHODS[name.partition(":")[0]])
         try:
             before, row, after = (
-                in_a_process(m, widths, args.jit, args.steps, BATCH, None, args.precision)
-                for m in (PLAIN, name, PLAIN)
+                in_a_process(m, widths, args.jit, args.steps, BATCH, None, args.precision, counted)
+                for m, counted in ((PLAIN, False), (name, args.kernels), (PLAIN, False))
             )
         except subprocess.CalledProcessError as error:
             sys.exit(f"{name} failed:\n{error.stderr}")
@@ -259,11 +302,12 @@ def main() -> None:
         rows.append(row)
         print(
             f"{name:20} {row['widths']:>14} {row['step_ms']:9.1f} {row['ratio']:6.2f} "
-            f"{row['first_step_s']:13.1f} {row['memory_gib']:11.2f} {row['images_per_s']:11.0f}",
+            f"{row['first_step_s']:13.1f} {row['memory_gib']:11.2f} {row['images_per_s']:11.0f}"
+            + (f" {row['kernels']:8,}" if args.kernels else ""),
             flush=True,
         )
     with args.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, [*COLUMNS, *(["kernels"] if args.kernels else [])])
         writer.writeheader()
         writer.writerows(rows)
     image = args.out.with_suffix(".png")

@@ -141,10 +141,32 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
     assert "](docs/steps.png)" in readme.read_text()
 
 
+def test_steps_with_kernels(tmp_path, monkeypatch, capsys):
+    """One more column, and of each row alone: the plain steps around it are not counted."""
+
+    def measured(name: str, widths: list[int], *rest) -> dict[str, float]:
+        kernels = {"kernels": 1234} if rest[-1] else {}
+        return {"step_ms": 100.0, "first_step_s": 2.0, "memory_gib": 1.0} | kernels
+
+    monkeypatch.setattr(steps, "in_a_process", measured)
+    readme = readme_with_marks(tmp_path, "steps")
+    words = ["--methods=opt_gs", f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
+    monkeypatch.setattr(sys, "argv", ["steps", "--kernels", *words])
+    steps.main()
+    (row,) = written(tmp_path / "steps.csv")
+    assert row["kernels"] == "1234"
+    head, line = capsys.readouterr().out.splitlines()[:2]
+    assert head.endswith(" kernels")
+    assert line.endswith(" 1,234")
+    assert " images per second | kernels |\n" + "|---" * 9 + "|\n" in readme.read_text()
+    assert "| 1280 | 1,234 |\n" in readme.read_text()
+
+
 @pytest.mark.slow
 def test_steps_of_a_small_network(tmp_path):
     words = [
         "--quick",
+        "--kernels",
         "--widths=8,8,8,8",
         "--methods=baseline,opt_gs,sopt_gs:block_size=16:orthogonalize=cayley",
         "--precision=mixed_float16",
@@ -159,7 +181,8 @@ def test_steps_of_a_small_network(tmp_path):
         ("sopt_gs:block_size=16:orthogonalize=cayley", "8/8/8/8"),
     ]
     for row in rows:
-        assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib", "images_per_s")
+        columns = ["step_ms", "ratio", "first_step_s", "memory_gib", "images_per_s", "kernels"]
+        assert_positive(row, *columns)
 
 
 def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):

@@ -1,0 +1,116 @@
+"""The kernels that XLA makes of a training step, which a GPU starts one after the other."""
+
+import keras
+import pytest
+import tensorflow as tf
+
+from benchmarks import kernels, steps
+from common.layers import OrthogonalDense
+from common.training.steps import make_train_step
+from opt_gs.architecture import METHOD
+
+# of CNN-6 with 16 neurons in every layer, whose rotations have 27, 144 and 256 rows; counted with
+# TensorFlow 2.21
+COUNTS = {
+    "baseline": 239,
+    "mhe": 388,
+    "opt_cp": 661,
+    "opt_gs": 867,
+    "opt_hr": 1203,
+    "opt_ls": 1409,
+    "opt_ogd": 323,
+    "opt_or": 354,
+    "sopt_gs": 719,
+    "upt": 286,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", steps.METHODS)
+def test_a_step_needs_no_more_kernels_than_a_quarter_above_the_count(method):
+    make, batch = steps.prepare(method, [16] * 4, batch=8)
+    count = kernels.count(make(True), *batch)
+    print(method, count)
+    assert count <= 1.25 * COUNTS[method]
+
+
+def test_a_step_of_one_small_layer_with_gram_schmidt():
+    """It stands for the whole steps, which take too long to compile: 68 kernels."""
+    model = keras.Sequential([keras.Input((8,)), OrthogonalDense(4)])
+    step = make_train_step(METHOD, model, METHOD.make_optimizer(0.1, lambda rate: rate), jit=True)
+    assert kernels.count(step, tf.zeros((8, 8)), tf.zeros(8, tf.int32)) <= 1.25 * 68
+
+
+def compiled(function) -> tf.types.experimental.PolymorphicFunction:
+    return tf.function(function, jit_compile=True)
+
+
+SQUARE = tf.ones((8, 8))
+
+
+def products(x: tf.Tensor, count: int) -> tf.Tensor:
+    for _ in range(count):
+        x = tf.matmul(x, SQUARE)
+    return x
+
+
+@pytest.mark.parametrize(("usual", "rare"), [(1, 6), (6, 1)])
+def test_of_a_condition_the_first_function_counts(usual, rare):
+    """As the program is run: where the condition is true, that is the function that is called."""
+
+    def either(x: tf.Tensor, condition: tf.Tensor) -> tf.Tensor:
+        return tf.cond(condition, lambda: products(x, usual), lambda: products(x, rare))
+
+    assert kernels.count(compiled(either), SQUARE, tf.constant(True)) == usual
+
+
+def test_the_body_of_a_loop_counts_once_per_trip():
+    def loop(trips: int) -> int:
+        body = lambda i, x: (i + 1, products(x, 3))  # noqa: E731
+        function = lambda x: tf.while_loop(lambda i, _: i < trips, body, [0, x])  # noqa: E731
+        return kernels.count(compiled(function), SQUARE)
+
+    counts = [loop(trips) for trips in (20, 30, 40)]
+    assert counts[1] - counts[0] == counts[2] - counts[1] >= 30
+
+
+def test_what_has_no_known_count_is_refused():
+    def loop(x: tf.Tensor) -> tf.Tensor:
+        return tf.while_loop(lambda x: tf.reduce_sum(x) > 1, lambda x: [products(x, 1) / 9], [x])
+
+    def choice(x: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        return tf.switch_case(number, [lambda: x, lambda: products(x, 1), lambda: products(x, 2)])
+
+    with pytest.raises(ValueError, match="a loop of unknown length: while"):
+        kernels.count(compiled(loop), SQUARE)
+    with pytest.raises(ValueError, match="without true_computation="):
+        kernels.count(compiled(choice), SQUARE, tf.constant(1))
+    with pytest.raises(ValueError, match="no HLO program"):
+        kernels.count_in("")
+
+
+def test_what_is_free_and_what_is_a_kernel():
+    program = """
+%inner (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  %sine = f32[4]{0} sine(%p)
+  ROOT %cosine = f32[4]{0} cosine(%sine)
+}
+
+%outlined (q: f32[4]) -> f32[4] {
+  %q = f32[4]{0} parameter(0)
+  ROOT %product = f32[4]{0} custom-call(%q, %q), custom_call_target="product"
+}
+
+ENTRY %main (a: f32[4]) -> (f32[4], f32[2,2]) {
+  %a = f32[4]{0} parameter(0)
+  %fused = f32[4]{0} fusion(%a), kind=kLoop, calls=%inner
+  %parallel = f32[4]{0} call(%fused), to_apply=%outlined
+  %pair = (f32[4]{0}, /*index=1*/f32[4]{0}) tuple(%fused, %parallel)
+  %again = f32[4]{0} get-tuple-element(%pair), index=1
+  %square = f32[2,2]{1,0} bitcast(%again)
+  %copy = f32[4]{0} copy(%a)
+  ROOT %results = (f32[4]{0}, f32[2,2]{1,0}) tuple(%copy, %square)
+}
+"""
+    assert kernels.count_in(program) == 3  # fusion, custom-call, copy
