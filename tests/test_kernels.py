@@ -14,10 +14,10 @@ from opt_gs.architecture import METHOD
 COUNTS = {
     "baseline": 239,
     "mhe": 388,
-    "opt_cp": 661,
+    "opt_cp": 605,
     "opt_gs": 867,
     "opt_hr": 1203,
-    "opt_ls": 1409,
+    "opt_ls": 904,
     "opt_ogd": 323,
     "opt_or": 354,
     "sopt_gs": 719,

@@ -82,7 +82,8 @@ def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tens
     @functools.wraps(function)
     @tf.custom_gradient
     def outer(*inputs: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        output, gradient = function(*inputs)
+        # no tape needs to follow what is done in here
+        output, gradient = function(*map(tf.stop_gradient, inputs))
 
         # the inputs are arguments too, so that a derivative with respect to them is noticed
         @tf.custom_gradient
