@@ -7,6 +7,8 @@ import os
 import pathlib
 import platform
 import re
+import subprocess
+from collections.abc import Callable
 
 from comparison.publishing import keep, marks, put
 
@@ -73,6 +75,18 @@ def publish(
 ) -> None:
     """Puts ``lines`` of Markdown and the image between the marks of ``readme``."""
     put(readme, name, [*lines, "", keep(readme, image, f"{name}.png", caption)])
+
+
+def figures_or_note(measure: Callable[[], dict]) -> dict:
+    """Returns ``measure()``, or a note that says why its process took too long or failed."""
+    try:
+        return measure()
+    except subprocess.TimeoutExpired as error:
+        return {"note": f"over {error.timeout:.0f} s"}
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines()
+        reason = lines[-1][:200] if lines else "no output"
+        return {"note": f"failed ({error.returncode}): {reason}"}
 
 
 def machine() -> str:

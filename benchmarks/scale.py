@@ -18,11 +18,18 @@ scale.png beside it.
 import argparse
 import csv
 import pathlib
-import subprocess
 
 from tqdm import tqdm
 
-from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
+from benchmarks.reporting import (
+    Parser,
+    add_outputs,
+    figures_or_note,
+    machine,
+    numbers,
+    positive,
+    publish,
+)
 from benchmarks.steps import PLAIN, STYLES, TITLES, check_methods, in_a_process
 
 # the default; each of the other methods costs as much as one of these
@@ -43,15 +50,9 @@ COLUMNS = [
 def measure(method: str, width: int, steps: int, args: argparse.Namespace) -> dict:
     """Returns a row of scale.csv; if the measurement fails, a note takes the figures' place."""
     row = {"method": method, "width": width, "batch": args.batch, "steps": steps, "note": ""}
-    try:
-        return row | in_a_process(method, [width] * 4, args.jit, steps, args.batch, args.limit_s)
-    except subprocess.TimeoutExpired:
-        return row | {"note": f"over {args.limit_s} s"}
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines()
-        return row | {
-            "note": f"failed ({error.returncode}): {lines[-1][:200] if lines else 'no output'}"
-        }
+    return row | figures_or_note(
+        lambda: in_a_process(method, [width] * 4, args.jit, steps, args.batch, args.limit_s)
+    )
 
 
 def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:

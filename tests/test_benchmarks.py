@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from benchmarks import scale, steps
+from benchmarks import gpu, scale, steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EPSILON = 2.0**-23
@@ -234,6 +234,89 @@ def test_scale_of_small_networks(tmp_path):
         assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib")
 
 
+def test_gpu_without_one_is_refused(tmp_path, monkeypatch, capsys):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(sys, "argv", ["gpu", f"--out={tmp_path / 'gpu.csv'}"])
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main()
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("benchmarks.gpu: TensorFlow finds no GPU")
+    assert "--allow_cpu" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gpu_says_what_took_too_long_and_what_was_skipped(tmp_path, monkeypatch, capsys):
+    """100 s a measurement: the run, with XLA the two plain steps at the widths of the methods, and
+    opt_gs, whose process gets the 50 s that are left. Nothing is left for the others.
+    """
+    times = {("baseline", 64): 10.0, ("baseline", 32): 8.0}
+    now = 0.0
+
+    def spend(limit_s: float) -> None:
+        nonlocal now
+        now += min(100, limit_s)
+        if limit_s < 100:
+            raise subprocess.TimeoutExpired("steps", limit_s)
+
+    def measured(
+        name: str, widths: list[int], jit: str, count: int, batch: int, limit_s: float, precision
+    ) -> dict[str, float]:
+        assert (jit, precision) == ("on", "float32")
+        spend(limit_s)
+        return {"step_ms": times[name, widths[0]], "first_step_s": 2.0, "memory_gib": 1.0}
+
+    def trained(iterations: int, widths: list[int], limit_s: float) -> dict[str, float]:
+        assert (iterations, widths) == (2000, [64] * 4)
+        spend(limit_s)
+        return {"seconds": 61.4, "test_accuracy": 0.98765}
+
+    monkeypatch.setattr(gpu, "in_a_process", measured)
+    monkeypatch.setattr(gpu, "run_on_digits", trained)
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: now)
+    readme = readme_with_marks(tmp_path, "gpu")
+    words = ["--allow_cpu", "--methods=opt_gs,opt_cp", "--limit_s=120", "--budget_s=350"]
+    words += [f"--out={tmp_path / 'gpu.csv'}", f"--readme={readme}"]
+    monkeypatch.setattr(sys, "argv", ["gpu", *words])
+    gpu.main()
+    rows = written(tmp_path / "gpu.csv")
+    first = [(r["method"], r["widths"], r["way"], r["ratio"], r["note"]) for r in rows[:4]]
+    assert first == [
+        ("baseline", "64/64/64/64", "float32 with XLA", "1.0", ""),
+        ("baseline", "32/64/128/128", "float32 with XLA", "1.0", ""),
+        ("opt_gs", "64/64/64/64", "float32 with XLA", "", "over 50 s"),
+        ("opt_cp", "32/64/128/128", "float32 with XLA", "", "skipped, the time is over"),
+    ]
+    assert len(rows) == 3 * 4 + 1
+    assert {r["note"] for r in rows[4:-1]} == {"skipped, the time is over"}
+    assert (rows[-1]["iterations"], rows[-1]["test_accuracy"]) == ("2000", "0.98765")
+    text, skipped = readme.read_text(), "skipped, the time is over"
+    assert f"\n| Baseline, 32/64/128/128 | {skipped} | 8.0 ms (1.00) | {skipped} |\n" in text
+    assert f"\n| OPT (GS), 64/64/64/64 | {skipped} | over 50 s | {skipped} |\n" in text
+    assert "2,000 iterations of OPT (GS) on the digits: 61 s, test accuracy 98.77 %." in text
+    assert "2,000 iterations of opt_gs on the digits: 61 s" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_gpu_tried_out_on_a_cpu(tmp_path):
+    readme = readme_with_marks(tmp_path, "gpu")
+    words = ["--allow_cpu", "--quick", "--methods=opt_ogd", f"--out={tmp_path / 'gpu.csv'}"]
+    result = start("gpu", *words, f"--readme={readme}")
+    assert result.returncode == 0, result.stderr
+    *rows, run = written(tmp_path / "gpu.csv")
+    names = ["float32 with XLA", "float32 without XLA", "bfloat16 with XLA"]
+    assert [(row["method"], row["way"]) for row in rows] == [
+        (method, way) for way in names for method in ("baseline", "opt_ogd")
+    ]
+    for row in rows:
+        assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib")
+    assert (run["method"], run["iterations"]) == ("opt_gs", "20")
+    assert_positive(run, "seconds", "test_accuracy")
+    assert "\nNo GPU, only tried out on a CPU: " in readme.read_text()
+
+
 BAD = [
     ["steps", "--methods=opt_xy"],
     ["steps", "--methods=opt_gs:widths=8"],
@@ -244,6 +327,8 @@ BAD = [
     ["steps", "--precision=half"],
     ["steps", "--readme=LICENSE"],
     ["steps", "--out=no/such/folder/steps.csv"],
+    ["gpu", "--methods=opt_xy"],
+    ["gpu", "--limit_s=0"],
     ["scale", "--methods=opt_xy"],
     ["scale", "--widths=0"],
     ["scale", "--batch=-1"],
@@ -268,7 +353,7 @@ def test_bad_arguments(monkeypatch, capsys, tmp_path, arguments):
     from benchmarks import maps
 
     name, *words = arguments
-    module = {"steps": steps, "scale": scale, "maps": maps}[name]
+    module = {"gpu": gpu, "steps": steps, "scale": scale, "maps": maps}[name]
     monkeypatch.setattr(sys, "argv", [name, f"--out={tmp_path / 'out.csv'}", *words])
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as stopped:

@@ -26,6 +26,8 @@ import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 keras.config.set_floatx("float64")
+from common import private
+from common.layers import together
 from common.training import devices, loop
 from common.training.run_folder import RunFolder
 from common.training.settings import Settings
@@ -34,14 +36,18 @@ name, folder = sys.argv[1:]
 method = importlib.import_module(f"{name}.architecture").METHOD
 if method.episode_length:
     method = dataclasses.replace(method, episode_length=3)
+evaluated = []  # whether by XLA, of each call of a map
+one_call = together._together
+together._together = lambda *a: evaluated.append(private.is_compiled_by_xla()) or one_call(*a)
 fits = []
-for distribute in ("none", "mirrored"):
-    log = pathlib.Path(folder) / distribute
+for distribute, jit in (("none", "off"), ("mirrored", "off"), ("mirrored", "on")):
+    assert not any(evaluated)
+    log = pathlib.Path(folder) / f"{distribute}_{jit}"
     log.mkdir()
     settings = Settings(
         method=name, dataset="digits", data_dir=log, backbone="cnn6", widths=(8, 8, 8, 8),
         iterations=7, batch_size=32, base_lr=0.1, warmup_iterations=0, seed=0, gpu_no=None,
-        jit="off", log_dir=log, log_every=1, eval_every=100, checkpoint_every=100, resume=False,
+        jit=jit, log_dir=log, log_every=1, eval_every=100, checkpoint_every=100, resume=False,
         steps_per_execution=None, distribute=distribute, worker_timeout=10.0, deterministic=False,
         precision="float64",
     )
@@ -50,13 +56,16 @@ for distribute in ("none", "mirrored"):
         run = loop.run(settings, method, RunFolder(settings))
     with (log / "metrics.csv").open() as file:
         fits.append([float(row["fit"]) for row in csv.DictReader(file) if row["fit"]])
-assert strategy.num_replicas_in_sync == 2
-for variable in [*run.model.variables, *run.optimizer.variables]:
-    first, second = variable.value.values
-    np.testing.assert_array_equal(first, second, variable.path)
-np.testing.assert_allclose(fits[0], fits[1], rtol=1e-9)
-deviation, count = np.abs(np.divide(*fits) - 1).max(), len(run.model.variables)
-print("deviation", deviation, "of", len(fits[0]), "losses,", count, "weights equal")
+    assert strategy.num_replicas_in_sync == (2 if distribute == "mirrored" else 1)
+    for variable in [*run.model.variables, *run.optimizer.variables]:
+        if distribute == "mirrored":
+            first, second = variable.value.values
+            np.testing.assert_array_equal(first, second, variable.path)
+assert any(evaluated) == bool(evaluated)  # of a method with maps
+for other in fits[1:]:
+    np.testing.assert_allclose(fits[0], other, rtol=1e-9)
+deviations, count = np.abs(np.divide(fits[1:], fits[0]) - 1).max(axis=1), len(run.model.variables)
+print("deviations", *deviations, "of", len(fits[0]), "losses,", count, "weights equal")
 """
 
 
@@ -64,11 +73,12 @@ print("deviation", deviation, "of", len(fits[0]), "losses,", count, "weights equ
 @pytest.mark.parametrize("method", METHODS)
 def test_two_replicas_give_the_losses_of_one_device(method, tmp_path):
     """The same global batch, normalized as one: in float64, so that nothing but a mistake can show.
-    All weights, OGD's state and S-OPT's rows among them, are equal on both replicas."""
+    All weights, OGD's state and S-OPT's rows among them, are equal on both replicas. So it is too
+    where XLA compiles the maps, which then take other algorithms."""
     command = [sys.executable, "-c", TWO_REPLICAS, method, str(tmp_path)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr
-    print(re.search("deviation .*", result.stdout)[0])
+    print(re.search("deviations .*", result.stdout)[0])
 
 
 def free_ports(count: int) -> list[int]:

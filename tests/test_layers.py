@@ -1,5 +1,6 @@
 """OPT layers beside Keras's own; saving, precision, maps of one's own; batch normalization."""
 
+import contextlib
 import inspect
 import pathlib
 import subprocess
@@ -20,6 +21,7 @@ from common.layers import (
     StochasticOrthogonalConv2D,
     StochasticOrthogonalDense,
 )
+from common.layers.together import maps_by_xla
 
 MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley]
 each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
@@ -197,6 +199,38 @@ def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
+
+
+def test_xla_compiles_the_maps_of_a_pass_that_it_does_not_compile():
+    """One program forward and one backward, for layers of several sizes and maps; value and
+    gradients are as without them, and afterwards maps are evaluated as before.
+    """
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            OrthogonalDense(5, orthogonalize=orthogonal.cayley),
+            OrthogonalDense(4, orthogonalize=orthogonal.cayley),
+            OrthogonalDense(4, orthogonalize=orthogonal.lowdin, block_size=3, learn_neurons=True),
+        ]
+    )
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(6, 5)), tf.float32)
+
+    @tf.function
+    def step(by_xla: bool) -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            with maps_by_xla() if by_xla else contextlib.nullcontext():
+                outputs = model(inputs)
+            total = tf.reduce_sum(outputs**2 * [1.0, 2, 3, 4])
+        return [outputs, *tape.gradient(total, model.trainable_variables)]
+
+    for by_xla in (True, False):
+        operations = step.get_concrete_function(by_xla).graph.get_operations()
+        compiled = [o for o in operations if o.node_def.attr["_XlaMustCompile"].b]
+        assert len(compiled) == (2 if by_xla else 0)
+    for actual, expected in zip(step(True), step(False), strict=True):
+        # sums of 6 terms, three layers deep, in float32
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, atol=300 * 6 * 2.0**-23 * scale)
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5)])

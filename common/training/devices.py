@@ -52,15 +52,7 @@ def strategy_for(settings: Settings) -> tf.distribute.Strategy:
 
 
 def uses_xla(settings: Settings) -> bool:
-    """Returns whether to compile with XLA.
-
-    Raises:
-        UserError: if ``--jit=on`` is used together with ``--distribute``.
-    """
-    if settings.distribute != "none":
-        if settings.jit == "on":
-            raise UserError("--jit=on compiles for one device; with --distribute leave it off")
-        return False
+    """Returns whether to compile with XLA: whole steps, or with ``--distribute`` the maps alone."""
     return settings.jit == "on" or (
         settings.jit == "auto" and bool(tf.config.get_visible_devices("GPU"))
     )

@@ -79,7 +79,8 @@ flags.DEFINE_enum(
     "jit",
     "auto",
     ["auto", "on", "off"],
-    "compile with XLA; auto: on a GPU only, since on a CPU it is slower",
+    "compile with XLA: the whole step, or with --distribute the maps alone; auto: on a GPU only, "
+    "since on a CPU it is slower",
 )
 flags.DEFINE_enum(
     "precision",
@@ -108,7 +109,7 @@ flags.DEFINE_bool("resume", False, "continue from the newest sound checkpoint in
 flags.DEFINE_integer(
     "steps_per_execution",
     None,
-    "training steps per call of the device (default: 1, or 20 with XLA)",
+    "training steps per call of the device (default: 1, or 20 where XLA compiles them)",
     lower_bound=1,
     upper_bound=1000,
 )

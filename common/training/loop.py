@@ -73,9 +73,11 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     """Makes the run within the current strategy."""
     # load
     jit = devices.uses_xla(settings)
-    # TF32 is too inaccurate for the maps. With XLA the maps ask for full precision themselves, so
-    # TF32 can be on for the convolutions; without XLA it must be off
-    tf.config.experimental.enable_tensor_float_32_execution(jit)
+    # XLA cannot compile what devices exchange: gradients, and the moments of batch normalization
+    jit_step = jit and settings.distribute == "none"
+    # TF32 is too inaccurate for rotations. Under XLA their products ask for full precision
+    # themselves, so TF32 can be on for the convolutions; without XLA it must be off
+    tf.config.experimental.enable_tensor_float_32_execution(jit_step)
     data = datasets.load(settings.dataset, settings.data_dir, settings.image_size)
     print(data, flush=True)
     count = len(data.train_labels)
@@ -87,12 +89,12 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     keras.utils.set_random_seed(settings.seed)
     model, optimizer, made_by_factory = _build(settings, method, data.num_classes)
     # on a GPU, where XLA is the default, the device should not wait for Python between two steps
-    per_call = settings.steps_per_execution or (20 if jit else 1)
-    step = make_step(method, model, optimizer)
-    steps = make_steps(step, data, settings.batch_size, per_call, jit)
+    per_call = settings.steps_per_execution or (20 if jit_step else 1)
+    step = make_step(method, model, optimizer, jit_maps=jit and not jit_step)
+    steps = make_steps(step, data, settings.batch_size, per_call, jit_step)
     # tests run on the plain model, so that a test of many batches evaluates each map once
     folded = convert.fold_model(model)
-    test = make_test(folded, data, jit)
+    test = make_test(folded, data, jit_step)
     neurons = [folded.get_layer(name) for name in made_by_factory]
 
     def layer_figures() -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The training step, several of them in one call of the device, and the test."""
 
+import contextlib
 from collections.abc import Callable
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import datasets, losses
+from ..layers.together import maps_by_xla
 from .method import Method
 
 TEST_BATCH = 500  # images of 32x32; fewer of larger ones, so that they take the same memory
@@ -19,13 +21,17 @@ def accuracy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def make_step(
-    method: Method, model: keras.Model, optimizer: keras.optimizers.Optimizer
+    method: Method,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    jit_maps: bool = False,
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """Returns ``step(images, labels)``, which updates the model once; for use in a `tf.function`.
 
     It takes ``images [batch, size, size, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``,
     and returns the scalars fit, reg, acc and penalty (the sum of the layers' own losses), computed
-    before the update. With several replicas each takes its share of the batch.
+    before the update. With several replicas each takes its share of the batch. With ``jit_maps``
+    XLA compiles the maps: for steps that it cannot compile as a whole.
 
     Where the optimizer scales the loss and a gradient is not finite, the weights that are trained
     and the optimizer's averages stay as they are. The step counts all the same: learning rates go
@@ -36,7 +42,8 @@ def make_step(
 
     def step(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
-            logits = model(images, training=True)
+            with maps_by_xla() if jit_maps else contextlib.nullcontext():
+                logits = model(images, training=True)
             fit = tf.reduce_mean(losses.smoothed_cross_entropy(labels, logits))
             reg = losses.weight_decay(decayed)
             penalty = tf.add_n(model.losses) if model.losses else tf.zeros_like(fit)
