@@ -8,11 +8,11 @@ import tensorflow as tf
 from ..private import is_compiled_by_xla
 from .inverse import FEW_ROWS, eliminated, inverse_of_positive, largest_row_sum
 from .matrices import (
-    epsilon,
     for_square_matrices,
     matmul,
     once_differentiable,
     transpose,
+    vanishes_squared,
     with_padded_rows,
 )
 from .polar import polar_by_products
@@ -206,9 +206,7 @@ def _inverse_by_halves(s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     for _ in range(2):
         error = identity - matmul(a, x)
         x += matmul(x, error)
-    # squared, the last error must be small beside n eps
-    is_accurate = tf.norm(error, axis=[-2, -1]) <= math.sqrt(n * epsilon(s.dtype))
-    return x[..., :n, :n], is_accurate
+    return x[..., :n, :n], vanishes_squared(error, n)
 
 
 def _inverse_of_half(a: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ import math
 import tensorflow as tf
 
 from .inverse import FEW_ROWS, eliminated, inverse_of_positive, largest_row_sum
-from .matrices import epsilon, largest, matmul, transpose
+from .matrices import epsilon, largest, matmul, transpose, vanishes_squared
 
 # The products converge for Gram matrices of first halves down to this part of their row sums. The
 # halves of a Gaussian matrix have a condition of 5.8, and 1/130 here; the rest is for others.
@@ -79,8 +79,7 @@ def _by_blocks(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         q = m[..., :size]
         error = matmul(q, q, transpose_b=True) - tf.eye(size, dtype=dtype)
         m -= matmul(_lower_with_half_diagonal(error), m)
-    # the last error, squared, must be small beside n eps
-    is_accurate = tf.norm(error, axis=[-2, -1]) <= math.sqrt(n * epsilon(dtype))
+    is_accurate = vanishes_squared(error, n)
     return m[..., :n, :n], m[..., :n, size : size + n] / scale, is_accurate
 
 

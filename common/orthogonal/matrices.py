@@ -114,6 +114,15 @@ def largest(x: tf.Tensor) -> tf.Tensor:
     return tf.where(most > 0, most, tf.ones_like(most))
 
 
+def vanishes_squared(error: tf.Tensor, n: int | tf.Tensor) -> tf.Tensor:
+    """Returns whether the square of each ``error [..., m, m]`` is small beside n eps, ``[...]``.
+
+    For an iteration that squares its error: whether one more step is enough for n rows.
+    """
+    limit = tf.sqrt(tf.cast(n, error.dtype) * epsilon(error.dtype))
+    return tf.norm(error, axis=[-2, -1]) <= limit
+
+
 def with_padded_rows(turned: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """Returns ``turned`` with padding for matrices whose rows are a whole number of KiB long.
 

@@ -13,6 +13,7 @@ from .matrices import (
     matmul,
     once_differentiable,
     transpose,
+    vanishes_squared,
     with_padded_rows,
 )
 
@@ -131,21 +132,19 @@ def _polar_factor(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """
     bound, least = _spectral_bound(w), 2.5 * epsilon(w.dtype)
     x, error = _iterated(w / bound, _scales(_USUAL, w.dtype))
-    # the last error, squared, must be small beside n eps
-    n = tf.cast(tf.shape(w)[-1], w.dtype)
-    is_near = tf.reduce_all(error <= tf.sqrt(n * epsilon(w.dtype)))
+    is_near = tf.reduce_all(vanishes_squared(error, tf.shape(w)[-1]))
     return tf.cond(
         is_near, lambda: x, lambda: _iterated(x, _scales(least / _USUAL, w.dtype))[0]
     ), bound
 
 
 def _iterated(x: tf.Tensor, scales: list[float]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns X after the steps, and |X^T X - I|_F before the last one, ``[...]``."""
+    """Returns X after the steps, and X^T X - I before the last one."""
     identity = tf.eye(tf.shape(x)[-1], dtype=x.dtype)
     for a in scales:
         gram = matmul(x, x, transpose_a=True)
         x = matmul(x, 1.5 * a * identity - a**3 / 2 * gram)
-    return x, tf.norm(gram - identity, axis=[-2, -1])
+    return x, gram - identity
 
 
 @once_differentiable
