@@ -2,6 +2,7 @@
 means.
 """
 
+import functools
 import os
 import pathlib
 import re
@@ -27,20 +28,31 @@ each_mode_jit_slow = pytest.mark.parametrize(
 )
 
 
-def evaluate(function, *tensors, cotangent, jit: bool):
-    """Returns function(*tensors) and the gradients of sum(cotangent * function(*tensors)), as NumPy
-    arrays.
+@functools.cache
+def traced(function, jit: bool, gradient: bool = False):
+    """Returns ``function`` as a `tf.function`, one for all tests: XLA's code stays in memory until
+    the process ends, and a process has room for a limited number of pieces of it.
+
+    With ``gradient`` it takes a cotangent first, and returns a value and gradients, see `evaluate`.
     """
 
-    @tf.function(jit_compile=jit)
-    def run(*tensors):
+    def run(cotangent, *tensors):
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             value = function(*tensors)
             total = tf.reduce_sum(cotangent * value)
         return value, tape.gradient(total, tensors)
 
-    value, gradients = run(*map(tf.constant, tensors))
+    return tf.function(run if gradient else function, jit_compile=jit)
+
+
+def evaluate(function, *tensors, cotangent, jit: bool):
+    """Returns function(*tensors) and the gradients of sum(cotangent * function(*tensors)), as NumPy
+    arrays.
+    """
+    value, gradients = traced(function, jit, gradient=True)(
+        *map(tf.constant, (cotangent, *tensors))
+    )
     return value.numpy(), *(g.numpy() for g in gradients)
 
 
@@ -122,7 +134,7 @@ SIZES = [
 @each_map
 def test_orthogonal_at_random_rotations(name, n, dtype, jit):
     w = np.random.default_rng(n).normal(size=(n, n)).astype(dtype)
-    assert_orthogonal(tf.function(MAPS[name], jit_compile=jit)(w).numpy())
+    assert_orthogonal(traced(MAPS[name], jit)(w).numpy())
 
 
 @each_mode_jit_slow
@@ -130,9 +142,7 @@ def test_orthogonal_at_random_rotations(name, n, dtype, jit):
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("name", ["gram_schmidt", "householder", "lowdin"])
 def test_orthogonal_at_condition_number_a_million(name, n, dtype, jit):
-    assert_orthogonal(
-        tf.function(MAPS[name], jit_compile=jit)(with_condition(n, 1e6).astype(dtype)).numpy()
-    )
+    assert_orthogonal(traced(MAPS[name], jit)(with_condition(n, 1e6).astype(dtype)).numpy())
 
 
 @each_mode_jit_slow
@@ -142,7 +152,7 @@ def test_orthogonal_at_condition_number_a_million(name, n, dtype, jit):
 def test_cayley_is_orthogonal_at_large_norms(n, norm, dtype, jit):
     w = np.triu(np.random.default_rng(n).normal(size=(n, n)))
     w = (w * norm / np.linalg.norm(w - w.T, 2)).astype(dtype)
-    assert_orthogonal(tf.function(MAPS["cayley"], jit_compile=jit)(w).numpy())
+    assert_orthogonal(traced(MAPS["cayley"], jit)(w).numpy())
 
 
 # What each map is
@@ -168,9 +178,7 @@ def test_householder_is_the_product_of_its_reflections(n, jit):
         v[k] -= np.linalg.norm(v[k:])
         reflection = np.eye(n) - 2 * np.outer(v, v) / (v @ v)
         a, q = reflection @ a, q @ reflection
-    np.testing.assert_allclose(
-        tf.function(orthogonal.householder, jit_compile=jit)(w), q, atol=1e-11
-    )
+    np.testing.assert_allclose(traced(orthogonal.householder, jit)(w), q, atol=1e-11)
 
 
 @each_mode
@@ -181,7 +189,7 @@ def test_householder_at_the_identity_is_its_limit(n, jit):
     The determinant is (-1)^(n-1), at upper triangular matrices too.
     """
     expected = np.diag([1.0] * (n - 1) + [(-1.0) ** (n - 1)])
-    householder = tf.function(orthogonal.householder, jit_compile=jit)
+    householder = traced(orthogonal.householder, jit)
     for w in (np.eye(n), np.triu(np.ones((n, n))), np.diag(np.arange(1.0, n + 1))):
         np.testing.assert_allclose(householder(w), expected, atol=1e-14)
 
@@ -365,7 +373,7 @@ def test_batches(name, jit):
 @each_map
 def test_bfloat16_is_computed_in_float32(name, jit):
     w = tf.cast(np.random.default_rng(0).normal(size=(16, 16)), tf.bfloat16)
-    function = tf.function(MAPS[name], jit_compile=jit)
+    function = traced(MAPS[name], jit)
     q, exact = function(w), function(tf.cast(w, tf.float32))
     assert q.dtype == tf.bfloat16
     np.testing.assert_array_equal(
