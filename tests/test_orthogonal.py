@@ -194,6 +194,22 @@ def test_householder_at_the_identity_is_its_limit(n, jit):
         np.testing.assert_allclose(householder(w), expected, atol=1e-14)
 
 
+@pytest.mark.parametrize("n", [5, 130])
+def test_householders_determinant_whatever_is_special_about_the_matrix(n):
+    """Its factorization may leave out reflections, so the sign cannot be had by counting alone."""
+    random = np.random.default_rng(0)
+    flipped = np.eye(n)[::-1]
+    matrices = [np.eye(n), -np.eye(n), flipped, np.triu(np.ones((n, n))), np.tri(n) @ flipped]
+    matrices += [np.eye(n)[random.permutation(n)] * random.choice([-1, 1], n) for _ in range(20)]
+    matrices += [np.diag(random.normal(size=n)), random.integers(-1, 2, (n, n))]
+    matrices += [np.ones((n, n)), np.outer(*random.normal(size=(2, n))), np.zeros((n, n))]
+    for dtype in EPS:
+        for w in matrices:
+            q = orthogonal.householder(np.array(w, dtype)).numpy()
+            assert_orthogonal(q)
+            assert np.linalg.det(q) == pytest.approx((-1) ** (n - 1), rel=100 * n * EPS[dtype])
+
+
 def test_lowdin_is_the_nearest_orthogonal_matrix():
     w = np.random.default_rng(0).normal(size=(6, 6))
     u, _, vt = np.linalg.svd(w)

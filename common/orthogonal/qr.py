@@ -125,8 +125,11 @@ def _by_library(
     Block Gram-Schmidt with Cholesky factors, by matrix products, is no faster on two cores and
     needs both of them. This needs one and leaves the other to another layer.
     """
-    # full_matrices changes no result for a square matrix, but Eigen then finds Q in a shorter way
-    q, r = tf.linalg.qr(a, full_matrices=True)
+    if determinant:
+        q, r, sign = _by_counting(a)
+    else:
+        q, r = _by_reflections(a)
+        sign = tf.ones_like(a[..., 0, 0])
     pivots = tf.linalg.diag_part(r)
     signs = tf.where(pivots < 0, -tf.ones_like(pivots), tf.ones_like(pivots))
 
@@ -136,8 +139,56 @@ def _by_library(
         safe = tf.linalg.set_diag(r, signs * tf.maximum(tf.abs(pivots), least))
         return tf.linalg.triangular_solve(safe, y, lower=False)
 
-    sign = tf.linalg.slogdet(q).sign if determinant else tf.ones_like(pivots[..., 0])
     return q, signs[..., tf.newaxis], solve, sign
+
+
+def _by_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    # full_matrices changes no result for a square matrix, but Eigen then finds Q in a shorter way
+    return tf.linalg.qr(a, full_matrices=True)
+
+
+def _by_counting(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns Q and R of ``a = Q R``, and det Q, by an LU only where ``a`` is small or singular.
+
+    Eigen and LAPACK reflect a column unless all of it below the diagonal is zero, so det Q could be
+    had by counting. In `_mirrored` only a singular ``a`` has such a column: else an entry is zero
+    once in 10^7 times, by rounding. So QR is left at the last but two columns, where that needs two
+    entries at once, and a rotation does the rest.
+    """
+    n = a.shape[-1]
+    if n <= 128:
+        q, r = _by_reflections(a)
+        return q, r, tf.linalg.slogdet(q).sign
+    mirrored = _mirrored(a)
+    q, r = _by_reflections(mirrored[..., :-2])
+    last = matmul(q, mirrored[..., -2:], transpose_a=True)
+    x, y = last[..., -2:-1, :1], last[..., -1:, :1]
+    length = tf.sqrt(x**2 + y**2)
+    cos, sin = tf.where(length > 0, x / length, 1), tf.where(length > 0, y / length, 0)
+    turn = tf.concat([tf.concat([cos, sin], -1), tf.concat([-sin, cos], -1)], axis=-2)
+    q = tf.concat([q[..., :-2], matmul(q[..., -2:], turn, transpose_b=True)], axis=-1)
+    last = tf.concat([last[..., :-2, :], matmul(turn, last[..., -2:, :])], axis=-2)
+    q, r = _mirrored(q), tf.concat([r, last], axis=-1)
+    pivots = tf.abs(tf.linalg.diag_part(r))[..., :-2]
+    least = n * epsilon(a.dtype) * tf.reduce_max(pivots, axis=-1, keepdims=True)
+    sign = tf.cond(
+        tf.reduce_all(pivots > least),
+        lambda: tf.fill(tf.shape(a)[:-2], tf.constant((-1.0) ** (n - 1), a.dtype)),
+        lambda: tf.linalg.slogdet(q).sign,
+    )
+    return q, r, sign
+
+
+def _mirrored(a: tf.Tensor) -> tf.Tensor:
+    """Returns each matrix with its columns reflected in one fixed hyperplane.
+
+    What is special about ``a``, such as zeros below the diagonal, is not special about the result:
+    the hyperplane's normal was drawn at random. Its entries grow, or else a first reflection could
+    undo this one.
+    """
+    normal = np.sort(np.random.default_rng(0).uniform(1, 2, (a.shape[-1], 1)), axis=0)
+    normal = tf.constant(normal / np.linalg.norm(normal), a.dtype)
+    return a - 2 * normal * tf.reduce_sum(normal * a, axis=-2, keepdims=True)
 
 
 def _by_products(
