@@ -1,6 +1,7 @@
 """Penalties: a kernel's hyperspherical energy, and a rotation's distance from orthogonality."""
 
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -125,9 +126,7 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
         rotation = tf.convert_to_tensor(rotation)
         if rotation.shape.rank < 2 or rotation.shape[-2] != rotation.shape[-1]:
             raise ValueError(f"a rotation must be a square matrix, not of shape {rotation.shape}")
-        gap = matmul(rotation, rotation, transpose_b=True) - tf.eye(
-            rotation.shape[-1], dtype=rotation.dtype
-        )
+        gap = _gram(rotation) - tf.eye(rotation.shape[-1], dtype=rotation.dtype)
         square = tf.reduce_sum(tf.square(gap), axis=[-2, -1])
         away = square > 0
         # without the inner where, sqrt's infinite derivative at 0 would spoil the gradient
@@ -138,3 +137,9 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
 
     def get_config(self) -> dict:
         return {"factor": self.factor}
+
+
+@tf.custom_gradient
+def _gram(x: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """Returns ``x x^T``; its gradient takes one product of matrices, where two are usual."""
+    return matmul(x, x, transpose_b=True), lambda g: matmul(g + tf.linalg.matrix_transpose(g), x)

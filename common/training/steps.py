@@ -44,7 +44,10 @@ def make_step(
         with tf.GradientTape() as tape:
             with maps_by_xla() if jit_maps else contextlib.nullcontext():
                 logits = model(images, training=True)
-            fit = tf.reduce_mean(losses.smoothed_cross_entropy(labels, logits))
+            losses_of_images = losses.smoothed_cross_entropy(labels, logits)
+            # the mean; divided last it would be a kernel more on a GPU
+            count = tf.cast(tf.size(losses_of_images), losses_of_images.dtype)
+            fit = tf.reduce_sum(losses_of_images / count)
             reg = losses.weight_decay(decayed)
             penalty = tf.add_n(model.losses) if model.losses else tf.zeros_like(fit)
             total = fit + method.decay_factor * reg + penalty
