@@ -1,7 +1,7 @@
 """A training step of every method beside a plain step: CNN-6 at full width, batch 128.
 
     python -m benchmarks.steps                # all methods and opt_gs in blocks, each in a process
-    python -m benchmarks.steps --quick        # fewer steps
+    python -m benchmarks.steps --quick        # fewer steps, and no look at the machine's pace
     python -m benchmarks.steps --methods=opt_cp,opt_cp:block_size=16
     python -m benchmarks.steps --methods=baseline,opt_gs --jit=on --precision=mixed_bfloat16
     python -m benchmarks.steps --kernels      # also counts each step's kernels: up to a minute each
@@ -10,9 +10,10 @@ A row is a method, or a method with settings, as in compare.py. Prints a table a
 steps.csv: the median time per step, its ratio to the plain step at the same widths, the time to the
 end of the first step (with tracing and compilation), the peak memory and the images per second.
 Plain training is timed before and after each row, since a machine's speed changes with time. The
-images are random. Ratios and memory are drawn in steps.png, beside the CSV. With --kernels there is
-one more column: how many kernels XLA makes of the step (see kernels.py), also where the step that
-is timed is not compiled by XLA.
+images are random. First and last it measures the machine's pace (see pace.py), and says where that
+speaks against an idle machine. Ratios and memory are drawn in steps.png, beside the CSV. With
+--kernels there is one more column: how many kernels XLA makes of the step (see kernels.py), also
+where the step that is timed is not compiled by XLA.
 """
 
 import argparse
@@ -215,8 +216,8 @@ def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
     figure.savefig(path, dpi=150)
 
 
-def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
-    """Returns the table, and the machine that it was measured on."""
+def markdown(rows: list[dict], args: argparse.Namespace, doubts: list[str]) -> list[str]:
+    """Returns the table, the machine that it was measured on, and what it may have done besides."""
     lines = [
         "| method | widths | ms per step | x plain step | s to the first step "
         "| peak GiB | x plain | images per second |" + (" kernels |" if args.kernels else ""),
@@ -233,6 +234,7 @@ def markdown(rows: list[dict], args: argparse.Namespace) -> list[str]:
         "",
         f"{machine()}; batch {BATCH}, --jit={args.jit}, --precision={args.precision}, "
         f"median of {args.steps} steps.",
+        *(f"({doubt})" for doubt in doubts),
     ]
 
 
@@ -277,22 +279,27 @@ def main() -> None:
         )
         return
     check_methods(parser, args.methods or [])
+    from benchmarks import pace  # which uses this module
+
     rows = []
+    before = None if args.quick else pace.in_a_process()
+    doubts = pace.doubts(before) if before else []
+    print(*doubts, sep="\n", end="\n" if doubts else "", file=sys.stderr, flush=True)
     head = f"{'method':20} {'widths':>14} {'step ms':>9} {'ratio':>6} "
     head += f"{'first step s':>13} {'memory GiB':>11} {'images/s':>11}"
     print(head + (f" {'kernels':>8}" if args.kernels else ""))
     for name in args.methods or ROWS:
         widths = args.widths or default_widths(METHODS[name.partition(":")[0]])
         try:
-            before, row, after = (
+            first, row, last = (
                 in_a_process(m, widths, args.jit, args.steps, BATCH, None, args.precision, counted)
                 for m, counted in ((PLAIN, False), (name, args.kernels), (PLAIN, False))
             )
         except subprocess.CalledProcessError as error:
             sys.exit(f"{name} failed:\n{error.stderr}")
-        row["ratio"] = row["step_ms"] / statistics.mean([before["step_ms"], after["step_ms"]])
+        row["ratio"] = row["step_ms"] / statistics.mean([first["step_ms"], last["step_ms"]])
         row["memory_ratio"] = row["memory_gib"] / statistics.mean(
-            [before["memory_gib"], after["memory_gib"]]
+            [first["memory_gib"], last["memory_gib"]]
         )
         row |= {
             "method": name,
@@ -306,6 +313,9 @@ def main() -> None:
             + (f" {row['kernels']:8,}" if args.kernels else ""),
             flush=True,
         )
+    if before:
+        doubts = pace.doubts(before, pace.in_a_process())
+        print(*doubts, sep="\n", end="\n" if doubts else "", file=sys.stderr)
     with args.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *(["kernels"] if args.kernels else [])])
         writer.writeheader()
@@ -323,7 +333,7 @@ def main() -> None:
         publish(
             args.readme,
             "steps",
-            markdown(rows, args),
+            markdown(rows, args, doubts),
             image,
             "Step and memory of each method beside the plain ones",
         )

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from benchmarks import gpu, scale, steps
+from benchmarks import gpu, pace, scale, steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EPSILON = 2.0**-23
@@ -110,6 +110,7 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
         }
 
     monkeypatch.setattr(steps, "in_a_process", measured)
+    monkeypatch.setattr(pace, "in_a_process", lambda: {"product": 100.0, "step": 90.0})
     readme = readme_with_marks(tmp_path, "steps")
     methods = "--methods=opt_gs,opt_cp,opt_gs:block_size=64"
     words = [methods, f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
@@ -149,6 +150,7 @@ def test_steps_with_kernels(tmp_path, monkeypatch, capsys):
         return {"step_ms": 100.0, "first_step_s": 2.0, "memory_gib": 1.0} | kernels
 
     monkeypatch.setattr(steps, "in_a_process", measured)
+    monkeypatch.setattr(pace, "in_a_process", lambda: {"product": 100.0, "step": 90.0})
     readme = readme_with_marks(tmp_path, "steps")
     words = ["--methods=opt_gs", f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
     monkeypatch.setattr(sys, "argv", ["steps", "--kernels", *words])
@@ -160,6 +162,31 @@ def test_steps_with_kernels(tmp_path, monkeypatch, capsys):
     assert line.endswith(" 1,234")
     assert " images per second | kernels |\n" + "|---" * 9 + "|\n" in readme.read_text()
     assert "| 1280 | 1,234 |\n" in readme.read_text()
+
+
+def test_steps_says_when_the_machine_is_not_idle(tmp_path, monkeypatch, capsys):
+    paces = iter([{"product": 100.0, "step": 45.0}, {"product": 100.0, "step": 60.0}])
+    monkeypatch.setattr(pace, "in_a_process", lambda: next(paces))
+    figures = {"step_ms": 100.0, "first_step_s": 2.0, "memory_gib": 1.0}
+    monkeypatch.setattr(steps, "in_a_process", lambda *_: dict(figures))
+    readme = readme_with_marks(tmp_path, "steps")
+    words = ["--methods=opt_gs", f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
+    monkeypatch.setattr(sys, "argv", ["steps", *words])
+    steps.main()
+    slow = "a plain step reaches 45 of 100 GFLOP/s, under half of a matrix product's"
+    changed = "the step's rate changed by over 10 %: 45 before and 60 GFLOP/s after"
+    for text in (capsys.readouterr().err, readme.read_text()):
+        assert slow in text
+        assert changed in text
+    assert not pace.doubts({"product": 100.0, "step": 90.0}, {"product": 95.0, "step": 95.0})
+
+
+@pytest.mark.slow
+def test_the_machines_pace():
+    """The rates are those of operations that can be counted: no machine has a million of them."""
+    rates = pace.measure()
+    assert set(rates) == {"product", "step"}
+    assert all(0.1 < rate < 1e6 for rate in rates.values())
 
 
 @pytest.mark.slow
