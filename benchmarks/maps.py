@@ -483,6 +483,7 @@ def markdown(rows: list[dict], ours: set[str], about: str) -> list[str]:
     def digits(value: float, count: int) -> str:
         return np.format_float_positional(value, count, unique=False, fractional=False).rstrip(".")
 
+    all_rows = rows
     batches = [row for row in rows if row["batch"] > 1 and row["jit"] == "off"]
     widest = max((row["n"] for row in batches), default=None)
     batches = {row["implementation"]: row for row in batches if row["n"] == widest}
@@ -515,7 +516,26 @@ def markdown(rows: list[dict], ours: set[str], about: str) -> list[str]:
         "The error is max \\|Q^T Q - I\\|, "
         "of a product K = map(w) @ f max \\|K^T K - f^T f\\| / max \\|f^T f\\|."
     )
-    return [*lines, "", f"{about}. {note}"]
+    return [*lines, "", f"{about}. {note}", *accuracies(all_rows, ours)]
+
+
+def accuracies(rows: list[dict], ours: set[str]) -> list[str]:
+    """Returns a table of our maps' errors, by the largest n that both ways were measured at."""
+    rows = [r for r in rows if r["batch"] == 1 and r["implementation"] in ours and "deviation" in r]
+    compiled = [row["n"] for row in rows if row["jit"] == "on"]
+    if not compiled:
+        return []
+    found = {(r["implementation"], r["jit"]): r for r in rows if r["n"] == max(compiled)}
+    lines = ["", f"The errors at n = {max(compiled)}, without XLA and with it:", ""]
+    keys = ("orthogonality", "deviation")
+    heads = [f"{word}, {key}" for key in keys for word in ("without", "with XLA")]
+    lines += ["| map | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+    for name in dict.fromkeys(name for name, _ in found):
+        both = [found.get((name, jit)) for jit in ("off", "on")]
+        cells = [f"{row[key]:.0e}" if row else "" for key in keys for row in both]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    note = "Deviation is max \\|Q - Q64\\| / max \\|Q64\\|, where Q64 is the map in float64."
+    return [*lines, "", note]
 
 
 def main() -> None:

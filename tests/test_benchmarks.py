@@ -88,7 +88,9 @@ def test_maps_beside_torch_and_with_jit(tmp_path):
     """Every peer that is installed computes the map that its row names, and so do the maps under
     XLA.
     """
-    result = start("maps", "--sizes=27", "--rounds=1", f"--out={tmp_path / 'maps.csv'}")
+    readme = readme_with_marks(tmp_path, "maps")
+    words = [f"--out={tmp_path / 'maps.csv'}", f"--readme={readme}"]
+    result = start("maps", "--sizes=27", "--rounds=1", *words)
     assert result.returncode == 0, result.stderr
     rows = written(tmp_path / "maps.csv")
     assert {row["jit"] for row in rows} == {"on", "off"}
