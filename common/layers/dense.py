@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from ..orthogonal import Map, gram_schmidt
-from .base import OrthogonalLayer
+from .base import OrthogonalLayer, passed_on
 
 
 @keras.saving.register_keras_serializable(package="opt")
@@ -57,22 +57,7 @@ class OrthogonalDense(OrthogonalLayer):
         block_size: int | None = None,
         **kwargs,
     ):
-        super().__init__(
-            units,
-            activation=activation,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
-            orthogonalize=orthogonalize,
-            rotation_initializer=rotation_initializer,
-            rotation_regularizer=rotation_regularizer,
-            learn_neurons=learn_neurons,
-            check_map=check_map,
-            block_size=block_size,
-            **kwargs,
-        )
+        super().__init__(**passed_on(locals()))
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
         self.supports_masking = True  # as Dense's: a mask of [batch, ...] fits the outputs too
 
