@@ -163,12 +163,10 @@ class OrthogonalLayer(keras.layers.Layer):
         )
         self.fix = mark(fix, NEURONS)
         self.rotation = self._add_rotation("rotation", shape, precision)
-        rest, blocks = rows % size, rows // size
-        self.rotation_rest = (
-            self._add_rotation("rotation_rest", (rest, rest), precision, first=blocks)
-            if rest
-            else None
-        )
+        self.rotation_rest = None
+        if rest := rows % size:
+            shape, blocks = (rest, rest), rows // size
+            self.rotation_rest = self._add_rotation("rotation_rest", shape, precision, blocks)
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
@@ -197,8 +195,7 @@ class OrthogonalLayer(keras.layers.Layer):
     @property
     def rotations(self) -> list[keras.Variable]:
         """`rotation`, and `rotation_rest` if there is one."""
-        rest = self.rotation_rest
-        return [self.rotation] if rest is None else [self.rotation, rest]
+        return [v for v in (self.rotation, self.rotation_rest) if v is not None]
 
     def orthogonal_matrices(self) -> list[tf.Tensor]:
         """Returns map(rotation) of each of `rotations`, of the same shapes."""
