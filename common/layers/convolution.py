@@ -9,7 +9,7 @@ from ..orthogonal import Map, gram_schmidt
 from .base import OrthogonalLayer, passed_on
 
 # the arguments that no other OPT layer has
-_OWN = ("filters", "kernel_size", "strides", "padding", "data_format", "dilation_rate", "groups")
+OWN = ("filters", "kernel_size", "strides", "padding", "data_format", "dilation_rate", "groups")
 
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -82,7 +82,7 @@ class OrthogonalConv2D(OrthogonalLayer):
         block_size: int | None = None,
         **kwargs,
     ):
-        super().__init__(filters, **passed_on(locals(), except_for=_OWN))
+        super().__init__(filters, **passed_on(locals(), except_for=OWN))
         data_format = data_format or keras.config.image_data_format()
         if data_format != "channels_last":
             raise ValueError(
@@ -136,4 +136,4 @@ class OrthogonalConv2D(OrthogonalLayer):
         return self.activation(outputs)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), **{name: getattr(self, name) for name in _OWN}}
+        return {**super().get_config(), **{name: getattr(self, name) for name in OWN}}
