@@ -40,8 +40,11 @@ def convert_layers(
     def clone(layer: keras.Operation) -> keras.Operation:
         if _is_graph(layer):
             return clone_graph(layer)
-        if not isinstance(layer, keras.layers.Layer):
-            return _clone_operation(layer)
+        if not isinstance(layer, keras.layers.Layer):  # an operation, such as the + of two tensors
+            try:
+                return layer.__class__.from_config(layer.get_config())
+            except (NotImplementedError, TypeError):
+                return layer  # it cannot be copied; without weights it can serve both models
         new, set_weights = replace(layer) or (
             type(layer).from_config(layer.get_config()),
             copy_weights,
@@ -53,8 +56,10 @@ def convert_layers(
         inputs = None
         if not isinstance(graph, keras.Sequential):
             # Keras's own clones are called as their tensors, not as the layers
-            inner = [layer for layer in graph.layers if isinstance(layer, keras.layers.InputLayer)]
-            names = {id(layer.output): layer.name for layer in inner}
+            entries = [
+                layer for layer in graph.layers if isinstance(layer, keras.layers.InputLayer)
+            ]
+            names = {id(layer.output): layer.name for layer in entries}
             inputs = keras.tree.map_structure(
                 lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=names[id(t)]),
                 graph.input,
@@ -73,14 +78,6 @@ def _is_graph(layer: keras.Operation) -> bool:
     """Returns whether ``layer`` is a functional or sequential model."""
     functional = isinstance(layer, keras.Model) and hasattr(layer, "operations")
     return functional or isinstance(layer, keras.Sequential)
-
-
-def _clone_operation(operation: keras.Operation) -> keras.Operation:
-    """Returns a copy of what is no layer, such as the + of two tensors; it has no weights."""
-    try:
-        return operation.__class__.from_config(operation.get_config())
-    except (NotImplementedError, TypeError):
-        return operation  # one that cannot be copied; without weights it can serve both models
 
 
 def leaves_of(model: keras.Model) -> list[keras.layers.Layer]:
