@@ -56,10 +56,8 @@ def convert_layers(
         inputs = None
         if not isinstance(graph, keras.Sequential):
             # Keras's own clones are called as their tensors, not as the layers
-            entries = [
-                layer for layer in graph.layers if isinstance(layer, keras.layers.InputLayer)
-            ]
-            names = {id(layer.output): layer.name for layer in entries}
+            starts = [layer for layer in graph.layers if isinstance(layer, keras.layers.InputLayer)]
+            names = {id(layer.output): layer.name for layer in starts}
             inputs = keras.tree.map_structure(
                 lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=names[id(t)]),
                 graph.input,
