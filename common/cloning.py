@@ -1,5 +1,6 @@
 """Copies of functional and sequential models, with other layers in place of some."""
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -28,21 +29,24 @@ def convert_layers(
     """
     if not model.built:
         raise ValueError("the model must be built: call it once, or give it an Input")
+    if not _is_graph(model):
+        raise ValueError(
+            f"{model.name} must be functional or Sequential: the layers of a subclassed model "
+            "cannot be replaced from outside"
+        )
     pairs: list[tuple] = []
-    clones: dict[int, keras.layers.Layer] = {}  # a layer or model that is shared stays shared
 
+    @functools.cache  # a layer or model that is shared stays shared
     def clone(layer: keras.Operation) -> keras.Operation:
-        if id(layer) not in clones:
-            clones[id(layer)] = _clone_once(layer)
-        return clones[id(layer)]
-
-    def _clone_once(layer: keras.Operation) -> keras.Operation:
         if _is_graph(layer):
             return clone_graph(layer)
-        if not isinstance(layer, keras.layers.Layer):
-            return _clone_operation(layer)
+        if not isinstance(layer, keras.layers.Layer):  # an operation, such as the + of two tensors
+            try:
+                return layer.__class__.from_config(layer.get_config())
+            except (NotImplementedError, TypeError):
+                return layer  # it cannot be copied; without weights it can serve both models
         new, set_weights = replace(layer) or (
-            layer.__class__.from_config(layer.get_config()),
+            type(layer).from_config(layer.get_config()),
             copy_weights,
         )
         pairs.append((layer, new, set_weights))
@@ -52,20 +56,14 @@ def convert_layers(
         inputs = None
         if not isinstance(graph, keras.Sequential):
             # Keras's own clones are called as their tensors, not as the layers
-            made = [
-                keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name)
-                for tensor in graph.inputs
-                for layer in graph.layers
-                if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor
-            ]
-            inputs = keras.tree.pack_sequence_as(graph.input, made)
+            starts = [layer for layer in graph.layers if isinstance(layer, keras.layers.InputLayer)]
+            names = {id(layer.output): layer.name for layer in starts}
+            inputs = keras.tree.map_structure(
+                lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=names[id(t)]),
+                graph.input,
+            )
         return keras.models.clone_model(graph, input_tensors=inputs, clone_function=clone)
 
-    if not _is_graph(model):
-        raise ValueError(
-            f"{model.name} must be functional or Sequential: the layers of a subclassed model "
-            "cannot be replaced from outside"
-        )
     result = clone_graph(model)
     for old, new, set_weights in pairs:
         set_weights(old, new)
@@ -80,18 +78,9 @@ def _is_graph(layer: keras.Operation) -> bool:
     return functional or isinstance(layer, keras.Sequential)
 
 
-def _clone_operation(operation: keras.Operation) -> keras.Operation:
-    """Returns a copy of what is no layer, such as the + of two tensors; it has no weights."""
-    try:
-        return operation.__class__.from_config(operation.get_config())
-    except (NotImplementedError, TypeError):
-        return operation  # one that cannot be copied; without weights it can serve both models
-
-
 def leaves_of(model: keras.Model) -> list[keras.layers.Layer]:
     """Returns the layers of a model and of the models inside it, each once, in a fixed order."""
-    found: list[keras.layers.Layer] = []
+    found: dict[keras.layers.Layer, None] = {}
     for layer in model.layers:
-        inner = leaves_of(layer) if isinstance(layer, keras.Model) else [layer]
-        found += [leaf for leaf in inner if not any(leaf is other for other in found)]
-    return found
+        found |= dict.fromkeys(leaves_of(layer) if isinstance(layer, keras.Model) else [layer])
+    return list(found)

@@ -10,12 +10,20 @@ import tensorflow as tf
 from . import layers
 from .cloning import Replacement, convert_layers, copy_weights, leaves_of
 from .energy import is_orthogonal_layer, orthogonality_drift
+from .layers import convolution
 from .layers.blocks import turned_back
 from .orthogonal import Map, gram_schmidt
 from .private import all_layers
 from .regularizers import HypersphericalEnergy
 
 _LOGGER = logging.getLogger(__name__)
+_TURNED = {keras.layers.Conv2D: layers.OrthogonalConv2D, keras.layers.Dense: layers.OrthogonalDense}
+# the arguments that a layer of Keras shares with ours
+_SHARED = {
+    keras.layers.Conv2D: (*convolution.OWN, "activation", "use_bias"),
+    keras.layers.Dense: ("units", "activation", "use_bias"),
+    keras.layers.BatchNormalization: ("axis", "momentum", "epsilon", "center", "scale"),
+}
 # Keras's other layers that have neurons
 _OTHER_KERNELS = (
     keras.layers.Conv1D,
@@ -99,9 +107,8 @@ def orthogonalize_model(
     regularized = []
 
     def replace(layer: keras.layers.Layer) -> Replacement | None:
-        if type(layer) not in (keras.layers.Conv2D, keras.layers.Dense):
-            return None
-        if wanted is not None and layer.name not in wanted:
+        kind = type(layer)
+        if kind not in _TURNED or (wanted is not None and layer.name not in wanted):
             return None
         turned[layer.name] = layer
         for name in ("kernel_constraint", "bias_constraint"):
@@ -114,17 +121,15 @@ def orthogonalize_model(
             regularized.append(layer.name)
         if getattr(layer, "data_format", "channels_last") != "channels_last":
             raise ValueError(f"{layer.name} is channels_first, which OPT layers do not support")
-        is_convolution = isinstance(layer, keras.layers.Conv2D)
-        new = layers.OrthogonalConv2D if is_convolution else layers.OrthogonalDense
-        arguments = _shared_arguments(layer, new) | {
-            "orthogonalize": orthogonalize,
-            "rotation_initializer": rotation_initializer,
-            "block_size": block_size,
-            "name": layer.name,
-            "bias_regularizer": layer.bias_regularizer,
-            "activity_regularizer": layer.activity_regularizer,
-        }
-        return new(**arguments), _set_fix
+        new = _TURNED[kind](
+            **_shared_arguments(layer, kind),
+            orthogonalize=orthogonalize,
+            rotation_initializer=rotation_initializer,
+            block_size=block_size,
+            bias_regularizer=layer.bias_regularizer,
+            activity_regularizer=layer.activity_regularizer,
+        )
+        return new, _set_fix
 
     converted = convert_layers(model, replace)
     if wanted is not None and wanted - turned.keys():
@@ -149,13 +154,13 @@ def _left_as_they_are(model: keras.Model, turned: list[keras.layers.Layer]) -> d
     """Returns the layers with neurons that were not turned, and why."""
     reached, left = leaves_of(model), {}
     for layer in all_layers(model):
-        if any(layer is other for other in turned) or is_orthogonal_layer(layer):
+        if layer in turned or is_orthogonal_layer(layer):
             continue
-        if type(layer) in (keras.layers.Conv2D, keras.layers.Dense):
+        if type(layer) in _TURNED:
             left[layer.name] = "inside a wrapper or another layer"
         elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
             left[layer.name] = f"a subclass, {type(layer).__name__}"
-        elif isinstance(layer, _OTHER_KERNELS) and any(layer is other for other in reached):
+        elif isinstance(layer, _OTHER_KERNELS) and layer in reached:
             left[layer.name] = type(layer).__name__
     return left
 
@@ -203,20 +208,15 @@ def refold(model: keras.Model, folded: keras.Model) -> None:
 
 
 def _folded(layer: keras.layers.Layer) -> Replacement | None:
-    if isinstance(layer, layers.OrthogonalConv2D | layers.OrthogonalDense):
-        new = (
-            keras.layers.Conv2D
-            if isinstance(layer, layers.OrthogonalConv2D)
-            else keras.layers.Dense
-        )
-        return new(**_shared_arguments(layer, new), name=layer.name), _set_kernel
+    for plain, turned in _TURNED.items():
+        if isinstance(layer, turned):
+            return plain(**_shared_arguments(layer, plain)), _set_kernel
     if isinstance(layer, layers.BatchNormalization):
-        new = keras.layers.BatchNormalization
-        return new(**_shared_arguments(layer, new), name=layer.name), _set_averages
+        plain = keras.layers.BatchNormalization
+        return plain(**_shared_arguments(layer, plain)), _set_averages
     if isinstance(getattr(layer, "kernel_regularizer", None), HypersphericalEnergy):
-        return type(layer).from_config(
-            layer.get_config() | {"kernel_regularizer": None}
-        ), copy_weights
+        config = layer.get_config() | {"kernel_regularizer": None}
+        return type(layer).from_config(config), copy_weights
     return None
 
 
@@ -234,24 +234,6 @@ def _set_averages(ours: layers.BatchNormalization, plain: keras.layers.BatchNorm
             getattr(plain, name).assign(getattr(ours, name))
 
 
-_SHARED = {
-    keras.layers.Conv2D: [
-        "filters",
-        "kernel_size",
-        "strides",
-        "padding",
-        "dilation_rate",
-        "groups",
-        "activation",
-        "use_bias",
-    ],
-    keras.layers.Dense: ["units", "activation", "use_bias"],
-    keras.layers.BatchNormalization: ["axis", "momentum", "epsilon", "center", "scale"],
-}
-_SHARED[layers.OrthogonalConv2D] = _SHARED[keras.layers.Conv2D]
-_SHARED[layers.OrthogonalDense] = _SHARED[keras.layers.Dense]
-
-
-def _shared_arguments(layer: keras.layers.Layer, new: type[keras.layers.Layer]) -> dict:
-    arguments = {name: getattr(layer, name) for name in _SHARED[new]}
-    return {**arguments, "dtype": layer.dtype_policy, "trainable": layer.trainable}
+def _shared_arguments(layer: keras.layers.Layer, plain: type[keras.layers.Layer]) -> dict:
+    names = (*_SHARED[plain], "name", "trainable")
+    return {name: getattr(layer, name) for name in names} | {"dtype": layer.dtype_policy}

@@ -45,26 +45,20 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
             f"neurons must be a matrix, and s at least 0; got the shape {neurons.shape} and s={s}"
         )
     units = neurons / tf.norm(neurons, axis=0)
-    count = neurons.shape[1]
+    others = tf.concat([units, -units], axis=1) if half_space else units
 
     def pairs(square: tf.Tensor) -> tf.Tensor:
         return -tf.math.log(square) / 2 if s == 0 else square ** (-s / 2)
 
     total = tf.zeros([], tf.float64)
-    for start in range(0, count, CHUNK):
+    for start in range(0, units.shape[1], CHUNK):
         block = units[:, start : start + CHUNK]
-        cosines = tf.matmul(block, units, transpose_a=True)
-        same = tf.range(start, start + block.shape[1])[:, tf.newaxis] == tf.range(count)
-        for sign in (1, -1) if half_space else (1,):
-            # |w_i - w_j|^2 = 2 - 2 cos; on the diagonal 4, the squared distance of a neuron from
-            # its opposite, while the pair of a neuron with itself is left out below
-            square = tf.where(
-                same, tf.constant(4.0, tf.float64), tf.maximum(2 - 2 * sign * cosines, 0)
-            )
-            energies = pairs(square)
-            if sign == 1:
-                energies = tf.where(same, tf.zeros_like(energies), energies)
-            total += tf.reduce_sum(energies)
+        # |w_i - w_j|^2 = 2 - 2 cos
+        squares = tf.maximum(2 - 2 * tf.matmul(block, others, transpose_a=True), 0)
+        # the pair of a neuron with itself is left out
+        same = tf.range(start, start + block.shape[1])[:, tf.newaxis] == tf.range(others.shape[1])
+        total += tf.reduce_sum(tf.where(same, 0.0, pairs(tf.where(same, 1.0, squares))))
+    # the pairs of -w_i are as those of w_i
     return 2 * total if half_space else total
 
 

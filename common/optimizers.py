@@ -195,16 +195,11 @@ class OGD(Momentum):
             super().update_step(gradient, variable, learning_rate)
             return
         rate = self.rotation_learning_rate
-        # not tf.cast alone, which first rounds a Python float to float32
-        rate = (
-            tf.cast(rate(self.iterations), variable.dtype)
-            if callable(rate)
-            else tf.constant(rate, variable.dtype)
-        )
-        x = tf.convert_to_tensor(variable)
-        m = self.rotation_momentum * tf.convert_to_tensor(self.momentums[index]) - tf.cast(
-            gradient, variable.dtype
-        )
+        rate = rate(self.iterations) if callable(rate) else rate
+        # not tf.cast, which first rounds a Python float to float32
+        rate = keras.ops.convert_to_tensor(rate, variable.dtype)
+        x, m = tf.convert_to_tensor(variable), tf.convert_to_tensor(self.momentums[index])
+        m = self.rotation_momentum * m - tf.cast(gradient, variable.dtype)
         mxt = matmul(m, x, transpose_b=True)
         a = mxt - matmul(x, matmul(x, mxt, transpose_a=True)) / 2
         w = a - tf.linalg.matrix_transpose(a)
@@ -214,10 +209,11 @@ class OGD(Momentum):
         for _ in range(2):
             y = x + rate / 2 * matmul(w, x + y)
         if self.reorthogonalize_every:
+            identity = tf.eye(x.shape[-1], dtype=x.dtype)
             due = (self.iterations + 1) % self.reorthogonalize_every == 0
             y = tf.cond(
                 due,
-                lambda: y - matmul(y, matmul(y, y, transpose_a=True) - _identity_like(y)) / 2,
+                lambda: y - matmul(y, matmul(y, y, transpose_a=True) - identity) / 2,
                 lambda: y,
             )
         self.assign(self.momentums[index], m)
@@ -235,17 +231,10 @@ class OGD(Momentum):
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None):
-        config = dict(config)
-        if isinstance(config["rotation_learning_rate"], dict):
-            schedules = keras.optimizers.schedules
-            config["rotation_learning_rate"] = schedules.deserialize(
-                config["rotation_learning_rate"], custom_objects
-            )
-        return super().from_config(config, custom_objects)
-
-
-def _identity_like(x: tf.Tensor) -> tf.Tensor:
-    return tf.eye(x.shape[-1], dtype=x.dtype)
+        rate = config["rotation_learning_rate"]
+        if isinstance(rate, dict):
+            rate = keras.optimizers.schedules.deserialize(rate, custom_objects)
+        return super().from_config({**config, "rotation_learning_rate": rate}, custom_objects)
 
 
 def rate_at(optimizer: keras.optimizers.Optimizer, iteration: int) -> float:

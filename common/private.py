@@ -4,8 +4,6 @@ Tested with TensorFlow 2.21 and Keras 3.15. If a private API is missing, each fu
 ones instead: slower, but correct. tests/test_private.py fails if one is missing.
 """
 
-import dataclasses
-
 import keras
 import tensorflow as tf
 
@@ -52,22 +50,11 @@ def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return xla.dot_general(a, b, dimensions, precision)
 
 
-@dataclasses.dataclass(frozen=True)
-class ForwardPass:
-    """One call of the outermost model or layer.
+def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] | None:
+    """Returns the outermost model or layer of the forward pass that ``layer`` is called in.
 
-    Attributes:
-        entry: that model or layer.
-        memory: empty at first, for what is computed once per pass. There is one for each graph,
-            because a tensor made in the body of a loop cannot be used outside of it.
-    """
-
-    entry: keras.layers.Layer
-    memory: dict
-
-
-def forward_pass(layer: keras.layers.Layer) -> ForwardPass | None:
-    """Returns the forward pass that ``layer`` is called in.
+    With it comes the pass's memory, empty at first, for what is computed once per pass. There is
+    one for each graph, because a tensor made in the body of a loop cannot be used outside of it.
 
     It is known from Keras's call context. Returns None if Keras has no such context, and under
     gradient checkpointing, which traces a layer twice: then nothing can be kept.
@@ -81,7 +68,7 @@ def forward_pass(layer: keras.layers.Layer) -> ForwardPass | None:
         memories = {}
         context.set_value("orthogonal_memories", memories)
     memory = memories.setdefault(tf.compat.v1.get_default_graph(), {})
-    return ForwardPass(context.entry_layer, memory)
+    return context.entry_layer, memory
 
 
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -93,9 +80,8 @@ def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     flatten = getattr(model, "_flatten_layers", None)
     if flatten is not None:
         return list(flatten(include_self=False))
-    found: list[keras.layers.Layer] = []
+    found: dict[keras.layers.Layer, None] = {}
     for layer in model.layers:
-        for one in (layer, *(all_layers(layer) if hasattr(layer, "layers") else ())):
-            if not any(one is other for other in found):
-                found.append(one)
-    return found
+        inner = all_layers(layer) if hasattr(layer, "layers") else []
+        found |= dict.fromkeys([layer, *inner])
+    return list(found)

@@ -130,9 +130,7 @@ class OrthogonalityPenalty(keras.regularizers.Regularizer):
         square = tf.reduce_sum(tf.square(gap), axis=[-2, -1])
         away = square > 0
         # without the inner where, sqrt's infinite derivative at 0 would spoil the gradient
-        norm = tf.where(
-            away, tf.sqrt(tf.where(away, square, tf.ones_like(square))), tf.zeros_like(square)
-        )
+        norm = tf.where(away, tf.sqrt(tf.where(away, square, 1.0)), 0.0)
         return self.factor * tf.reduce_sum(norm)
 
     def get_config(self) -> dict:

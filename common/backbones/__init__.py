@@ -34,15 +34,13 @@ def known() -> dict[str, Facts]:
     """Returns the facts of all networks by name; it imports no network."""
     found = {}
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
-        constants = {}
+        facts = {}
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                constants[node.targets[0].id] = node.value
-        if "WIDTHS" in constants:
-            values = {
-                k: ast.literal_eval(constants[k]) for k in ("WIDTHS", "WIDENING") if k in constants
-            }
-            found[path.stem] = Facts(values["WIDTHS"], values.get("WIDENING", False))
+            match node:
+                case ast.Assign(targets=[ast.Name("WIDTHS" | "WIDENING" as name)]):
+                    facts[name.lower()] = ast.literal_eval(node.value)
+        if "widths" in facts:
+            found[path.stem] = Facts(**facts)
     return found
 
 

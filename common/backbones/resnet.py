@@ -50,13 +50,11 @@ def resnet(
             if new := width - shortcut.shape[-1]:
                 # zero padding is for rows and columns only: channels become rows, and then back
                 shortcut = keras.layers.Permute((3, 1, 2), name=f"{name}_channels_first")(shortcut)
-                shortcut = keras.layers.ZeroPadding2D(
-                    ((0, new), (0, 0)), name=f"{name}_new_channels"
-                )(shortcut)
+                pad = keras.layers.ZeroPadding2D(((0, new), (0, 0)), name=f"{name}_new_channels")
+                shortcut = pad(shortcut)
                 shortcut = keras.layers.Permute((2, 3, 1), name=f"{name}_channels_last")(shortcut)
-            x = keras.layers.ReLU(name=f"{name}_relu")(
-                keras.layers.Add(name=f"{name}_add")([x, shortcut])
-            )
+            x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
+            x = keras.layers.ReLU(name=f"{name}_relu")(x)
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
     score = keras.layers.Dense(
         num_classes,
@@ -64,5 +62,4 @@ def resnet(
         kernel_regularizer=score_regularizer,
         name="score",
     )
-    logits = score(x)
-    return keras.Model(inputs, logits, name=f"resnet{6 * blocks + 2}")
+    return keras.Model(inputs, score(x), name=f"resnet{6 * blocks + 2}")

@@ -19,15 +19,5 @@ def resnet32(
     score_regularizer: keras.regularizers.Regularizer | None = None,
     image_size: int = 32,
 ) -> keras.Model:
-    """Returns ResNet-32: five residual blocks per stage.
-
-    Args:
-        layer: the factory of every layer but the classifier.
-        stem: the factory of the first convolution. Defaults to ``layer``.
-        num_classes: number of logits. Defaults to 100.
-        widths: number of neurons per layer of the three stages, none smaller than the one before.
-            Defaults to 16, 32, 64.
-        score_regularizer: of the classifier's kernel. Defaults to none.
-        image_size: height and width of the images. Defaults to 32.
-    """
+    """Returns ResNet-32: five blocks per stage. The arguments are those of `resnet`."""
     return resnet(layer, 5, widths, stem, num_classes, score_regularizer, image_size)

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -47,6 +47,15 @@ def check_map(orthogonalize: Map, shape: Sequence[int]) -> None:
             "the map's result is not orthogonal: of a random matrix of shape "
             f"{sample.shape}, max |Q Q^T - I| is {deviation:.2g}; {advice}"
         )
+
+
+def passed_on(arguments: dict[str, Any], except_for: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns what an ``__init__`` passes on to that of its base class, given its `locals()`.
+
+    For signatures that are spelled out because editors and `help` show them.
+    """
+    left_out = {"self", "__class__", "kwargs", *except_for}
+    return {k: v for k, v in arguments.items() if k not in left_out} | arguments["kwargs"]
 
 
 def he_normal() -> keras.initializers.Initializer:
@@ -154,12 +163,10 @@ class OrthogonalLayer(keras.layers.Layer):
         )
         self.fix = mark(fix, NEURONS)
         self.rotation = self._add_rotation("rotation", shape, precision)
-        rest, blocks = rows % size, rows // size
-        self.rotation_rest = (
-            self._add_rotation("rotation_rest", (rest, rest), precision, first=blocks)
-            if rest
-            else None
-        )
+        self.rotation_rest = None
+        if rest := rows % size:
+            shape, blocks = (rest, rest), rows // size
+            self.rotation_rest = self._add_rotation("rotation_rest", shape, precision, blocks)
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
@@ -188,8 +195,7 @@ class OrthogonalLayer(keras.layers.Layer):
     @property
     def rotations(self) -> list[keras.Variable]:
         """`rotation`, and `rotation_rest` if there is one."""
-        rest = self.rotation_rest
-        return [self.rotation] if rest is None else [self.rotation, rest]
+        return [v for v in (self.rotation, self.rotation_rest) if v is not None]
 
     def orthogonal_matrices(self) -> list[tf.Tensor]:
         """Returns map(rotation) of each of `rotations`, of the same shapes."""
@@ -231,18 +237,11 @@ class OrthogonalLayer(keras.layers.Layer):
     def _refuse_a_map_that_cannot_be_loaded(self) -> None:
         """Raises ValueError for a map that Keras could not find again by its name."""
         own = self.orthogonalize
-        is_function = inspect.isfunction(own)
-        if is_function and own.__name__ == "<lambda>":
+        name = keras.saving.get_registered_name(own if inspect.isfunction(own) else type(own))
+        if name == "<lambda>":
             reason = "has no name"
-        elif (
-            keras.saving.get_registered_object(
-                keras.saving.get_registered_name(own if is_function else type(own))
-            )
-            is None
-        ):
+        elif keras.saving.get_registered_object(name) is None:
             reason = "is not registered with Keras"
-        elif not is_function and not hasattr(own, "get_config"):
-            reason = "has no get_config()"
         else:
             return
         raise ValueError(
@@ -253,17 +252,10 @@ class OrthogonalLayer(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict):
-        config = dict(config)
-        config["orthogonalize"] = _map_of(config["orthogonalize"])
-        return cls(**config)
-
-
-def _map_of(saved: Any) -> Map:
-    """Returns the map that `get_config` saved; an object needs no from_config() of its own."""
-    known: Any = None
-    if isinstance(saved, dict):
-        known = keras.saving.get_registered_object(saved.get("registered_name"))
-    is_plain_class = inspect.isclass(known) and not hasattr(known, "from_config")
-    if is_plain_class:
-        return known(**saved["config"])
-    return keras.saving.deserialize_keras_object(saved)
+        saved = config["orthogonalize"]
+        known = keras.saving.get_registered_object(saved["registered_name"])
+        if inspect.isclass(known) and not hasattr(known, "from_config"):
+            own = known(**saved["config"])  # Keras would ask for its from_config()
+        else:
+            own = keras.saving.deserialize_keras_object(saved)
+        return cls(**{**config, "orthogonalize": own})

@@ -6,7 +6,10 @@ import keras
 import tensorflow as tf
 
 from ..orthogonal import Map, gram_schmidt
-from .base import OrthogonalLayer
+from .base import OrthogonalLayer, passed_on
+
+# the arguments that no other OPT layer has
+OWN = ("filters", "kernel_size", "strides", "padding", "data_format", "dilation_rate", "groups")
 
 
 def _pair(value: int | Sequence[int], name: str) -> tuple[int, int]:
@@ -79,22 +82,7 @@ class OrthogonalConv2D(OrthogonalLayer):
         block_size: int | None = None,
         **kwargs,
     ):
-        super().__init__(
-            filters,
-            activation=activation,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
-            orthogonalize=orthogonalize,
-            rotation_initializer=rotation_initializer,
-            rotation_regularizer=rotation_regularizer,
-            learn_neurons=learn_neurons,
-            check_map=check_map,
-            block_size=block_size,
-            **kwargs,
-        )
+        super().__init__(filters, **passed_on(locals(), except_for=OWN))
         data_format = data_format or keras.config.image_data_format()
         if data_format != "channels_last":
             raise ValueError(
@@ -131,6 +119,8 @@ class OrthogonalConv2D(OrthogonalLayer):
         """The current kernel, ``[*kernel_size, c_in // groups, filters]``."""
         return tf.reshape(self.neurons(), self.kernel_shape)
 
+    compute_output_shape = keras.layers.Conv2D.compute_output_shape
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.reshape(self.neurons_of_this_pass(), self.kernel_shape)
         outputs = keras.ops.conv(
@@ -145,24 +135,5 @@ class OrthogonalConv2D(OrthogonalLayer):
             outputs = outputs + self.bias
         return self.activation(outputs)
 
-    def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        def length(size, kernel, stride, dilation):
-            if size is None:
-                return None
-            reach = 0 if self.padding == "same" else dilation * (kernel - 1)
-            return (size - reach - 1) // stride + 1
-
-        spatial = map(length, input_shape[1:3], self.kernel_size, self.strides, self.dilation_rate)
-        return (input_shape[0], *spatial, self.filters)
-
     def get_config(self) -> dict:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "data_format": self.data_format,
-            "dilation_rate": self.dilation_rate,
-            "groups": self.groups,
-        }
+        return {**super().get_config(), **{name: getattr(self, name) for name in OWN}}

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from ..orthogonal import Map, gram_schmidt
-from .base import OrthogonalLayer
+from .base import OrthogonalLayer, passed_on
 
 
 @keras.saving.register_keras_serializable(package="opt")
@@ -23,17 +23,8 @@ class OrthogonalDense(OrthogonalLayer):
         kernel_initializer: for ``fix``, ``[n, units]``. Defaults to He's: variance 2 / n.
         bias_initializer, bias_regularizer, activity_regularizer: as in Keras.
         orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
-        rotation_initializer: for ``rotation``, ``[n, n]``. Defaults to N(0, 1).
-        rotation_regularizer: for ``rotation``. Defaults to none.
-        learn_neurons: whether ``fix`` is trained too; the energy is then not constant. Defaults to
-            False.
-        check_map: whether a map of your own is tried when the layer is built, on a small random
-            matrix, and refused where its result is not orthogonal. Defaults to True.
-        block_size: None, or b of 2 or more: the n rows of ``fix`` are split into blocks of b, and a
-            last smaller one where b does not divide n. Each has a small rotation of its own:
-            ``rotation`` is then ``[n // b, b, b]``. Neurons' lengths and angles, and so the energy,
-            are kept as by one rotation, but rows of different blocks are never mixed. A b of n or
-            more is as None. Defaults to None: one rotation of all rows.
+        rotation_initializer, rotation_regularizer: for ``rotation``, as in `OrthogonalConv2D`.
+        learn_neurons, check_map, block_size: as in `OrthogonalConv2D`.
 
     Raises:
         ValueError: if ``units`` is not positive or ``orthogonalize`` is not callable.
@@ -57,22 +48,7 @@ class OrthogonalDense(OrthogonalLayer):
         block_size: int | None = None,
         **kwargs,
     ):
-        super().__init__(
-            units,
-            activation=activation,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
-            orthogonalize=orthogonalize,
-            rotation_initializer=rotation_initializer,
-            rotation_regularizer=rotation_regularizer,
-            learn_neurons=learn_neurons,
-            check_map=check_map,
-            block_size=block_size,
-            **kwargs,
-        )
+        super().__init__(**passed_on(locals()))
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
         self.supports_masking = True  # as Dense's: a mask of [batch, ...] fits the outputs too
 

@@ -58,22 +58,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return mean, variance
         weight = 1.0 - self.start_weight.value
         untrained = weight <= 0
-        safe = tf.where(untrained, tf.ones_like(weight), weight)
-        return mean / safe, tf.where(untrained, tf.ones_like(variance), variance / safe)
+        safe = tf.where(untrained, 1.0, weight)
+        return mean / safe, tf.where(untrained, 1.0, variance / safe)
 
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:
         if not (training and self.trainable):
             mean, variance = self.averages()
+            inputs = tf.cast(inputs, mean.dtype)
             outputs = keras.ops.batch_normalization(
-                tf.cast(inputs, mean.dtype),
-                mean,
-                variance,
-                self.axis,
-                self.beta,
-                self.gamma,
-                self.epsilon,
+                inputs, mean, variance, self.axis, self.beta, self.gamma, self.epsilon
             )
             return tf.cast(outputs, self.compute_dtype)
         self.start_weight.assign(self.start_weight * self.momentum)

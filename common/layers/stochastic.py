@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..orthogonal import Map, gram_schmidt
-from .base import OrthogonalLayer
+from .base import OrthogonalLayer, passed_on
 from .blocks import turned_back
 from .convolution import OrthogonalConv2D
 from .dense import OrthogonalDense
@@ -26,7 +26,8 @@ class _Stochastic(OrthogonalLayer):
         indices: int32 ``[r]``, not trained. The first ones are drawn at random.
     """
 
-    def _set_fraction(self, rotated_fraction: float) -> None:
+    def __init__(self, *, rotated_fraction: float, **kwargs):
+        super().__init__(**kwargs)
         if not 0 < rotated_fraction <= 1:
             raise ValueError(f"`rotated_fraction` must lie in (0, 1], not {rotated_fraction}")
         self.rotated_fraction = rotated_fraction
@@ -36,15 +37,13 @@ class _Stochastic(OrthogonalLayer):
 
     def build_weights(self, area: int, channels: int) -> None:
         super().build_weights(area, channels)
-        count = self._rotated_rows(area, channels)
 
         def draw(shape, dtype=None):
-            rows = keras.random.shuffle(keras.ops.arange(area * channels, dtype="int32"))
-            return rows[: shape[0]]
+            return keras.random.shuffle(keras.ops.arange(area * channels, dtype=dtype))[: shape[0]]
 
         self.indices = self.add_weight(
             name="indices",
-            shape=(count,),
+            shape=(self._rotated_rows(area, channels),),
             dtype="int32",
             initializer=draw,
             trainable=False,
@@ -85,10 +84,8 @@ class _Stochastic(OrthogonalLayer):
             *blocks, size, _ = rotation.shape
             rotation.assign(tf.eye(size, batch_shape=blocks, dtype=rotation.dtype))
         self.indices.assign(indices)
-        rows = turned_back(self.orthogonal_matrices(), tf.gather(self.fix.value, indices))
-        self.fix.assign(
-            tf.tensor_scatter_nd_update(self.fix.value, tf.expand_dims(indices, 1), rows)
-        )
+        rows = turned_back(self.orthogonal_matrices(), self.rows_to_turn())
+        self.fix.assign(self.with_turned_rows(rows))
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rotated_fraction": self.rotated_fraction}
@@ -134,29 +131,7 @@ class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
         rotated_fraction: float = 0.25,
         **kwargs,
     ):
-        super().__init__(
-            filters,
-            kernel_size,
-            strides,
-            padding,
-            data_format,
-            dilation_rate,
-            groups,
-            activation=activation,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
-            orthogonalize=orthogonalize,
-            rotation_initializer=rotation_initializer,
-            rotation_regularizer=rotation_regularizer,
-            learn_neurons=learn_neurons,
-            check_map=check_map,
-            block_size=block_size,
-            **kwargs,
-        )
-        self._set_fraction(rotated_fraction)
+        super().__init__(**passed_on(locals()))
 
 
 @keras.saving.register_keras_serializable(package="opt")
@@ -193,20 +168,4 @@ class StochasticOrthogonalDense(_Stochastic, OrthogonalDense):
         rotated_fraction: float = 0.25,
         **kwargs,
     ):
-        super().__init__(
-            units,
-            activation=activation,
-            use_bias=use_bias,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            bias_regularizer=bias_regularizer,
-            activity_regularizer=activity_regularizer,
-            orthogonalize=orthogonalize,
-            rotation_initializer=rotation_initializer,
-            rotation_regularizer=rotation_regularizer,
-            learn_neurons=learn_neurons,
-            check_map=check_map,
-            block_size=block_size,
-            **kwargs,
-        )
-        self._set_fraction(rotated_fraction)
+        super().__init__(**passed_on(locals()))

@@ -4,6 +4,7 @@ A map of five matrices takes as many kernels of a GPU as that of one. On a CPU t
 gain: TensorFlow's factorizations treat a batch matrix by matrix.
 """
 
+import collections
 import contextlib
 import contextvars
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from .blocks import joined, split
 if TYPE_CHECKING:
     from .base import OrthogonalLayer
 
-Part = tuple[orthogonal.Map, tf.Tensor, tf.Tensor]  # a map, its matrix, and the rows to turn
+Tensors = Sequence[tf.Tensor]
 _BY_XLA = contextvars.ContextVar("_BY_XLA", default=False)
 
 
@@ -42,39 +43,38 @@ def neurons_together(layers: Iterable["OrthogonalLayer"]) -> list[tf.Tensor]:
     batch.
     """
     layers = list(layers)
-    values = [[rotation.value for rotation in layer.rotations] for layer in layers]
-    rows = [split(m, layer.rows_to_turn()) for m, layer in zip(values, layers, strict=True)]
-    parts = [
-        (layer.orthogonalize, *pair)
-        for layer, *pairs in zip(layers, values, rows, strict=True)
-        for pair in zip(*pairs, strict=True)
-    ]
+    maps: list[orthogonal.Map] = []
+    matrices: list[tf.Tensor] = []
+    rows: list[tf.Tensor] = []
+    for layer in layers:
+        own = [rotation.value for rotation in layer.rotations]
+        maps += [layer.orthogonalize] * len(own)
+        matrices += own
+        rows += split(own, layer.rows_to_turn())
     evaluate = _compiled if _BY_XLA.get() and not is_compiled_by_xla() else _turned
-    each = iter(evaluate(parts))
+    each = iter(evaluate(maps, matrices, rows))
     return [
         layer.with_turned_rows(joined([next(each) for _ in layer.rotations])) for layer in layers
     ]
 
 
-def _compiled(parts: list[Part]) -> list[tf.Tensor]:
+def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
     """Returns what `_turned` does, by programs that XLA compiles, forward and backward.
 
     A `tf.function` has a gradient of its own, but that is traced where it does not show that XLA
     will compile it: the maps would take the algorithms that are not for XLA. So the backward
     program evaluates the maps once more.
     """
-    maps, matrices, rows = zip(*parts, strict=True)
 
-    def evaluate(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        half = len(maps)
-        return _turned(list(zip(maps, tensors[:half], tensors[half:], strict=True)))
+    def evaluate(tensors: Tensors) -> Tensors:
+        return _turned(maps, tensors[: len(maps)], tensors[len(maps) :])
 
     @tf.function(jit_compile=True)
-    def forward(*tensors: tf.Tensor) -> list[tf.Tensor]:
+    def forward(*tensors: tf.Tensor) -> Tensors:
         return evaluate(tensors)
 
     @tf.function(jit_compile=True)
-    def backward(tensors: list[tf.Tensor], gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    def backward(tensors: Tensors, gradients: Tensors) -> Tensors:
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             turned = evaluate(tensors)
@@ -88,34 +88,29 @@ def _compiled(parts: list[Part]) -> list[tf.Tensor]:
     return turned(*map(tf.convert_to_tensor, [*matrices, *rows]))
 
 
-def _turned(parts: list[Part]) -> list[tf.Tensor]:
+def _turned(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
     """Returns ``map(m) @ r`` of each map, matrix m and rows r."""
-    groups: dict[tuple, list[int]] = {}
-    for number, (orthogonalize, matrix, part) in enumerate(parts):
-        own = () if orthogonalize in orthogonal.ALL else (number,)
-        key = (id(orthogonalize), matrix.dtype, matrix.shape[-1], part.shape[-1], *own)
-        groups.setdefault(key, []).append(number)
+    groups = collections.defaultdict(list)
+    for number, (own, matrix, part) in enumerate(zip(maps, matrices, rows, strict=True)):
+        alone = None if own in orthogonal.ALL else number
+        groups[id(own), matrix.dtype, matrix.shape[-1], part.shape[-1], alone].append(number)
     turned: dict[int, tf.Tensor] = {}
-    for numbers in groups.values():
-        maps, matrices, of_rows = zip(*(parts[i] for i in numbers), strict=True)
-        together = _together(maps[0], list(matrices), list(of_rows))
-        turned |= zip(numbers, together, strict=True)
-    return [turned[number] for number in range(len(parts))]
+    for group in groups.values():
+        of_group = ([tensors[number] for number in group] for tensors in (matrices, rows))
+        turned |= zip(group, _together(maps[group[0]], *of_group), strict=True)
+    return [turned[number] for number in range(len(maps))]
 
 
-def _together(
-    orthogonalize: orthogonal.Map, matrices: list[tf.Tensor], rows: list[tf.Tensor]
-) -> list[tf.Tensor]:
+def _together(orthogonalize: orthogonal.Map, matrices: Tensors, rows: Tensors) -> Tensors:
     """Returns ``orthogonalize(m) @ r`` of each pair, all with one map, dtype, n and c."""
     if len(matrices) == 1:
         return [orthogonal.product(orthogonalize, *matrices, *rows)]
 
-    def stacked(tensors: list[tf.Tensor]) -> tf.Tensor:
+    def stacked(tensors: Tensors) -> tf.Tensor:
         return tf.concat([tf.reshape(t, [-1, *t.shape[-2:]]) for t in tensors], axis=0)
 
     whole = orthogonal.product(orthogonalize, stacked(matrices), stacked(rows))
-    counts = [matrix.shape[:-2].num_elements() for matrix in matrices]
-    parts = tf.split(whole, counts)
+    parts = tf.split(whole, [matrix.shape[:-2].num_elements() for matrix in matrices])
     return [tf.reshape(part, r.shape) for part, r in zip(parts, rows, strict=True)]
 
 
@@ -128,12 +123,13 @@ def neurons_of_this_pass(layer: "OrthogonalLayer") -> tf.Tensor:
     current = forward_pass(layer)
     if current is None:
         return layer.neurons()
-    if id(layer) not in current.memory:
-        others = all_layers(current.entry) if is_compiled_by_xla() or _BY_XLA.get() else []
-        asked = {
-            id(other): other
-            for other in (layer, *others)
+    entry, memory = current
+    if layer not in memory:
+        others = all_layers(entry) if is_compiled_by_xla() or _BY_XLA.get() else []
+        asked = [
+            other
+            for other in dict.fromkeys([layer, *others])
             if hasattr(other, "rows_to_turn") and other.built and forward_pass(other) is not None
-        }
-        current.memory.update(zip(asked, neurons_together(asked.values()), strict=True))
-    return current.memory[id(layer)]
+        ]
+        memory.update(zip(asked, neurons_together(asked), strict=True))
+    return memory[layer]
