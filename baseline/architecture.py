@@ -21,4 +21,9 @@ def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.
     return backbone(layer, **kwargs)
 
 
-METHOD = Method(build_model)
+def method() -> Method:
+    """Returns the method, which has no options."""
+    return Method(build_model)
+
+
+METHOD = method()
