@@ -3,39 +3,13 @@
 import functools
 from collections.abc import Callable
 
-import keras
-
-from common.backbones.cnn6 import cnn6
-from common.layers import OrthogonalConv2D
 from common.marks import NEURONS, ROTATION
 from common.optimizers import OGD
 from common.orthogonal import identity
 from common.training.method import Method
+from common.training.opt_model import opt_model
 
-
-def build_model(
-    backbone: Callable[..., keras.Model] = cnn6,
-    learn_neurons: bool = False,
-    block_size: int = 0,
-    **kwargs,
-) -> keras.Model:
-    """Returns ``backbone`` with OPT layers whose rotations start at I.
-
-    Args:
-        backbone: a function of the layer factory. Defaults to `cnn6`.
-        learn_neurons: whether the neurons are trained too. Defaults to False.
-        block_size: that of the layers; 0 for None. Defaults to 0.
-        **kwargs: the backbone's own arguments (num_classes, widths).
-    """
-    layer = functools.partial(
-        OrthogonalConv2D,
-        orthogonalize=identity,
-        rotation_initializer="identity",
-        learn_neurons=learn_neurons,
-        block_size=block_size or None,
-        use_bias=False,
-    )
-    return backbone(layer, **kwargs)
+build_model = functools.partial(opt_model, orthogonalize=identity, rotation_initializer="identity")
 
 
 def make_optimizer(
