@@ -18,10 +18,10 @@ from ..errors import UserError
 from . import collapse, devices
 from .checkpoints import Progress
 from .clock import Clock
+from .environment import environment
 from .interruption import Interruption, stop_after
 from .method import Method
 from .precision import policy, scaled
-from .reporting import environment
 from .run_folder import RunFolder
 from .schedule import Chunk, Schedule
 from .settings import Settings
