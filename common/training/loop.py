@@ -16,7 +16,6 @@ from tqdm import tqdm
 from .. import backbones, convert, datasets, energy, layers, optimizers
 from ..errors import UserError
 from . import collapse, devices
-from .checkpoints import Progress
 from .clock import Clock
 from .environment import environment
 from .interruption import Interruption, stop_after
@@ -130,6 +129,14 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     batches = datasets.draws(
         settings.seed, first, count, settings.batch_size, data.mirror, method.episode_length
     )
+
+    def save(kind: str = "checkpoint") -> None:
+        with clock.part("saving"):
+            reached = dataclasses.replace(
+                progress, iteration=chunk.end, seconds=clock.seconds(), collapse=watch.memory()
+            )
+            folder.save(reached, kind)
+
     with Interruption() as interruption, _progress_bar(settings, first) as bar:
         for chunk in schedule.chunks(first):
             if chunk.episode is not None and method.start_episode:
@@ -138,14 +145,6 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
             with clock.part("first step" if chunk.start == first else "training"):
                 figures = _advance(steps, draws, chunk, watch, optimizer, folder)
             bar.update(chunk.count)
-
-            def reached() -> Progress:
-                return dataclasses.replace(
-                    progress,  # noqa: B023
-                    iteration=chunk.end,  # noqa: B023
-                    seconds=clock.seconds(),
-                    collapse=watch.memory(),
-                )
 
             row: dict[str, float] = {"iteration": chunk.last}
             if chunk.log:
@@ -157,17 +156,14 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
                     accuracy = test()
                     row |= {"test_acc": accuracy, "seconds": clock.seconds(), **layer_figures()}
                     folder.test(chunk.test, **row)
-                best = max(accuracy, progress.best_accuracy)
-                improved = best > progress.best_accuracy
-                progress = dataclasses.replace(progress, test_accuracy=accuracy, best_accuracy=best)
-                if improved:
-                    with clock.part("saving"):
-                        folder.save(reached(), "best")
+                progress = dataclasses.replace(progress, test_accuracy=accuracy)
+                if accuracy > progress.best_accuracy:
+                    progress = dataclasses.replace(progress, best_accuracy=accuracy)
+                    save("best")
             if chunk.save:
-                with clock.part("saving"):
-                    folder.save(reached())
+                save()
             if interruption.signal and chunk.end < settings.iterations:
-                folder.save(reached())
+                save()
                 stop_after(interruption.signal, chunk.end)
 
     # write the results
@@ -214,12 +210,13 @@ def _build(
 
     def backbone(layer: Callable, stem: Callable | None = None, **kwargs) -> keras.Model:
         kwargs |= {"stem": noting(stem)} if stem else {}
+        kwargs |= {"widths": settings.widths} if settings.widths else {}
+        size = settings.image_size
         return network(noting(layer), num_classes=num_classes, image_size=size, **kwargs)
 
-    network, size = backbones.load(settings.backbone), settings.image_size
-    widths = {"widths": settings.widths} if settings.widths else {}
+    network = backbones.load(settings.backbone)
     with policy(settings.precision):
-        model = method.build_model(backbone, **widths)
+        model = method.build_model(backbone)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
