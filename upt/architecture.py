@@ -1,25 +1,29 @@
 """UPT: every layer multiplies its neurons by a matrix that is trained without constraints."""
 
 import functools
+from collections.abc import Callable
 
 import keras
 
+from common.backbones.cnn6 import cnn6
 from common.orthogonal import identity
 from common.training.method import Method
 from common.training.opt_model import opt_model
 
 
-def build_model(*backbone, rotation_start: str = "identity", **options) -> keras.Model:
-    """Returns the model of `opt_model`, without a map.
+def build_model(
+    backbone: Callable[..., keras.Model] = cnn6, rotation_start: str = "identity", **options
+) -> keras.Model:
+    """Returns ``backbone`` with kernels R @ F, R unconstrained.
 
     Args:
-        *backbone: that of `opt_model`.
+        backbone: takes the layer factory. Defaults to CNN-6.
         rotation_start: the initial R: "identity" (the network then equals the plain one) or
             "normal", N(0, 1). Defaults to identity.
         **options: the others of `opt_model`.
     """
     start = "identity" if rotation_start == "identity" else None
-    return opt_model(*backbone, orthogonalize=identity, rotation_initializer=start, **options)
+    return opt_model(backbone, orthogonalize=identity, rotation_initializer=start, **options)
 
 
 def method(**options) -> Method:

@@ -54,11 +54,8 @@ class Progress:
 
     def __post_init__(self):
         counts = [self.iteration, *self.logs.values()]
-        figures = [
-            self.seconds,
-            self.best_accuracy + 1,
-            0.0 if self.test_accuracy is None else self.test_accuracy,
-        ]
+        tested = 0.0 if self.test_accuracy is None else self.test_accuracy
+        figures = [self.seconds, self.best_accuracy + 1, tested]
         if not all(type(n) is int and n >= 0 for n in counts) or not all(
             type(x) is float and 0 <= x < math.inf for x in figures
         ):

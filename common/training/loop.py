@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .. import backbones, convert, datasets, energy, layers, optimizers
 from ..errors import UserError
 from . import collapse, devices
+from .checkpoints import Checkpoints
 from .clock import Clock
 from .environment import environment
 from .interruption import Interruption, stop_after
@@ -27,16 +28,7 @@ from .settings import Settings
 from .steps import make_step, make_steps, make_test
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a run ends with."""
-
-    model: keras.Model
-    optimizer: keras.optimizers.Optimizer
-    test_accuracy: float
-
-
-def train(settings: Settings, method: Method) -> Trained:
+def train(settings: Settings, method: Method) -> None:
     """Trains a method as ``settings`` say; the results are in their ``log_dir``.
 
     Raises:
@@ -56,7 +48,7 @@ def train(settings: Settings, method: Method) -> Trained:
     folder = RunFolder(settings, writes=devices.is_chief(strategy))
     try:
         with folder, strategy.scope():
-            return run(settings, method, folder)
+            run(settings, method, folder)
     except (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,
@@ -68,8 +60,10 @@ def train(settings: Settings, method: Method) -> Trained:
         raise UserError(f"not enough memory: {error.message.splitlines()[0]}") from error
 
 
-def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
-    """Makes the run within the current strategy."""
+def run(
+    settings: Settings, method: Method, folder: RunFolder
+) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """Makes the run within the current strategy, and returns its model and optimizer."""
     # load
     jit = devices.uses_xla(settings)
     # XLA cannot compile what devices exchange: gradients, and the moments of batch normalization
@@ -143,7 +137,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
                 method.start_episode(model, settings.seed, chunk.episode)
             draws = np.stack(list(itertools.islice(batches, chunk.count)))
             with clock.part("first step" if chunk.start == first else "training"):
-                figures = _advance(steps, draws, chunk, watch, optimizer, folder)
+                figures = _advance(steps, draws, chunk, watch, optimizer, folder.checkpoints)
             bar.update(chunk.count)
 
             row: dict[str, float] = {"iteration": chunk.last}
@@ -191,7 +185,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     print(f"peak memory: {peak_memory():.2f} GiB")
     print(f"results: {settings.log_dir.absolute()}")
     print(f"learning curves: {settings.log_dir.absolute() / 'curves.png'}")
-    return Trained(model, optimizer, accuracy)
+    return model, optimizer
 
 
 def _build(
@@ -236,7 +230,7 @@ def _advance(
     chunk: Chunk,
     watch: collapse.Watch,
     optimizer: keras.optimizers.Optimizer,
-    folder: RunFolder,
+    checkpoints: Checkpoints,
 ) -> dict[str, float]:
     """Makes the chunk's training steps and returns the figures of the last."""
     try:
@@ -244,14 +238,14 @@ def _advance(
     except tf.errors.InvalidArgumentError as error:  # a solver that refuses NaN
         reason = error.message.splitlines()[0]
         reason = f"training broke down at iteration {chunk.start}: {reason}"
-        raise UserError(reason + folder.how_to_go_on()) from error
+        raise UserError(reason + checkpoints.how_to_go_on()) from error
     fits = course[:, 0]
     if not np.isfinite(fits).all():
         at = int(np.argmin(np.isfinite(fits)))
         rate = optimizers.rate_at(optimizer, chunk.start + at)
         reason = f"the loss is {fits[at]} at iteration {chunk.start + at}, "
         reason += f"with a learning rate of {rate}"
-        raise UserError(reason + folder.how_to_go_on())
+        raise UserError(reason + checkpoints.how_to_go_on())
     if watch.update(chunk.start, course.tolist()) and watch.collapsed:
         rate = optimizers.rate_at(optimizer, watch.collapsed["iteration"])
         tqdm.write(

@@ -267,10 +267,6 @@ class RunFolder:
         folded.save(self.path / "folded.keras")
         (self.path / "classes.txt").write_text("\n".join(class_names) + "\n", "utf-8")
 
-    def how_to_go_on(self) -> str:
-        """Returns what to add to the message that ends a run."""
-        return self.checkpoints.how_to_go_on()
-
 
 def _read_facts(path: pathlib.Path) -> dict:
     """Returns what a run.json holds; an empty dictionary if it is missing or damaged."""
