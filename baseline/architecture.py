@@ -21,9 +21,4 @@ def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.
     return backbone(layer, **kwargs)
 
 
-def method() -> Method:
-    """Returns the method, which has no options."""
-    return Method(build_model)
-
-
-METHOD = method()
+METHOD = Method(build_model)

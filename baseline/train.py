@@ -14,4 +14,4 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from common.training import flags
 
 if __name__ == "__main__":
-    flags.run(__file__)  # trains what architecture.py's `method` returns for these flags
+    flags.run(__file__)  # trains the METHOD of architecture.py with these flags

@@ -19,4 +19,4 @@ flags.define_rotation_stddev()
 flags.define_layer_flags()
 
 if __name__ == "__main__":
-    flags.run(__file__)  # trains what architecture.py's `method` returns for these flags
+    flags.run(__file__)  # trains the METHOD of architecture.py with these flags

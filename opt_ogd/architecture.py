@@ -1,5 +1,6 @@
 """OPT (OGD): the optimizer keeps rotations orthogonal, and layers use them without a map."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -25,18 +26,22 @@ def make_optimizer(
     )
 
 
-def method(learn_neurons: bool = False, block_size: int = 0, **options) -> Method:
-    """Returns the method; ``options`` are those of `make_optimizer`.
+class OGDMethod(Method):
+    """The method, whose options are those of `build_model` and of `make_optimizer`.
 
     Neurons that are learned have weight decay like other weights. Fixed neurons are left out of the
     printed decay, as in the original.
     """
-    return Method(
-        functools.partial(build_model, learn_neurons=learn_neurons, block_size=block_size),
-        functools.partial(make_optimizer, **options),
-        decay_factor=0.1,
-        undecayed=(ROTATION,) if learn_neurons else (ROTATION, NEURONS),
-    )
+
+    def with_options(self, learn_neurons: bool = False, block_size: int = 0, **options) -> Method:
+        return dataclasses.replace(
+            self,
+            build_model=functools.partial(
+                build_model, learn_neurons=learn_neurons, block_size=block_size
+            ),
+            make_optimizer=functools.partial(make_optimizer, **options),
+            undecayed=(ROTATION,) if learn_neurons else (ROTATION, NEURONS),
+        )
 
 
-METHOD = method()
+METHOD = OGDMethod(build_model, make_optimizer, decay_factor=0.1, undecayed=(ROTATION, NEURONS))

@@ -34,4 +34,4 @@ absl_flags.register_validator(
 flags.define_layer_flags()
 
 if __name__ == "__main__":
-    flags.run(__file__)  # trains what architecture.py's `method` returns for these flags
+    flags.run(__file__)  # trains the METHOD of architecture.py with these flags

@@ -1,6 +1,5 @@
 """UPT: every layer multiplies its neurons by a matrix that is trained without constraints."""
 
-import functools
 from collections.abc import Callable
 
 import keras
@@ -26,9 +25,4 @@ def build_model(
     return opt_model(backbone, orthogonalize=identity, rotation_initializer=start, **options)
 
 
-def method(**options) -> Method:
-    """Returns the method; ``options`` are those of `build_model`."""
-    return Method(functools.partial(build_model, **options))
-
-
-METHOD = method()
+METHOD = Method(build_model)

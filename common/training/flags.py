@@ -256,7 +256,7 @@ def _help() -> str:
 def run(script: str) -> None:
     """Parses the command line, trains the method and exits; every train.py ends with it.
 
-    The flags of train.py itself are the options of ``method`` in its folder's architecture.py.
+    The flags of train.py itself are the options of METHOD in its folder's architecture.py.
     Exits with code 2 and one line on stderr if the user made a mistake, with 0 after ``--help``.
 
     Args:
@@ -275,7 +275,7 @@ def run(script: str) -> None:
         from .loop import train
 
         architecture = importlib.import_module(f"{folder.name}.architecture")
-        train(settings, architecture.method(**settings.own))
+        train(settings, architecture.METHOD.with_options(**settings.own))
 
     try:
         app.run(train, flags_parser=functools.partial(_parse, folder=folder))
