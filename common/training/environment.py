@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import pathlib
 import platform
 import subprocess
 
@@ -10,12 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from .folders import ROOT
+
 
 def environment() -> dict:
     """Returns the versions of what is imported, the repository's git commit, and the device."""
-    root = pathlib.Path(__file__).resolve().parents[2]
     try:
-        words = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
         commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = None  # no git, or no repository: a copy of the code has no commit

@@ -12,10 +12,10 @@ from absl import app, flags, logging
 from .. import backbones
 from ..errors import UserError
 from . import folders
+from .folders import ROOT
 from .settings import PRECISIONS, Settings
 from .startup import import_tensorflow
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = flags.FLAGS
 # with absl's INFO, TensorFlow prints a line for every exchange between devices
 FLAGS.set_default("verbosity", logging.WARNING)

@@ -246,10 +246,10 @@ def _advance(
         reason = f"the loss is {fits[at]} at iteration {chunk.start + at}, "
         reason += f"with a learning rate of {rate}"
         raise UserError(reason + checkpoints.how_to_go_on())
-    if watch.update(chunk.start, course.tolist()) and watch.collapsed:
-        rate = optimizers.rate_at(optimizer, watch.collapsed["iteration"])
+    if found := watch.update(chunk.start, course.tolist()):
+        rate = optimizers.rate_at(optimizer, found["iteration"])
         tqdm.write(
-            f"warning: {watch.describe()}, at a learning rate of {rate}; "
+            f"warning: {watch.describe(found)}, at a learning rate of {rate}; "
             "--warmup_iterations=400 may prevent it",
             file=sys.stderr,
         )
