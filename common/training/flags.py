@@ -234,15 +234,14 @@ def _parse(argv: list[str], folder: pathlib.Path) -> Settings:
         print(FLAGS.get_help())
         sys.exit(0)
     try:
-        words = FLAGS(argv)[1:]
+        if words := FLAGS(argv)[1:]:
+            raise UserError(f"{words[0]!r} is not a flag; flags start with --")
+        return _settings(folder)
     # ValueError: from absl's own flags, and from a flagfile that is not text
     except (flags.Error, ValueError) as error:
         raise UserError(str(error)) from error
     except RecursionError as error:  # from absl's search for flags of a similar name
         raise UserError("a flag's name is too long") from error
-    if words:
-        raise UserError(f"{words[0]!r} is not a flag; flags start with --")
-    return _settings(folder)
 
 
 def _help() -> str:
