@@ -40,18 +40,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        nargs="+",
-        type=pathlib.Path,
-        help="PNG, JPEG, GIF or BMP files",
-    )
-    parser.add_argument(
-        "--model",
-        type=pathlib.Path,
-        default=pathlib.Path(__file__).parent / "opt_gs/log/folded.keras",
-    )
+    files = "PNG, JPEG, GIF or BMP files"
+    parser.add_argument("images", metavar="IMAGE", nargs="+", type=pathlib.Path, help=files)
+    usual = pathlib.Path(__file__).parent / "opt_gs/log/folded.keras"
+    parser.add_argument("--model", type=pathlib.Path, default=usual)
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {' '.join(message.split())}\n")
     args = parser.parse_args()
     classes = of_run(args.model, "classes.txt")
@@ -69,16 +61,13 @@ def main() -> None:
         model = keras.saving.load_model(args.model)
     except Exception as error:  # a file that is not a model can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        parser.exit(2, f"{parser.prog}: {args.model} is not a model of a run: {reason}\n")
+        parser.error(f"{args.model} is not a model of a run: {reason}")
     names = classes.read_text("utf-8").splitlines()
     size = model.input_shape[1] if len(model.input_shape) == 4 else None
     shapes = (None, size, size, 3), (None, len(names))
     if not size or (model.input_shape, model.output_shape) != shapes:
         found = f"{model.input_shape} to {model.output_shape}"
-        parser.exit(
-            2,
-            f"{parser.prog}: {args.model} maps {found}, not images to {len(names)} classes\n",
-        )
+        parser.error(f"{args.model} maps {found}, not images to {len(names)} classes")
     print(f"model: {args.model}: {description(args.model)}")
     folded = of_run(args.model, "folded.keras")
     if re.fullmatch(r"model(_\d+)?\.keras", args.model.name) and folded.is_file():
@@ -87,13 +76,12 @@ def main() -> None:
         try:
             image = images.decode(images.read(path), size)
         except ValueError as error:
-            parser.exit(2, f"{parser.prog}: {path} is not to be read as an image: {error}\n")
+            parser.error(f"{path} is not to be read as an image: {error}")
         logits = model(image[tf.newaxis], training=False)[0]
         probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
         print(f"{path}:")
-        for probability, index in zip(
-            *tf.math.top_k(probabilities, min(5, len(names))), strict=True
-        ):
+        likeliest = tf.math.top_k(probabilities, min(5, len(names)))
+        for probability, index in zip(*likeliest, strict=True):
             print(f"  {100 * float(probability):5.1f} %  {names[int(index)]}")
 
 

@@ -13,14 +13,5 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from common.training import flags
 
-
-def main(settings: flags.Settings) -> None:
-    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
-    from baseline.architecture import METHOD
-    from common.training.loop import train
-
-    train(settings, METHOD)
-
-
 if __name__ == "__main__":
-    flags.run(main, __file__)
+    flags.run(__file__)  # trains the METHOD of architecture.py with these flags

@@ -73,7 +73,7 @@ def prepare(
     (row,) = parse([name])
     module = importlib.import_module(f"{row.method}.architecture")
     settings = {flag: _value(text) for flag, text in row.flags}
-    method = module.method(**settings) if settings else module.METHOD
+    method = module.METHOD.with_options(**settings)
     with policy(precision):
         model = method.build_model(widths=widths)
     optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)

@@ -33,9 +33,4 @@ def build_model(
     return backbone(layer, score_regularizer=score_penalty, **kwargs)
 
 
-def method(**options) -> Method:
-    """Returns the method; ``options`` are those of `build_model`."""
-    return Method(functools.partial(build_model, **options))
-
-
-METHOD = method()
+METHOD = Method(build_model)

@@ -30,14 +30,5 @@ absl_flags.DEFINE_enum(
     "the power of the distances between neurons, or (a0 to a2) of the angles; 0: the logarithm",
 )
 
-
-def main(settings: flags.Settings) -> None:
-    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
-    from common.training.loop import train
-    from mhe.architecture import method
-
-    train(settings, method(**settings.own))
-
-
 if __name__ == "__main__":
-    flags.run(main, __file__)
+    flags.run(__file__)  # trains the METHOD of architecture.py with these flags

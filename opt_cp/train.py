@@ -18,14 +18,5 @@ from common.training import flags
 flags.define_rotation_stddev()
 flags.define_layer_flags()
 
-
-def main(settings: flags.Settings) -> None:
-    # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
-    from common.training.loop import train
-    from opt_cp.architecture import method
-
-    train(settings, method(**settings.own))
-
-
 if __name__ == "__main__":
-    flags.run(main, __file__)
+    flags.run(__file__)  # trains the METHOD of architecture.py with these flags

@@ -7,11 +7,4 @@ from common.training.method import Method
 from common.training.opt_model import opt_model
 
 build_model = functools.partial(opt_model, orthogonalize=gram_schmidt)
-
-
-def method(**options) -> Method:
-    """Returns the method; ``options`` are those of `opt_model`, such as rotation_stddev."""
-    return Method(functools.partial(build_model, **options))
-
-
-METHOD = method()
+METHOD = Method(build_model)

@@ -3,6 +3,7 @@
 Only the first OPT layer rotates all of its rows.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -95,26 +96,32 @@ def start_episode(
             normalization.beta.assign(np.zeros(normalization.beta.shape))
 
 
-def method(
-    orthogonalize: str = "gram_schmidt",
-    iterations_per_episode: int = 750,
-    reset_bn: bool = True,
-    **options,
-) -> Method:
-    """Returns the method.
+class StochasticMethod(Method):
+    """The method, whose options are those below and the others of `build_model`.
 
-    Args:
-        orthogonalize: the name of a map in common.orthogonal. Defaults to Gram-Schmidt.
-        iterations_per_episode: the length of an episode. Defaults to 750.
-        reset_bn: as in `start_episode`.
-        **options: of `build_model` (rotated_fraction, learn_neurons, block_size).
+    ``orthogonalize`` is the name of a map in common.orthogonal, ``iterations_per_episode`` the
+    length of an episode, ``reset_bn`` as in `start_episode`.
     """
-    return Method(
-        functools.partial(build_model, orthogonalize=getattr(orthogonal, orthogonalize), **options),
-        drops=(160 / 400, 260 / 400, 340 / 400),
-        episode_length=iterations_per_episode,
-        start_episode=functools.partial(start_episode, reset_bn=reset_bn),
-    )
+
+    def with_options(
+        self,
+        orthogonalize: str = "gram_schmidt",
+        iterations_per_episode: int = 750,
+        reset_bn: bool = True,
+        **options,
+    ) -> Method:
+        rotate = getattr(orthogonal, orthogonalize)
+        return dataclasses.replace(
+            self,
+            build_model=functools.partial(build_model, orthogonalize=rotate, **options),
+            episode_length=iterations_per_episode,
+            start_episode=functools.partial(start_episode, reset_bn=reset_bn),
+        )
 
 
-METHOD = method()
+METHOD = StochasticMethod(
+    build_model,
+    drops=(160 / 400, 260 / 400, 340 / 400),
+    episode_length=750,
+    start_episode=start_episode,
+)

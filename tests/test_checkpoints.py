@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 
@@ -29,8 +30,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.training.checkpoints import Checkpoints, Progress, locked
-from common.training.reporting import Report
+from common.training.checkpoints import Checkpoints, Progress
+from common.training.files import locked
+from common.training.run_folder import RunFolder
 from tests.test_hostile import peak
 from tests.test_scripts import METHODS, ROOT, SMALL, episodes_of
 
@@ -913,28 +915,35 @@ def test_weights_that_are_not_finite_are_not_saved(saved):
 ROW = {"fit": 1.0, "reg": 2.0, "acc": 0.5, "seconds": 1.0}
 
 
+def logs(folder: pathlib.Path, sizes: dict[str, int] | None = None) -> RunFolder:
+    """Returns the folder of a run without checkpoints, its logs open."""
+    run = RunFolder(types.SimpleNamespace(log_dir=folder))
+    run.open_logs("title", sizes=sizes)
+    return run
+
+
 def test_logs_are_cut_back(tmp_path):
     """A report that goes on is what one in a single piece would be; one whose files are too short
     is refused.
     """
-    report = Report(tmp_path, "title")
-    report.train("iter_1", iteration=1, **ROW)
+    report = logs(tmp_path)
+    report.log("iter_1", iteration=1, **ROW)
     sizes = report.sizes()
     before = files(tmp_path)
     for number in range(2, 5):
-        report.train(f"iter_{number}", iteration=number, **ROW)
-        report.close()
-        report = Report(tmp_path, "title", sizes=sizes)
+        report.log(f"iter_{number}", iteration=number, **ROW)
+        report.__exit__()
+        report = logs(tmp_path, sizes)
         assert len(report.history) == 1
         assert {name: files(tmp_path)[name] for name in LOGS} == {
             name: before[name] for name in LOGS
         }
-    report.close()
+    report.__exit__()
     (tmp_path / "metrics.csv").write_text("iteration\n")
     with pytest.raises(
         UserError, match=f"^{tmp_path / 'metrics.csv'} is shorter than it was at the checkpoint$"
     ):
-        Report(tmp_path, "title", sizes=sizes)
+        logs(tmp_path, sizes)
 
 
 def test_tensorboard_that_cannot_be_written(tmp_path):
@@ -943,14 +952,14 @@ def test_tensorboard_that_cannot_be_written(tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "tensorboard").write_text("mine")
     with pytest.raises(UserError, match="tensorboard"):
-        Report(tmp_path / "taken", "title")
-    report = Report(tmp_path, "title")
+        logs(tmp_path / "taken")
+    report = logs(tmp_path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
         with pytest.raises(
             UserError, match=r"\A.*tensorboard.* cannot be written: File too large\Z"
         ):
-            collections.deque((report.train("iter_1", iteration=1, **ROW) for _ in range(1000)), 0)
+            collections.deque((report.log("iter_1", iteration=1, **ROW) for _ in range(1000)), 0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

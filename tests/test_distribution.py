@@ -54,18 +54,18 @@ for run in runs:
     )
     strategy = devices.strategy_for(settings)
     with strategy.scope():
-        run = loop.run(settings, method, RunFolder(settings))
+        model, optimizer = loop.run(settings, method, RunFolder(settings))
     with (log / "metrics.csv").open() as file:
         fits.append([float(row["fit"]) for row in csv.DictReader(file) if row["fit"]])
     assert strategy.num_replicas_in_sync == (2 if distribute == "mirrored" else 1)
-    for variable in [*run.model.variables, *run.optimizer.variables]:
+    for variable in [*model.variables, *optimizer.variables]:
         if distribute == "mirrored":
             first, second = variable.value.values
             np.testing.assert_array_equal(first, second, variable.path)
 assert any(evaluated) == (jit == "on" and bool(evaluated))  # of a method with maps
 for other in fits[1:]:
     np.testing.assert_allclose(fits[0], other, rtol=1e-9)
-deviations, count = np.abs(np.divide(fits[1:], fits[0]) - 1).max(axis=1), len(run.model.variables)
+deviations, count = np.abs(np.divide(fits[1:], fits[0]) - 1).max(axis=1), len(model.variables)
 print("deviations", *deviations, "of", len(fits[0]), "losses,", count, "weights equal")
 """
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from common import datasets
 from common.errors import UserError
 from common.training import clock as clock_module
-from common.training import devices, loop, reporting
+from common.training import devices, environment, loop
 from common.training.checkpoints import Checkpoints, Progress
 from common.training.settings import Settings
 from tests.test_scripts import ROOT, SMALL, start
@@ -140,7 +140,7 @@ def test_versions_are_those_of_what_is_imported(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    versions = reporting.environment()["versions"]
+    versions = environment.environment()["versions"]
     assert versions["tensorflow"] == tf.__version__
     assert versions["tensorflow-datasets"] is None
 

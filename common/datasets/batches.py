@@ -41,13 +41,9 @@ def draws(
         order = random.permutation(count)[: steps * batch_size]
         offsets = random.integers(0, 9, (2, order.size))
         flips = random.integers(0, 2, order.size) if mirror else np.zeros_like(order)
-        whole = (
-            np.stack([order, *offsets, flips], axis=-1)
-            .astype(np.int32)
-            .reshape(steps, batch_size, 4)
-        )
+        drawn = np.stack([order, *offsets, flips], axis=-1, dtype=np.int32)
         left = episode_length - inside if episode_length else steps
-        for batch in whole[start : start + left]:
+        for batch in drawn.reshape(steps, batch_size, 4)[start : start + left]:
             yield batch
             iteration += 1
 

@@ -74,22 +74,17 @@ def read(cifar: Cifar, data_dir: pathlib.Path) -> Dataset | None:
         UserError: if what is there is not the data set.
     """
     folder, archive = data_dir / cifar.folder, data_dir / cifar.archive
+    wanted = (*cifar.train_files, cifar.test_file, cifar.names_file)
     if folder.is_dir():
-        return _from_files(cifar, str(folder), lambda wanted: _read_folder(folder, wanted))
+        return _dataset(cifar, str(folder), _read_folder(folder, wanted))
     if archive.is_file():
-        data = _from_files(
-            cifar, str(archive), lambda wanted: _read_archive(archive, cifar.folder, wanted)
-        )
+        data = _dataset(cifar, str(archive), _read_archive(archive, cifar.folder, wanted))
         _warn_of_other_sum(archive, cifar.md5)
         return data
     return None
 
 
-def _from_files(
-    cifar: Cifar, source: str, read: Callable[[tuple[str, ...]], dict[str, bytes]]
-) -> Dataset:
-    contents = read((*cifar.train_files, cifar.test_file, cifar.names_file))
-
+def _dataset(cifar: Cifar, source: str, contents: dict[str, bytes]) -> Dataset:
     def part(name: str, convert: Callable):
         try:
             # pop frees each file's bytes as soon as they are read: they are as large as the images
@@ -171,25 +166,19 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
                     raise UserError(f"{archive} is not built like a CIFAR archive")
                 path = pathlib.PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:
-                    raise UserError(
-                        f"{archive} holds a member that would leave its folder: {member.name!r}"
-                    )
+                    reason = f"a member that would leave its folder: {member.name!r}"
+                    raise UserError(f"{archive} holds {reason}")
                 if member.size < 0:  # the reader would go backwards, and never reach the end
                     raise UserError(f"{archive} holds a member of negative size")
-                if (
-                    member.isfile()
-                    and path.parent.name == folder
-                    and len(path.parts) == 2
-                    and path.name in wanted
-                ):
+                is_wanted = path.name in wanted and path.parent == pathlib.PurePosixPath(folder)
+                if is_wanted and member.isfile():
                     # None is for what is no file
                     contents[path.name] = tar.extractfile(member).read()  # type: ignore[union-attr]
     except UserError:
         raise
     except Exception as error:  # a hostile archive can make the reader raise anything
-        raise UserError(
-            f"{archive} cannot be read as a .tar.gz: {str(error) or type(error).__name__}"
-        ) from error
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{archive} cannot be read as a .tar.gz: {reason}") from error
     for name in wanted:
         if name not in contents:
             raise UserError(f"{archive} holds no file {folder}/{name}")
@@ -199,12 +188,9 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
 def _warn_of_other_sum(archive: pathlib.Path, md5: str) -> None:
     try:
         with archive.open("rb") as file:
-            found = hashlib.file_digest(
-                file, lambda: hashlib.md5(usedforsecurity=False)
-            ).hexdigest()
+            digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     except OSError as error:
         raise UserError(f"{archive} cannot be read: {error.strerror}") from error
-    if found != md5:
-        print(
-            f"warning: {archive} has the MD5 sum {found}, the official file {md5}", file=sys.stderr
-        )
+    if (found := digest.hexdigest()) != md5:
+        warning = f"warning: {archive} has the MD5 sum {found}, the official file {md5}"
+        print(warning, file=sys.stderr)

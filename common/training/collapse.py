@@ -57,7 +57,7 @@ class Watch:
         self.num_classes, self.count, self.current = num_classes, count, current
         self.collapsed = collapsed
 
-    def update(self, iteration: int, course: Iterable[tuple[float, float]]) -> bool:
+    def update(self, iteration: int, course: Iterable[tuple[float, float]]) -> dict | None:
         """Takes the losses and accuracies of consecutive iterations.
 
         Args:
@@ -65,9 +65,9 @@ class Watch:
             course: loss and accuracy of each.
 
         Returns:
-            Whether a collapse has been found just now, for the first time.
+            The collapse, if it has been found just now, for the first time.
         """
-        found = False
+        found = None
         for i, (fit, acc) in enumerate(course, start=iteration):
             now = state(fit, acc, self.num_classes)
             if self.collapsed and self.collapsed["until"] is None and now is None:
@@ -77,25 +77,17 @@ class Watch:
             if self.count == PATIENCE and self.collapsed:  # it has collapsed again
                 self.collapsed = self.collapsed | {"until": None}
             elif self.count == PATIENCE:
-                self.collapsed = {"iteration": i, "state": now, "until": None}
-                found = True
+                self.collapsed = found = {"iteration": i, "state": now, "until": None}
         return found
 
-    def describe(self) -> str:
-        """Returns the collapse in words.
-
-        Raises:
-            ValueError: if there is none.
-        """
-        if self.collapsed is None:
-            raise ValueError("the network has not collapsed")
-        state, iteration = self.collapsed["state"], self.collapsed["iteration"]
+    def describe(self, collapsed: dict) -> str:
+        """Returns in words what `update` has found."""
         loss = {
             "guessing": f"of guessing, log({self.num_classes})",
             "saturated": "of saturated scores, -log(1e-4)",
-        }[state]
+        }[collapsed["state"]]
         return (
-            f"the network has collapsed: at iteration {iteration} the loss has been "
+            f"the network has collapsed: at iteration {collapsed['iteration']} the loss has been "
             f"that {loss}, for {PATIENCE} iterations"
         )
 

@@ -1,21 +1,21 @@
 """The flags that every method's train.py has, and a run's settings."""
 
 import dataclasses
+import functools
+import importlib
 import math
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import NoReturn
 
 from absl import app, flags, logging
 
 from .. import backbones
 from ..errors import UserError
 from . import folders
+from .folders import ROOT
 from .settings import PRECISIONS, Settings
 from .startup import import_tensorflow
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 FLAGS = flags.FLAGS
 # with absl's INFO, TensorFlow prints a line for every exchange between devices
 FLAGS.set_default("verbosity", logging.WARNING)
@@ -132,17 +132,14 @@ flags.register_validator(
 )
 
 
-def _integers(words: list[str]) -> tuple[int, ...] | None:
-    return (
-        tuple(map(int, words))
-        if all(w.strip().isdecimal() and len(w) < 20 for w in words)
-        else None
-    )
-
-
 def _are_widths(words: list[str] | None) -> bool:
-    widths = _integers(words) if words is not None else (1,)
-    return all(1 <= w <= 65_536 for w in widths) if widths else False
+    sound = (w.strip().isdecimal() and len(w) < 20 and 1 <= int(w) <= 65_536 for w in words or ())
+    return words is None or (bool(words) and all(sound))
+
+
+flags.register_validator(
+    "widths", _are_widths, "must be positive whole numbers, such as 64,64,64,64"
+)
 
 
 def define_layer_flags() -> None:
@@ -182,11 +179,6 @@ def define_rotation_stddev() -> None:
     )
 
 
-flags.register_validator(
-    "widths", _are_widths, "must be positive whole numbers, such as 64,64,64,64"
-)
-
-
 def _path(name: str) -> pathlib.Path:
     text = FLAGS[name].value
     try:
@@ -206,89 +198,90 @@ def _settings(folder: pathlib.Path) -> Settings:
         for field in dataclasses.fields(Settings)
         if field.name in FLAGS
     }
-    network = BACKBONES[FLAGS.backbone]
-    count, ours = len(network.widths), FLAGS["widths"].using_default_value
-    if FLAGS.widths and len(FLAGS.widths) != count and not ours:
+    network, ours = BACKBONES[FLAGS.backbone], FLAGS["widths"].using_default_value
+    widths, count = tuple(map(int, FLAGS.widths or ())), len(network.widths)
+    if widths and len(widths) != count and not ours:
         raise UserError(
             f"--widths: {FLAGS.backbone} takes {count} numbers, not {','.join(FLAGS.widths)}"
         )
-    widths = _integers(FLAGS.widths) if FLAGS.widths else None
-    if widths and network.widening and not ours and list(widths) != sorted(widths):
+    if network.widening and not ours and list(widths) != sorted(widths):
         raise UserError(
             f"--widths: no stage of {FLAGS.backbone} may be narrower than the one before"
         )
     # a method's own default is for the cnns only
-    values["widths"] = widths if widths and len(widths) == count else None
+    values["widths"] = widths if len(widths) == count else None
     values["data_dir"] = _path("data_dir")
     if FLAGS.dataset != "folder" and FLAGS.image_size != 32:
         raise UserError(f"--image_size is for --dataset=folder; {FLAGS.dataset} has 32x32 pixels")
     if FLAGS.dataset == "folder" and values["data_dir"] == ROOT / "data":
         raise UserError("--dataset=folder needs --data_dir, the folder with your images")
     values["log_dir"] = _path("log_dir") if FLAGS.log_dir else folder / "log"
-    own = {flag.name: flag.value for flag in FLAGS.flags_by_module_dict().get(sys.argv[0], [])}
+    own = {flag.name: flag.value for flag in _own_flags()}
     return Settings(method=folder.name, own=own, **values)
 
 
-def _help(doc: str, own: list[str]) -> str:
-    names = [flag.name for flag in FLAGS.flags_by_module_dict()[__name__]] + own
-    lines = [doc.strip(), "", "Flags:"]
-    for name in names:
-        flag = FLAGS[name]
+def _own_flags() -> list[flags.Flag]:
+    """Returns the flags of the train.py that is running."""
+    return FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+
+
+def _parse(argv: list[str], folder: pathlib.Path) -> Settings:
+    asked = {arg.lstrip("-") for arg in argv[1:] if arg.startswith("-")}
+    if asked & {"help", "helpshort", "h", "?"}:
+        print(_help())
+        sys.exit(0)
+    if "helpfull" in asked:
+        print(FLAGS.get_help())
+        sys.exit(0)
+    try:
+        if words := FLAGS(argv)[1:]:
+            raise UserError(f"{words[0]!r} is not a flag; flags start with --")
+        return _settings(folder)
+    # ValueError: from absl's own flags, and from a flagfile that is not text
+    except (flags.Error, ValueError) as error:
+        raise UserError(str(error)) from error
+    except RecursionError as error:  # from absl's search for flags of a similar name
+        raise UserError("a flag's name is too long") from error
+
+
+def _help() -> str:
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), "", "Flags:"]
+    for flag in FLAGS.flags_by_module_dict()[__name__] + _own_flags():
         default = "" if flag.default is None else f" (default: {flag.default_as_str[1:-1]})"
-        lines += [f"  --{name}", f"      {flag.help}{default}"]
+        lines += [f"  --{flag.name}", f"      {flag.help}{default}"]
     return "\n".join(lines) + "\n\nTry --helpfull for the flags of the libraries."
 
 
-def run(main: Callable[[Settings], None], script: str) -> None:
-    """Parses the command line, calls ``main(settings)`` and exits; every train.py ends with it.
+def run(script: str) -> None:
+    """Parses the command line, trains the method and exits; every train.py ends with it.
 
+    The flags of train.py itself are the options of METHOD in its folder's architecture.py.
     Exits with code 2 and one line on stderr if the user made a mistake, with 0 after ``--help``.
 
     Args:
-        main: the method's training.
         script: ``__file__`` of the train.py; its folder names the method and holds its facts.
     """
     if sys.platform == "win32":  # it lacks these file locks and signals
         print("Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
         sys.exit(2)
-    program = sys.modules["__main__"]
     folder = pathlib.Path(script).resolve().parent
     for name, value in folders.facts(folder.name).defaults.items():
         FLAGS.set_default(name, value)
 
-    def parse(argv: list[str]) -> Settings:
-        asked = {arg.lstrip("-") for arg in argv[1:] if arg.startswith("-")}
-        if asked & {"help", "helpshort", "h", "?"}:
-            own = [f.name for f in FLAGS.flags_by_module_dict().get(argv[0], [])]
-            print(_help(program.__doc__ or "", own))
-            sys.exit(0)
-        if "helpfull" in asked:
-            print(FLAGS.get_help())
-            sys.exit(0)
-        try:
-            words = FLAGS(argv)[1:]
-            if words:
-                raise UserError(f"{words[0]!r} is not a flag; flags start with --")
-            return _settings(folder)
-        # ValueError: from absl's own flags, and from a flagfile that is not text
-        except (flags.Error, UserError, ValueError) as error:
-            stop(str(error))
-        except RecursionError:  # from absl's search for flags of a similar name
-            stop("a flag's name is too long")
+    def train(settings: Settings) -> None:
+        # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
+        import_tensorflow()
+        from .loop import train
 
-    def stop(message: str) -> NoReturn:
-        first_line = " ".join(message.split())
+        architecture = importlib.import_module(f"{folder.name}.architecture")
+        train(settings, architecture.METHOD.with_options(**settings.own))
+
+    try:
+        app.run(train, flags_parser=functools.partial(_parse, folder=folder))
+    except UserError as error:
+        first_line = " ".join(str(error).split())
         print(f"{folder.name}/{pathlib.Path(script).name}: {first_line}", file=sys.stderr)
         sys.exit(2)
-
-    def guarded(settings: Settings) -> None:
-        try:
-            import_tensorflow()
-            main(settings)
-        except UserError as error:
-            stop(str(error))
-        except KeyboardInterrupt:
-            print("\ninterrupted", file=sys.stderr)
-            sys.exit(130)
-
-    app.run(guarded, flags_parser=parse)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)

@@ -16,28 +16,19 @@ from tqdm import tqdm
 from .. import backbones, convert, datasets, energy, layers, optimizers
 from ..errors import UserError
 from . import collapse, devices
-from .checkpoints import Progress
+from .checkpoints import Checkpoints
 from .clock import Clock
+from .environment import environment
 from .interruption import Interruption, stop_after
 from .method import Method
 from .precision import policy, scaled
-from .reporting import environment
 from .run_folder import RunFolder
 from .schedule import Chunk, Schedule
 from .settings import Settings
 from .steps import make_step, make_steps, make_test
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """What a run ends with."""
-
-    model: keras.Model
-    optimizer: keras.optimizers.Optimizer
-    test_accuracy: float
-
-
-def train(settings: Settings, method: Method) -> Trained:
+def train(settings: Settings, method: Method) -> None:
     """Trains a method as ``settings`` say; the results are in their ``log_dir``.
 
     Raises:
@@ -57,7 +48,7 @@ def train(settings: Settings, method: Method) -> Trained:
     folder = RunFolder(settings, writes=devices.is_chief(strategy))
     try:
         with folder, strategy.scope():
-            return run(settings, method, folder)
+            run(settings, method, folder)
     except (
         tf.errors.UnavailableError,
         tf.errors.AbortedError,
@@ -69,8 +60,10 @@ def train(settings: Settings, method: Method) -> Trained:
         raise UserError(f"not enough memory: {error.message.splitlines()[0]}") from error
 
 
-def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
-    """Makes the run within the current strategy."""
+def run(
+    settings: Settings, method: Method, folder: RunFolder
+) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """Makes the run within the current strategy, and returns its model and optimizer."""
     # load
     jit = devices.uses_xla(settings)
     # XLA cannot compile what devices exchange: gradients, and the moments of batch normalization
@@ -130,22 +123,22 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     batches = datasets.draws(
         settings.seed, first, count, settings.batch_size, data.mirror, method.episode_length
     )
+
+    def save(kind: str = "checkpoint") -> None:
+        with clock.part("saving"):
+            reached = dataclasses.replace(
+                progress, iteration=chunk.end, seconds=clock.seconds(), collapse=watch.memory()
+            )
+            folder.save(reached, kind)
+
     with Interruption() as interruption, _progress_bar(settings, first) as bar:
         for chunk in schedule.chunks(first):
             if chunk.episode is not None and method.start_episode:
                 method.start_episode(model, settings.seed, chunk.episode)
             draws = np.stack(list(itertools.islice(batches, chunk.count)))
             with clock.part("first step" if chunk.start == first else "training"):
-                figures = _advance(steps, draws, chunk, watch, optimizer, folder)
+                figures = _advance(steps, draws, chunk, watch, optimizer, folder.checkpoints)
             bar.update(chunk.count)
-
-            def reached() -> Progress:
-                return dataclasses.replace(
-                    progress,  # noqa: B023
-                    iteration=chunk.end,  # noqa: B023
-                    seconds=clock.seconds(),
-                    collapse=watch.memory(),
-                )
 
             row: dict[str, float] = {"iteration": chunk.last}
             if chunk.log:
@@ -157,17 +150,14 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
                     accuracy = test()
                     row |= {"test_acc": accuracy, "seconds": clock.seconds(), **layer_figures()}
                     folder.test(chunk.test, **row)
-                best = max(accuracy, progress.best_accuracy)
-                improved = best > progress.best_accuracy
-                progress = dataclasses.replace(progress, test_accuracy=accuracy, best_accuracy=best)
-                if improved:
-                    with clock.part("saving"):
-                        folder.save(reached(), "best")
+                progress = dataclasses.replace(progress, test_accuracy=accuracy)
+                if accuracy > progress.best_accuracy:
+                    progress = dataclasses.replace(progress, best_accuracy=accuracy)
+                    save("best")
             if chunk.save:
-                with clock.part("saving"):
-                    folder.save(reached())
+                save()
             if interruption.signal and chunk.end < settings.iterations:
-                folder.save(reached())
+                save()
                 stop_after(interruption.signal, chunk.end)
 
     # write the results
@@ -195,7 +185,7 @@ def run(settings: Settings, method: Method, folder: RunFolder) -> Trained:
     print(f"peak memory: {peak_memory():.2f} GiB")
     print(f"results: {settings.log_dir.absolute()}")
     print(f"learning curves: {settings.log_dir.absolute() / 'curves.png'}")
-    return Trained(model, optimizer, accuracy)
+    return model, optimizer
 
 
 def _build(
@@ -214,12 +204,13 @@ def _build(
 
     def backbone(layer: Callable, stem: Callable | None = None, **kwargs) -> keras.Model:
         kwargs |= {"stem": noting(stem)} if stem else {}
+        kwargs |= {"widths": settings.widths} if settings.widths else {}
+        size = settings.image_size
         return network(noting(layer), num_classes=num_classes, image_size=size, **kwargs)
 
-    network, size = backbones.load(settings.backbone), settings.image_size
-    widths = {"widths": settings.widths} if settings.widths else {}
+    network = backbones.load(settings.backbone)
     with policy(settings.precision):
-        model = method.build_model(backbone, **widths)
+        model = method.build_model(backbone)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
@@ -239,7 +230,7 @@ def _advance(
     chunk: Chunk,
     watch: collapse.Watch,
     optimizer: keras.optimizers.Optimizer,
-    folder: RunFolder,
+    checkpoints: Checkpoints,
 ) -> dict[str, float]:
     """Makes the chunk's training steps and returns the figures of the last."""
     try:
@@ -247,18 +238,18 @@ def _advance(
     except tf.errors.InvalidArgumentError as error:  # a solver that refuses NaN
         reason = error.message.splitlines()[0]
         reason = f"training broke down at iteration {chunk.start}: {reason}"
-        raise UserError(reason + folder.how_to_go_on()) from error
+        raise UserError(reason + checkpoints.how_to_go_on()) from error
     fits = course[:, 0]
     if not np.isfinite(fits).all():
         at = int(np.argmin(np.isfinite(fits)))
         rate = optimizers.rate_at(optimizer, chunk.start + at)
         reason = f"the loss is {fits[at]} at iteration {chunk.start + at}, "
         reason += f"with a learning rate of {rate}"
-        raise UserError(reason + folder.how_to_go_on())
-    if watch.update(chunk.start, course.tolist()) and watch.collapsed:
-        rate = optimizers.rate_at(optimizer, watch.collapsed["iteration"])
+        raise UserError(reason + checkpoints.how_to_go_on())
+    if found := watch.update(chunk.start, course.tolist()):
+        rate = optimizers.rate_at(optimizer, found["iteration"])
         tqdm.write(
-            f"warning: {watch.describe()}, at a learning rate of {rate}; "
+            f"warning: {watch.describe(found)}, at a learning rate of {rate}; "
             "--warmup_iterations=400 may prevent it",
             file=sys.stderr,
         )

@@ -1,6 +1,7 @@
 """What a method is; its folder's architecture.py makes one."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
@@ -37,3 +38,7 @@ class Method:
     drops: tuple[float, ...] = optimizers.DROPS
     episode_length: int | None = None
     start_episode: Callable[[keras.Model, int, int], None] | None = None
+
+    def with_options(self, **options) -> "Method":
+        """Returns the method as its own flags have it; unless overridden, they are the model's."""
+        return dataclasses.replace(self, build_model=functools.partial(self.build_model, **options))

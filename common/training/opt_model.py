@@ -1,4 +1,4 @@
-"""The model of the methods whose rotations start at random: OPT with a map, or with a penalty."""
+"""The model of the methods whose layers are all alike: OPT with a map, or without one."""
 
 import functools
 from collections.abc import Callable
@@ -15,6 +15,7 @@ def opt_model(
     *,
     orthogonalize: Map,
     rotation_stddev: float = 1.0,
+    rotation_initializer: str | keras.initializers.Initializer | None = None,
     rotation_regularizer: keras.regularizers.Regularizer | None = None,
     learn_neurons: bool = False,
     block_size: int = 0,
@@ -26,6 +27,7 @@ def opt_model(
         backbone: takes the layer factory. Defaults to CNN-6.
         orthogonalize: the map.
         rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to 1.
+        rotation_initializer: another start of the rotations. Defaults to none.
         rotation_regularizer: a penalty on the rotations. Defaults to none.
         learn_neurons: whether the neurons are trained too. Defaults to False.
         block_size: that of the layers; 0 for None. Defaults to 0.
@@ -34,7 +36,8 @@ def opt_model(
     layer = functools.partial(
         OrthogonalConv2D,
         orthogonalize=orthogonalize,
-        rotation_initializer=keras.initializers.RandomNormal(stddev=rotation_stddev),
+        rotation_initializer=rotation_initializer
+        or keras.initializers.RandomNormal(stddev=rotation_stddev),
         rotation_regularizer=rotation_regularizer,
         learn_neurons=learn_neurons,
         block_size=block_size or None,

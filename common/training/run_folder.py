@@ -1,21 +1,66 @@
-"""A run's folder: its lock, logs, checkpoints, models and summary behind one object."""
+"""A run's folder: its lock, logs, summary, curves, checkpoints and models behind one object."""
 
 import contextlib
+import csv
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
+import tensorflow as tf
+from tqdm import tqdm
 
 from ..errors import UserError
-from .checkpoints import Checkpoints, Progress, locked
-from .reporting import Report
+from .checkpoints import Checkpoints, Progress
+from .curves import draw
+from .files import locked, whole
 from .settings import BEFORE, Settings
+
+# the newest run's files
+KEPT = (
+    "metrics.csv",
+    "curves.png",
+    "model.keras",
+    "folded.keras",
+    "classes.txt",
+    "run.json",
+    "checkpoints",
+)
+COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_acc", "seconds")
+
+
+def _writing(write: Callable[..., None]) -> Callable[..., None]:
+    """Returns the method ``write``, which does nothing on a worker that does not write.
+
+    A disk error becomes one line that names the folder.
+    """
+
+    @functools.wraps(write)
+    def guarded(self, *args, **kwargs) -> None:
+        if self.writes:
+            try:
+                write(self, *args, **kwargs)
+            except OSError as error:
+                reason = error.strerror or error
+                raise UserError(f"--log_dir={self.path} cannot be written: {reason}") from error
+
+    return guarded
 
 
 class RunFolder:
     """Keeps the files of a run in ``--log_dir``. On a worker that does not write it does nothing.
 
     As a context manager it holds the folder's lock. Call `open` before any other method.
+
+    The number in ``log_train_NN.txt`` and ``log_test_NN.txt`` grows with each run, as in the
+    original. The other files are those of the newest run; those of the run before it are kept under
+    its number (``metrics_00.csv``).
 
     Args:
         settings: of the run.
@@ -24,18 +69,17 @@ class RunFolder:
 
     def __init__(self, settings: Settings, writes: bool = True):
         self.settings, self.path, self.writes = settings, settings.log_dir, writes
-        self.report: Report | None = None
-        self._stack = contextlib.ExitStack()
+        self.history: list[dict] = []  # rows of metrics.csv that have a line in the logs
+        self.facts: dict = {}  # what run.json holds
+        self._open = contextlib.ExitStack()
 
     def __enter__(self):
         if self.writes:
-            self._stack.enter_context(locked(self.path))
+            self._open.enter_context(locked(self.path))
         return self
 
     def __exit__(self, *_) -> None:
-        if self.report:
-            self.report.close()
-        self._stack.close()
+        self._open.close()
 
     def open(self, title: str, variables: Sequence, data: str, columns: Sequence[str]) -> Progress:
         """Restores the variables if the run is to be resumed, and opens the logs.
@@ -44,7 +88,7 @@ class RunFolder:
             title: the heading of the curves.
             variables: all that a checkpoint holds, the same in the same order at every start.
             data: what identifies the training images.
-            columns: of metrics.csv, in addition to the usual ones.
+            columns: of metrics.csv, in addition to `COLUMNS`.
 
         Returns:
             How far the run has come.
@@ -58,64 +102,175 @@ class RunFolder:
         resume = self.settings.resume
         progress = self.checkpoints.restore() if resume else Progress()
         if self.writes:
-            if self.checkpoints.newest() and not resume:
+            if self.checkpoints.found() and not resume:
                 print(
                     f"note: starting anew; the checkpoints that are in {self.path} "
                     "are kept under their run's number"
                 )
-            sizes = progress.logs if resume else None
-            self.report = Report(self.path, title, columns, sizes)
+            self.open_logs(title, columns, progress.logs if resume else None)
         return progress
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Turns a disk error into one line that names the folder."""
+    def open_logs(
+        self, title: str, columns: Sequence[str] = (), sizes: dict[str, int] | None = None
+    ) -> None:
+        """Opens logs, metrics.csv and TensorBoard's scalars.
+
+        Args:
+            title: the heading of the curves.
+            columns: of metrics.csv, in addition to `COLUMNS`.
+            sizes: for a run that is resumed, what `sizes` returned: its files are cut back to these
+                sizes and continued.
+
+        Raises:
+            UserError: if the folder cannot be written, or its files are not those of ``sizes``.
+        """
+        self.title = title
         try:
-            yield
+            self.number = sizes["number"] if sizes else self._keep_earlier()
+            names = {
+                "train": f"log_train_{self.number:02d}.txt",
+                "test": f"log_test_{self.number:02d}.txt",
+                "metrics": "metrics.csv",
+            }
+            self.files = {
+                key: self._open.enter_context(
+                    (self.path / name).open("r+" if sizes else "x", newline="")
+                )
+                for key, name in names.items()
+            }
+            for key, file in self.files.items():
+                size = sizes[key] if sizes else 0
+                if file.seek(0, os.SEEK_END) < size:
+                    raise UserError(f"{file.name} is shorter than it was at the checkpoint")
+                file.truncate(size)
+                file.seek(size)
         except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"--log_dir={self.path} cannot be written: {reason}") from error
+            raise UserError(
+                f"--log_dir={self.path}: {error.filename} cannot be written: {error.strerror}"
+            ) from error
+        self.rows = csv.DictWriter(self.files["metrics"], (*COLUMNS, *columns))
+        if sizes:
+            self.facts = _read_facts(self.path / "run.json")
+            with (self.path / "metrics.csv").open(newline="") as file:
+                rows = [
+                    {name: float(value) for name, value in row.items() if value}
+                    for row in csv.DictReader(file)
+                ]
+            self.history = [row for row in rows if "seconds" in row]
+        else:
+            self.rows.writeheader()
+        self.scalars = None
+        if importlib.util.find_spec("tensorboard"):
+            with self._tensorboard() as path:
+                # event files cannot be cut back: they are written again from the start
+                if sizes and os.path.isdir(path):
+                    shutil.rmtree(path)
+                self.scalars = tf.summary.create_file_writer(path)
+            for row in self.history:
+                self._add_scalars(row)
 
+    def _keep_earlier(self) -> int:
+        """Renames the results of the run before by its number, and returns the next number."""
+        names = [
+            re.fullmatch(r"([a-z_]+)_(\d+)(\.\w+)?", path.name) for path in self.path.iterdir()
+        ]
+        numbers = {int(m[2]) for m in names if m}
+        kept = {int(m[2]) for m in names if m and not m[1].startswith("log_")}
+        last = max(numbers, default=-1)
+        here = [path for path in (self.path / name for name in KEPT) if path.exists()]
+        if here and (last < 0 or last in kept):
+            # their logs were deleted: a new number, so that no file is overwritten
+            last += 1
+        for path in here:
+            path.rename(path.with_stem(f"{path.stem}_{last:02d}"))
+        return last + 1
+
+    def sizes(self) -> dict[str, int]:
+        """Returns the run's number and its files' sizes, after they were flushed to the disk."""
+        sizes = {"number": self.number}
+        for key, file in self.files.items():
+            file.flush()
+            os.fsync(file.fileno())
+            sizes[key] = os.path.getsize(file.name)
+        return sizes
+
+    @_writing
     def describe(self, **facts) -> None:
-        """Adds ``facts`` to run.json."""
-        if self.report:
-            self.report.describe(**facts)
+        """Adds ``facts`` to run.json: settings, versions, results. The file is always complete."""
+        self.facts |= facts
+        with whole(self.path.absolute() / "run.json") as file:
+            file.write((json.dumps(self.facts, indent=2, default=str) + "\n").encode())
 
+    @_writing
     def note(self, **row) -> None:
         """Writes a row of metrics.csv that has no line in the logs."""
-        if self.report:
-            with self._writing():
-                self.report.note(**row)
+        self.rows.writerow(row)
 
+    @_writing
     def log(self, label: str, **row) -> None:
-        """Logs a training batch."""
-        if self.report:
-            with self._writing():
-                self.report.train(label, **row)
+        """Logs a training batch.
 
+        ``row`` has iteration, learning_rate, fit, reg, penalty, acc and seconds.
+        """
+        line = f"===={label}: fit={row['fit']:.4f}, reg={row['reg']:.4f}, acc={row['acc']:.4f}"
+        self._add(line, "train", row)
+
+    @_writing
     def test(self, label: str, **row) -> None:
-        """Logs a test and draws the curves."""
-        if self.report:
-            with self._writing():
-                self.report.test(label, **row)
+        """Logs a test and draws the curves again.
 
+        ``row`` has iteration, test_acc, seconds and the columns given to `open`.
+        """
+        self._add(f"++++{label}: test acc={row['test_acc']:.4f}", "test", row)
+        draw(self.history, self.title, self.path / "curves.png")
+
+    def _add(self, line: str, log: str, row: dict) -> None:
+        tqdm.write(line)
+        self.files[log].write(line + "\n")
+        self.rows.writerow(row)
+        for file in (self.files[log], self.files["metrics"]):
+            file.flush()
+        self.history.append(row)
+        self._add_scalars(row)
+
+    @contextlib.contextmanager
+    def _tensorboard(self) -> Iterator[str]:
+        """Yields the folder of the scalars; turns TensorFlow's errors about it into a UserError."""
+        path = self.path.absolute() / "tensorboard" / f"{self.number:02d}"
+        try:
+            yield str(path)
+        except tf.errors.OpError as error:
+            reason = error.message.splitlines()[0].rpartition("; ")[2]
+            raise UserError(f"{path} cannot be written: {reason}") from error
+
+    def _add_scalars(self, row: dict) -> None:
+        """Writes a row for TensorBoard: train/fit, test/acc, energy/conv1_0 and so on."""
+        if self.scalars is None:
+            return
+        names = {name: f"train/{name}" for name in COLUMNS} | {"test_acc": "test/acc"}
+        with self._tensorboard(), self.scalars.as_default():
+            for name in set(row) - {"iteration", "seconds"}:
+                tf.summary.scalar(names.get(name, name), row[name], step=int(row["iteration"]))
+            self.scalars.flush()
+
+    @_writing
     def save(self, progress: Progress, kind: str = "checkpoint") -> None:
         """Writes a checkpoint of ``kind`` "checkpoint" or "best"."""
-        if self.report:
-            with self._writing():
-                logs = self.report.sizes()
-                self.checkpoints.save(dataclasses.replace(progress, logs=logs), kind)
+        self.checkpoints.save(dataclasses.replace(progress, logs=self.sizes()), kind)
 
+    @_writing
     def save_models(
         self, model: keras.Model, folded: keras.Model, class_names: Sequence[str]
     ) -> None:
         """Writes model.keras, folded.keras and classes.txt."""
-        if self.report:
-            with self._writing():
-                model.save(self.path / "model.keras")
-                folded.save(self.path / "folded.keras")
-                (self.path / "classes.txt").write_text("\n".join(class_names) + "\n", "utf-8")
+        model.save(self.path / "model.keras")
+        folded.save(self.path / "folded.keras")
+        (self.path / "classes.txt").write_text("\n".join(class_names) + "\n", "utf-8")
 
-    def how_to_go_on(self) -> str:
-        """Returns what to add to the message that ends a run."""
-        return self.checkpoints.how_to_go_on()
+
+def _read_facts(path: pathlib.Path) -> dict:
+    """Returns what a run.json holds; an empty dictionary if it is missing or damaged."""
+    try:
+        return {**json.loads(path.read_text())}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}

@@ -64,46 +64,28 @@ class Schedule:
         be measured separately.
         """
         start = done
-        while start < self.iterations:
-            count = 1
-            while not self._is_event(start + count - 1, done) and count < self.per_call:
-                count += 1
-            yield self._chunk(start, count)
-            start += count
+        for last in range(done, self.iterations):
+            chunk = self._chunk(start, last)
+            due = chunk.log or chunk.test or chunk.save
+            if due or last == done or chunk.count == self.per_call:
+                yield chunk
+                start = chunk.end
 
-    def _is_event(self, iteration: int, first: int) -> bool:
-        due = self._is_logged(iteration) or self._is_tested(iteration) or self._is_saved(iteration)
-        return due or iteration == first
-
-    def _chunk(self, start: int, count: int) -> Chunk:
-        last, length = start + count - 1, self._length()
+    def _chunk(self, start: int, last: int) -> Chunk:
+        length = self.episode_length or self.iterations
         episode, inside = divmod(last, length)
-        heading = f"episode_{episode}====" if self.episode_length else ""
-        whole_episode = self.episode_length and self._ends(last)
-        test = f"episode_{episode}" if whole_episode else f"{heading}iter_{inside}"
+        is_last = last == self.iterations - 1
+        ends = is_last or inside == length - 1
+        name = f"episode_{episode}" if self.episode_length else ""
+        heading = f"{name}====iter_{inside}" if name else f"iter_{inside}"
+        test = heading if inside and inside % self.eval_every == 0 else None
+        if ends:
+            test = name or heading
         return Chunk(
             start,
-            count,
+            last + 1 - start,
             episode=start // length if start % length == 0 else None,
-            log=f"{heading}iter_{inside}" if self._is_logged(last) else None,
-            test=test if self._is_tested(last) else None,
-            save=self._is_saved(last),
+            log=heading if inside and inside % self.log_every == 0 else None,
+            test=test,
+            save=is_last or (last + 1) % self.checkpoint_every == 0,
         )
-
-    def _length(self) -> int:
-        return self.episode_length or self.iterations
-
-    def _ends(self, iteration: int) -> bool:
-        """Returns whether an episode or the run ends with this iteration."""
-        return (iteration + 1) % self._length() == 0 or iteration == self.iterations - 1
-
-    def _is_logged(self, iteration: int) -> bool:
-        inside = iteration % self._length()
-        return inside > 0 and inside % self.log_every == 0
-
-    def _is_tested(self, iteration: int) -> bool:
-        inside = iteration % self._length()
-        return (inside > 0 and inside % self.eval_every == 0) or self._ends(iteration)
-
-    def _is_saved(self, iteration: int) -> bool:
-        return (iteration + 1) % self.checkpoint_every == 0 or iteration == self.iterations - 1

@@ -33,14 +33,12 @@ def import_tensorflow() -> Any:
     the library changes no logging.
     """
     shows_all = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1") == "0"
-    if shows_all or "tensorflow" in sys.modules or has_nvidia_gpu():
+    quiet = not shows_all and "tensorflow" not in sys.modules and not has_nvidia_gpu()
+    with _without_notes() if quiet else contextlib.nullcontext():
         import tensorflow as tf
 
-        return tf
-    with _without_notes():
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()  # here it looks for a GPU
+        if quiet:
+            tf.config.list_physical_devices()  # here it looks for a GPU
     return tf
 
 

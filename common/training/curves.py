@@ -1,0 +1,40 @@
+"""The image of a run's learning curves."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def draw(rows: Sequence[dict], title: str, path: pathlib.Path) -> None:
+    """Draws loss and error against iterations, and saves the image as ``path``.
+
+    Args:
+        rows: those of metrics.csv that have a line in the logs.
+        title: the heading.
+        path: of a PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, error = figure.subplots(1, 2)
+    batch = {"color": "tab:blue", "label": "training batch", "lw": 1}
+    tests = {"color": "tab:orange", "label": "test set", "marker": "o", "ms": 3}
+    for axes, name, style in (
+        (loss, "fit", batch),
+        (error, "acc", batch),
+        (error, "test_acc", tests),
+    ):
+        points = [(row["iteration"], row[name]) for row in rows if name in row]
+        if points:
+            iterations, values = np.transpose(points)
+            axes.plot(iterations, values if axes is loss else 100 * (1 - values), **style)
+    loss.set(xlabel="iteration", ylabel="loss (fit)", title="Training loss")
+    error.set(xlabel="iteration", ylabel="error (%)", title="Classification error")
+    error.set_ylim(bottom=0)
+    for axes in (loss, error):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
