@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from comparison.captions import data_name, listed
-from comparison.runs import Run, relative_energy, test_error, training_loss
+from comparison.runs import Run
 from comparison.styles import styles_of
 from comparison.table import Summary, mean_and_deviation
 
@@ -27,7 +27,7 @@ class Panel:
     Attributes:
         title: above it.
         label: of the y axis.
-        value_of: takes a run and returns a function of a row of its metrics.csv.
+        values_of: takes a run and returns its values by iteration.
         band: whether one standard deviation over seeds is drawn.
         log: whether the y axis is logarithmic; means are geometric there, and zeros left out.
         noisy: whether each point is the mean over a part of the run, and rows that lie far above
@@ -36,34 +36,24 @@ class Panel:
 
     title: str
     label: str
-    value_of: Callable[[Run], Callable[[dict], float | None]]
+    values_of: Callable[[Run], dict[int, float]]
     band: bool = False
     log: bool = False
     noisy: bool = False
 
 
-def energy_change(run: Run) -> Callable[[dict], float | None]:
-    ratio = relative_energy(run.rows())
-    return lambda row: None if (value := ratio(row)) is None else abs(value - 1)
-
-
-def drift(_: Run) -> Callable[[dict], float | None]:
-    def of(row: dict) -> float | None:
-        names = [name for name in row if name.startswith("drift/")]
-        drifts = [float(row[name]) for name in names if row[name]]
-        return max(drifts) if drifts else None
-
-    return of
+def energy_change(run: Run) -> dict[int, float]:
+    return {i: abs(ratio - 1) for i, ratio in run.energies().items()}
 
 
 CURVES = [
-    Panel("Test error", "test error (%)", lambda _: test_error, band=True),
-    Panel("Training loss", "loss of batches", lambda _: training_loss, noisy=True),
+    Panel("Test error", "test error (%)", Run.errors, band=True),
+    Panel("Training loss", "loss of batches", lambda run: run.series("fit"), noisy=True),
 ]
 ENERGIES = [
-    Panel("Energy of the neurons", "E / E at the start", lambda run: relative_energy(run.rows())),
+    Panel("Energy of the neurons", "E / E at the start", Run.energies),
     Panel("Change of the energy", "|E / E at the start - 1|", energy_change, log=True),
-    Panel("Drift from orthogonality", "max |Q Qᵀ - I|", drift, log=True),
+    Panel("Drift from orthogonality", "max |Q Qᵀ - I|", Run.drifts, log=True),
 ]
 
 
@@ -89,7 +79,7 @@ def line_of(summary: Summary, panel: Panel, as_share: bool) -> Line | None:
 
     Of a row some of whose runs collapsed it shows those that stand, of one with none the collapsed.
     """
-    seeds = [dict(run.series(panel.value_of(run))) for run in summary.standing or summary.ended]
+    seeds = [panel.values_of(run) for run in summary.standing or summary.ended]
     if panel.log:
         seeds = [{i: math.log(value) for i, value in seed.items() if value > 0} for seed in seeds]
     common = sorted(set.intersection(*map(set, seeds))) if seeds else []
@@ -108,8 +98,7 @@ def line_of(summary: Summary, panel: Panel, as_share: bool) -> Line | None:
 
 def rate_drops(run: Run) -> list[float]:
     """Returns where the rate had fallen when it was logged, in fractions of the run."""
-    rates = run.series(lambda row: float(row["learning_rate"]) if row["learning_rate"] else None)
-    pairs = itertools.pairwise(rates)
+    pairs = itertools.pairwise(run.series("learning_rate").items())
     return [(i + 1) / run.iterations for (_, before), (i, rate) in pairs if rate < before * 0.999]
 
 
