@@ -193,14 +193,14 @@ def parse_arguments() -> argparse.Namespace:
         if path and not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             parser.error(f"--{name}={path} is not a file")
         try:
-            if path and name != "readme":
-                list(csv.reader(path.read_text().splitlines()))
-            elif path:
-                path.read_text()
+            lines = path.read_text().splitlines() if path else []
+            list(csv.reader(lines if name != "readme" else []))
         except (OSError, ValueError, csv.Error) as error:
             parser.error(f"--{name}={path} cannot be read: {error}")
-    if args.steps and (problem := table.steps_problem(args)):
-        parser.error(f"--steps={args.steps}: {problem}")
+    try:
+        table.read_steps(args)
+    except ValueError as error:
+        parser.error(f"--steps={args.steps}: {error}")
     if args.readme and not all(mark in args.readme.read_text() for mark in output.MARKS):
         parser.error(f"--readme={args.readme} has no lines {' and '.join(output.MARKS)}")
     if not args.data_note.isprintable() or len(args.data_note) > 100:
