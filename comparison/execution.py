@@ -1,6 +1,6 @@
 """How all runs are executed: some at a time, with a progress bar, and to the end of a signal."""
 
-import pathlib
+import itertools
 import signal
 import sys
 import time
@@ -28,9 +28,8 @@ class _Signals:
     number: int | None = None
 
     def __enter__(self):
-        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
         # what is ignored, as SIGHUP under nohup, stays so
-        before = {number: signal.getsignal(number) for number in asked}
         self.before = {n: handler for n, handler in before.items() if handler != signal.SIG_IGN}
         for number in self.before:
             signal.signal(number, self._note)
@@ -52,29 +51,24 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> None:
         SettingsError: if a folder holds a finished run of other settings.
         StoppedError: after a signal, when the runs have saved their state.
     """
-    waiting = [run for run in runs if not run.is_finished()]
-    if len(waiting) < len(runs):
-        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already", flush=True)
-    slots = list(gpus) or [None]
-    slots = [slots[i % len(slots)] for i in range(max(jobs, len(gpus)))]
-    running: dict[int, Run] = {}
-    ended: list[Run] = []
-    with _Signals() as signals, _progress_bar(waiting) as bar:
+    todo = [run for run in runs if not run.is_finished()]
+    if len(todo) < len(runs):
+        print(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already", flush=True)
+    waiting, running = list(todo), dict[Run, str | None]()  # the GPU of each
+    free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
+    with _Signals() as signals, _progress_bar(todo) as bar:
         try:
             while (waiting or running) and not signals.number:
-                for slot, gpu in enumerate(slots):
-                    if slot not in running and waiting:
-                        waiting[0].start(gpu)
-                        running[slot] = waiting.pop(0)
+                while waiting and free:
+                    waiting[0].start(free[0])
+                    running[waiting.pop(0)] = free.pop(0)
                 time.sleep(0.5)
-                for slot, run in list(running.items()):
-                    if run.process.poll() is not None:
-                        ended.append(running.pop(slot))
-                        _conclude(run)
-                done = sum(run.done() for run in [*ended, *running.values(), *waiting])
-                bar.update(max(0, done - bar.n))
+                for run in [run for run in running if run.process.poll() is not None]:
+                    free.append(running.pop(run))
+                    _conclude(run)
+                bar.update(max(0, sum(run.done() for run in todo) - bar.n))
         finally:
-            _stop(list(running.values()))
+            _stop(list(running))
         if signals.number:
             raise StoppedError(signals.number)
 
@@ -82,15 +76,16 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> None:
 def _conclude(run: Run) -> None:
     """Says, and notes, what has become of a run that ended."""
     if run.process.returncode or not run.is_finished():
-        last = _last_line(run.folder / "output.txt")
-        run.failure = f"failed ({run.process.returncode}): {last}"
+        lines = (run.folder / "output.txt").read_text(errors="replace").splitlines()
+        last = next((line for line in reversed(lines) if line.strip()), "no output")
+        run.failure = f"failed ({run.process.returncode}): {last[:200]}"
     tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
 
 
-def _progress_bar(waiting: list[Run]) -> tqdm:
+def _progress_bar(todo: list[Run]) -> tqdm:
     # a log file gets a line every half minute, a terminal a bar that moves
     interval = 0.2 if sys.stderr.isatty() else 30
-    total, start = sum(run.iterations for run in waiting), sum(run.done() for run in waiting)
+    total, start = sum(run.iterations for run in todo), sum(run.done() for run in todo)
     # without miniters tqdm has a thread that draws more often than that
     options = {"mininterval": interval, "miniters": 1, "dynamic_ncols": True}
     return tqdm(desc="all runs", total=total, initial=start, unit="it", **options)
@@ -106,8 +101,3 @@ def _stop(running: list[Run]) -> None:
         tqdm.write(note, file=sys.stderr)
     for run in running:
         run.process.wait()
-
-
-def _last_line(path: pathlib.Path) -> str:
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "no output"
