@@ -134,12 +134,11 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
     legend = {label: line for line, label in itertools.chain(*entries)}
     for axes in axes_of[len(panels) :]:
         axes.axis("off")
-    options = {"frameon": False, "handlelength": 3.2}
-    if legend and len(panels) < len(axes_of):
-        axes_of[-1].legend(legend.values(), legend.keys(), loc="center", **options)
-    elif legend:
-        position = {"loc": "outside lower center", "ncols": 3}
-        figure.legend(legend.values(), legend.keys(), **position, **options)
+    place, where = figure, {"loc": "outside lower center", "ncols": 3}
+    if len(panels) < len(axes_of):
+        place, where = axes_of[-1], {"loc": "center"}
+    if legend:
+        place.legend(legend.values(), legend.keys(), frameon=False, handlelength=3.2, **where)
     figure.suptitle(heading, fontsize=11)
     figure.savefig(path, dpi=DPI)
 

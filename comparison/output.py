@@ -25,16 +25,13 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
     lines = table.markdown(cells, summaries.index(best) + 1 if best else None)
     about, verdict = captions.about(summaries, args), captions.verdict(summaries)
     notes = captions.notes(summaries, args)
-    heading = captions.heading(summaries, args)
     below = [*(f"{line}  " for line in about), "", *verdict, "", notes, ""]
     (args.out / "table.md").write_text("\n".join([*lines, "", *below]))
     for name, panels in IMAGES.items():
-        images.draw(args.out / name, summaries, panels, heading)
+        images.draw(args.out / name, summaries, panels, captions.heading(summaries, args))
     words = images.words(summaries, args)
     figures = [(args.out / name, *words[name]) for name in IMAGES]
-    title = captions.data_name(args)
-    text = page.page(cells, summaries, best, title, about, verdict, notes, figures)
-    (args.out / "report.html").write_text(text)
+    (args.out / "report.html").write_text(page.page(cells, summaries, best, figures, args))
     if args.readme:
         results = (args.out / "table.md").read_text()
         shown = [keep(args.readme, path, path.name, alt) for path, alt, _ in figures]

@@ -1,10 +1,12 @@
 """The page: one file with the table, the images and links to the runs; it needs no network."""
 
+import argparse
 import base64
 import html
 import pathlib
 import urllib.parse
 
+from comparison import captions
 from comparison.runs import Run
 from comparison.table import LAST, Summary, mean_and_deviation
 
@@ -32,11 +34,8 @@ def page(
     cells: list[list[str]],
     summaries: list[Summary],
     best: Summary | None,
-    title: str,
-    about: list[str],
-    verdict: list[str],
-    notes: str,
     figures: list[tuple[pathlib.Path, str, str]],
+    args: argparse.Namespace,
 ) -> str:
     """Returns the page.
 
@@ -44,13 +43,11 @@ def page(
         cells: the table's, the head first.
         summaries: of the table's rows.
         best: of them, the one to be marked.
-        title: the data set's name.
-        about: lines on what was run.
-        verdict: sentences on what came out.
-        notes: what the columns mean.
         figures: path, text in its place and caption of each image.
+        args: the command line's.
     """
-    head = f"OPT, methods side by side on {title}"
+    head = f"OPT, methods side by side on {captions.data_name(args)}"
+    about = captions.about(summaries, args)
     rows = "\n".join(_row(line, s, s is best) for line, s in zip(cells[1:], summaries, strict=True))
     runs = "\n".join(_run(run, summary) for summary in summaries for run in summary.runs)
     of_runs = ["method", "seed", "last error %", "folder", "settings"]
@@ -60,7 +57,7 @@ def page(
 <title>{html.escape(head)}</title>
 <style>{STYLE}</style></head><body>
 <h1>{html.escape(head)}</h1>
-<p>{html.escape(" ".join(verdict))}</p>
+<p>{html.escape(" ".join(captions.verdict(summaries)))}</p>
 <p class="about" id="caption">{_lines(about[:2])}</p>
 {_scroll("Results")}
 <table aria-describedby="caption">
@@ -69,7 +66,7 @@ def page(
 {rows}
 </tbody></table>
 </div>
-<p class="about">{html.escape(notes)}</p>
+<p class="about">{html.escape(captions.notes(summaries, args))}</p>
 {"".join(_figure(*figure) for figure in figures)}
 <h2>Runs</h2>
 {_scroll("Runs")}
