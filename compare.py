@@ -16,12 +16,13 @@ import csv
 import itertools
 import os
 import pathlib
+import signal
 import sys
 
 from common import backbones
 from common.training.folders import ITERATIONS, known
 from comparison import output, table
-from comparison.execution import StoppedError, execute
+from comparison.execution import execute
 from comparison.rows import PRESETS, Row, parse
 from comparison.runs import ROOT, Run, SettingsError, with_all_seeds
 
@@ -208,15 +209,15 @@ def main() -> None:
         why = "since the runs are shortened; --warmup_iterations=0 goes without"
         print(f"warm-up: {grows}, {why}", flush=True)
     try:
-        execute(args.runs, args.jobs, args.gpus)
+        if number := execute(args.runs, args.jobs, args.gpus):
+            name = signal.Signals(number).name
+            print(f"\n{name}; the same command goes on with what is not finished", file=sys.stderr)
+            sys.exit(128 + number)
         if args.all_seeds:
             args.runs = with_all_seeds(args.runs)
         output.write(args.runs, args)
     except (SettingsError, OSError) as error:
         sys.exit(f"compare.py: {error}")
-    except StoppedError as error:
-        print(f"\n{error}; the same command goes on with what is not finished", file=sys.stderr)
-        sys.exit(128 + error.number)
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on from the last checkpoints")
     if all(run.failure for run in args.runs):

@@ -1,64 +1,49 @@
 """How all runs are executed: some at a time, with a progress bar, and to the end of a signal."""
 
+import contextlib
 import itertools
 import signal
 import sys
 import time
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
 from comparison.runs import Run
 
 
-class StoppedError(Exception):
-    """A signal has ended the comparison; its runs have saved their state.
-
-    Attributes:
-        number: the signal's.
-    """
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class _Signals:
+@contextlib.contextmanager
+def _first_signal() -> Iterator[list[int]]:
     """Notes the first SIGINT, SIGTERM or SIGHUP in place of ending at once; the second one does."""
+    noted: list[int] = []
 
-    number: int | None = None
+    def note(number: int, _) -> None:
+        noted.append(number)
+        before.close()
 
-    def __enter__(self):
-        before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        # what is ignored, as SIGHUP under nohup, stays so
-        self.before = {n: handler for n, handler in before.items() if handler != signal.SIG_IGN}
-        for number in self.before:
-            signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, _) -> None:
-        self.number = number
-        self.__exit__()
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    with contextlib.ExitStack() as before:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as SIGHUP under nohup, which stays so
+                before.callback(signal.signal, number, signal.signal(number, note))
+        yield noted
 
 
-def execute(runs: list[Run], jobs: int, gpus: list[str]) -> None:
+def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
     """Runs what is not finished, ``jobs`` at a time, spread over ``gpus``.
+
+    Returns the number of a signal that has ended it, when the runs have saved their state; or None.
 
     Raises:
         SettingsError: if a folder holds a finished run of other settings.
-        StoppedError: after a signal, when the runs have saved their state.
     """
     todo = [run for run in runs if not run.is_finished()]
     if len(todo) < len(runs):
         print(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already", flush=True)
     waiting, running = list(todo), dict[Run, str | None]()  # the GPU of each
     free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
-    with _Signals() as signals, _progress_bar(todo) as bar:
+    with _first_signal() as signals, _progress_bar(todo) as bar:
         try:
-            while (waiting or running) and not signals.number:
+            while (waiting or running) and not signals:
                 while waiting and free:
                     waiting[0].start(free[0])
                     running[waiting.pop(0)] = free.pop(0)
@@ -69,8 +54,7 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> None:
                 bar.update(max(0, sum(run.done() for run in todo) - bar.n))
         finally:
             _stop(list(running))
-        if signals.number:
-            raise StoppedError(signals.number)
+    return signals[0] if signals else None
 
 
 def _conclude(run: Run) -> None:
