@@ -16,12 +16,13 @@ import csv
 import itertools
 import os
 import pathlib
+import signal
 import sys
 
 from common import backbones
 from common.training.folders import ITERATIONS, known
 from comparison import output, table
-from comparison.execution import StoppedError, execute
+from comparison.execution import execute
 from comparison.rows import PRESETS, Row, parse
 from comparison.runs import ROOT, Run, SettingsError, with_all_seeds
 
@@ -65,90 +66,45 @@ def lengths() -> str:
 def arguments() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="compare.py", description=__doc__, formatter_class=raw)
-    parser.add_argument(
-        "--methods",
-        type=words,
-        help="rows, separated by commas: folders, or folders with settings, such as "
-        "opt_gs:rotation_stddev=0.2 (default: all folders)",
-    )
-    parser.add_argument(
-        "--preset",
-        choices=[*WIDTHS, *PRESETS],
-        help="a backbone with the paper's schedule (see the README); sopt: S-OPT at "
-        "rotated_fraction 1/8, 1/4, 1/2 and 1, beside what --methods names",
-    )
-    parser.add_argument(
-        "--budget",
-        type=fraction,
-        default=1.0,
-        help="fraction of the schedule, its shape kept (default: 1)",
-    )
-    parser.add_argument("--backbone", choices=list(WIDTHS), help="(default: cnn6)")
-    parser.add_argument(
-        "--widths",
-        help="the same for all, or own: each method's (default: 64,64,64,64; a resnet's 16,32,64)",
-    )
-    parser.add_argument(
-        "--seeds",
-        type=words,
-        default=["1"],
-        help="1,2,3 gives standard deviations (default: 1)",
-    )
-    parser.add_argument(
-        "--all_seeds",
-        action="store_true",
-        help="the table takes in what OUT has of its rows with other seeds, finished",
-    )
-    parser.add_argument(
-        "--iterations",
-        type=positive,
-        help=f"of every method (default: {lengths()})",
-    )
-    parser.add_argument(
-        "--warmup_iterations",
-        type=whole,
-        help="of every method: iterations over which the rate grows to its first value. Without it "
-        "plain training collapses for its first 2,000 iterations or so, as the log shows that the "
-        "authors published with their MHE (wy1iu/MHE on GitHub): much of a shortened run, little "
-        f"of a whole one (default: 0 of a whole schedule; of a shorter one {WARMUP}, or a fifth of "
-        "the run where that is less)",
-    )
-    parser.add_argument("--batch_size", type=positive, default=128)
-    names = ["cifar100", "cifar10", "digits", "folder"]
-    parser.add_argument("--dataset", choices=names, default="cifar100")
-    parser.add_argument(
-        "--image_size", type=positive, default=32, help="of --dataset=folder (default: 32)"
-    )
-    parser.add_argument(
-        "--data_note",
-        default="",
-        help="put after the data set's name, such as re-split where the split is not the official",
-    )
-    parser.add_argument("--data_dir", type=pathlib.Path, default=ROOT / "data")
-    parser.add_argument("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
-    parser.add_argument("--gpus", type=words, default=[], help="GPUs to spread runs over: 0,1")
-    parser.add_argument(
-        "--paper",
-        type=pathlib.Path,
-        help="a CSV of lines ROW,ERROR: fills a column of the paper's errors",
-    )
-    parser.add_argument(
-        "--steps",
-        type=pathlib.Path,
-        help="steps.csv of benchmarks.steps, timed on an idle machine",
-    )
-    parser.add_argument(
-        "--readme",
-        type=pathlib.Path,
-        help="a file whose section of results is to be written anew",
-    )
-    parser.add_argument(
-        "--out",
-        type=pathlib.Path,
-        default=ROOT / "results",
-        help="(default: results/ in the repository)",
-    )
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {' '.join(message.split())}\n")
+    add, path = parser.add_argument, pathlib.Path
+    names = ["cifar100", "cifar10", "digits", "folder"]
+    text = "rows, separated by commas: folders, or folders with settings, such as "
+    text += "opt_gs:rotation_stddev=0.2 (default: all folders)"
+    add("--methods", type=words, help=text)
+    text = "a backbone with the paper's schedule (see the README); sopt: S-OPT at rotated_fraction "
+    text += "1/8, 1/4, 1/2 and 1, beside what --methods names"
+    add("--preset", choices=[*WIDTHS, *PRESETS], help=text)
+    text = "fraction of the schedule, its shape kept (default: 1)"
+    add("--budget", type=fraction, default=1.0, help=text)
+    add("--backbone", choices=list(WIDTHS), help="(default: cnn6)")
+    text = "the same for all, or own: each method's (default: 64,64,64,64; a resnet's 16,32,64)"
+    add("--widths", help=text)
+    text = "1,2,3 gives standard deviations (default: 1)"
+    add("--seeds", type=words, default=["1"], help=text)
+    text = "the table takes in what OUT has of its rows with other seeds, finished"
+    add("--all_seeds", action="store_true", help=text)
+    add("--iterations", type=positive, help=f"of every method (default: {lengths()})")
+    text = "of every method: iterations over which the rate grows to its first value. Without it "
+    text += "plain training collapses for its first 2,000 iterations or so, as the log shows that "
+    text += "the authors published with their MHE (wy1iu/MHE on GitHub): much of a shortened run, "
+    text += f"little of a whole one (default: 0 of a whole schedule; of a shorter one {WARMUP}, or "
+    text += "a fifth of the run where that is less)"
+    add("--warmup_iterations", type=whole, help=text)
+    add("--batch_size", type=positive, default=128)
+    add("--dataset", choices=names, default="cifar100")
+    add("--image_size", type=positive, default=32, help="of --dataset=folder (default: 32)")
+    text = "put after the data set's name, such as re-split where the split is not the official"
+    add("--data_note", default="", help=text)
+    add("--data_dir", type=path, default=ROOT / "data")
+    add("--jobs", type=positive, default=1, help="runs at a time (default: 1)")
+    add("--gpus", type=words, default=[], help="GPUs to spread runs over: 0,1")
+    text = "a CSV of lines ROW,ERROR: fills a column of the paper's errors"
+    add("--paper", type=path, help=text)
+    add("--steps", type=path, help="steps.csv of benchmarks.steps, timed on an idle machine")
+    add("--readme", type=path, help="a file whose section of results is to be written anew")
+    text = "(default: results/ in the repository)"
+    add("--out", type=path, default=ROOT / "results", help=text)
     return parser
 
 
@@ -156,21 +112,25 @@ def parse_arguments() -> argparse.Namespace:
     """Returns the arguments, completed; exits with 2 and one line where the user is mistaken."""
     parser = arguments()
     args = parser.parse_args()
-    if args.methods == []:
-        parser.error("--methods must name some")
+    seeds_are_numbers = args.seeds and all(is_number(seed, 0, 2**32 - 1) for seed in args.seeds)
+    gpus_are_numbers = all(is_number(gpu, 0, 1000) for gpu in args.gpus)
+    one_line = args.data_note.isprintable() and len(args.data_note) <= 100
+    budget_too = args.iterations and args.budget != 1
+    for wrong, message in [
+        (args.methods == [], "--methods must name some"),
+        (not seeds_are_numbers, "--seeds must be whole numbers below 2^32, such as 1,2,3"),
+        (not gpus_are_numbers, "--gpus must be numbers, such as 0,1"),
+        (args.preset and args.backbone, "--preset names the backbone already"),
+        (budget_too, "--budget is a fraction of the original's schedule; give it or --iterations"),
+        (not one_line, "--data_note must be one line of at most 100 characters"),
+    ]:
+        if wrong:
+            parser.error(message)
     preset = PRESETS.get(args.preset, [])
     try:
         args.rows = parse([*(args.methods or ([] if preset else known())), *preset])
     except ValueError as error:
         parser.error(f"--methods: {error}")
-    if not args.seeds or not all(is_number(seed, 0, 2**32 - 1) for seed in args.seeds):
-        parser.error("--seeds must be whole numbers below 2^32, such as 1,2,3")
-    if not all(is_number(gpu, 0, 1000) for gpu in args.gpus):
-        parser.error("--gpus must be numbers, such as 0,1")
-    if args.preset and args.backbone:
-        parser.error("--preset names the backbone already")
-    if args.iterations and args.budget != 1:
-        parser.error("--budget is a fraction of the original's schedule; give it or --iterations")
     args.backbone = args.preset if args.preset in WIDTHS else args.backbone or "cnn6"
     like = ",".join(map(str, WIDTHS[args.backbone]))
     args.widths = args.widths or like
@@ -180,31 +140,7 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"--widths must be {count} positive whole numbers, such as {like}")
         args.widths = ",".join(str(int(word)) for word in found)
     args.seeds = list(dict.fromkeys(str(int(seed)) for seed in args.seeds))
-    for name in ("data_dir", "out"):
-        try:
-            setattr(args, name, getattr(args, name).expanduser())
-        except RuntimeError as error:
-            parser.error(f"--{name}={getattr(args, name)}: {error}")
-    for path in (args.out, args.out / "runs"):
-        if os.path.exists(path) and not path.is_dir():
-            parser.error(f"--out: {path} is not a folder")
-    for name in ("paper", "steps", "readme"):
-        path = getattr(args, name)
-        if path and not os.path.isfile(path):  # Path.is_file raises for a name that is too long
-            parser.error(f"--{name}={path} is not a file")
-        try:
-            if path and name != "readme":
-                list(csv.reader(path.read_text().splitlines()))
-            elif path:
-                path.read_text()
-        except (OSError, ValueError, csv.Error) as error:
-            parser.error(f"--{name}={path} cannot be read: {error}")
-    if args.steps and (problem := table.steps_problem(args)):
-        parser.error(f"--steps={args.steps}: {problem}")
-    if args.readme and not all(mark in args.readme.read_text() for mark in output.MARKS):
-        parser.error(f"--readme={args.readme} has no lines {' and '.join(output.MARKS)}")
-    if not args.data_note.isprintable() or len(args.data_note) > 100:
-        parser.error("--data_note must be one line of at most 100 characters")
+    _check_paths(parser, args)
     args.shortened = (args.iterations or ITERATIONS) < ITERATIONS or args.budget < 1
     args.warmup_chosen = args.warmup_iterations is None
     if args.warmup_chosen:
@@ -217,6 +153,34 @@ def parse_arguments() -> argparse.Namespace:
         if problem := run.problem():
             parser.error(f"{run.row.name}: {problem}")
     return args
+
+
+def _check_paths(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Makes ``~`` the user's home, and exits where a path is not what its flag takes."""
+    for name in ("data_dir", "out"):
+        try:
+            setattr(args, name, getattr(args, name).expanduser())
+        except RuntimeError as error:
+            parser.error(f"--{name}={getattr(args, name)}: {error}")
+    for path in (args.out, args.out / "runs"):
+        if os.path.exists(path) and not path.is_dir():
+            parser.error(f"--out: {path} is not a folder")
+    texts = {}
+    for name in ("paper", "steps", "readme"):
+        path = getattr(args, name)
+        if path and not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+            parser.error(f"--{name}={path} is not a file")
+        try:
+            texts[name] = path.read_text() if path else ""
+            list(csv.reader(texts[name].splitlines() if name != "readme" else []))
+        except (OSError, ValueError, csv.Error) as error:
+            parser.error(f"--{name}={path} cannot be read: {error}")
+    try:
+        table.read_steps(args)
+    except ValueError as error:
+        parser.error(f"--steps={args.steps}: {error}")
+    if args.readme and not all(mark in texts["readme"] for mark in output.MARKS):
+        parser.error(f"--readme={args.readme} has no lines {' and '.join(output.MARKS)}")
 
 
 def flags_of(row: Row, args: argparse.Namespace) -> dict[str, str]:
@@ -241,21 +205,19 @@ def main() -> None:
         print(f"compare.py: --out={args.out} cannot be made: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     if args.warmup_chosen and args.warmup_iterations:
-        note = "since the runs are shortened; --warmup_iterations=0 goes without"
-        print(
-            f"warm-up: the rate grows over the first {args.warmup_iterations} iterations, {note}",
-            flush=True,
-        )
+        grows = f"the rate grows over the first {args.warmup_iterations} iterations"
+        why = "since the runs are shortened; --warmup_iterations=0 goes without"
+        print(f"warm-up: {grows}, {why}", flush=True)
     try:
-        execute(args.runs, args.jobs, args.gpus)
+        if number := execute(args.runs, args.jobs, args.gpus):
+            name = signal.Signals(number).name
+            print(f"\n{name}; the same command goes on with what is not finished", file=sys.stderr)
+            sys.exit(128 + number)
         if args.all_seeds:
             args.runs = with_all_seeds(args.runs)
         output.write(args.runs, args)
     except (SettingsError, OSError) as error:
         sys.exit(f"compare.py: {error}")
-    except StoppedError as error:
-        print(f"\n{error}; the same command goes on with what is not finished", file=sys.stderr)
-        sys.exit(128 + error.number)
     except KeyboardInterrupt:
         sys.exit("\ninterrupted; the same command goes on from the last checkpoints")
     if all(run.failure for run in args.runs):

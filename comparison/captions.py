@@ -33,8 +33,7 @@ def _by_row(summaries: list[Summary], words_of: Callable[[Summary], str]) -> str
 
 
 def _seeds(summary: Summary) -> str:
-    seeds = [run.seed for run in summary.runs]
-    return f"seed{'s' * (len(seeds) > 1)} {listed(seeds)}"
+    return f"seed{'s' * (len(summary.runs) > 1)} {listed([run.seed for run in summary.runs])}"
 
 
 def lengths(summaries: list[Summary]) -> str:
@@ -55,7 +54,7 @@ def network(args: argparse.Namespace) -> str:
 def heading(summaries: list[Summary], args: argparse.Namespace) -> str:
     """Returns the two lines above an image: the data set, and what ran on it."""
     numbers = sorted({len(s.runs) for s in summaries})
-    count = " to ".join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))
+    count = " to ".join(map(str, sorted({numbers[0], numbers[-1]})))
     iterations = " and ".join(f"{n:,}" for n in sorted({s.runs[0].iterations for s in summaries}))
     warm = f", warm-up {args.warmup_iterations:,}" if args.warmup_iterations else ""
     seeds = f"{count} seed{'s' * (numbers[-1] > 1)}"
@@ -108,20 +107,18 @@ def _collapses(runs: list[Run]) -> str:
     for run in runs:
         collapse = run.collapse()
         at = f"noticed at iteration {collapse['iteration']:,}, rate {collapse['rate']:g}"
-        words.append(f"seed {run.seed}: {collapse['state']}, {at}")
-        if collapse["until"] is not None:
-            words[-1] += f", until {collapse['until']:,}"
+        until = "" if collapse["until"] is None else f", until {collapse['until']:,}"
+        words.append(f"seed {run.seed}: {collapse['state']}, {at}{until}")
     return "; ".join(words)
 
 
 def notes(summaries: list[Summary], args: argparse.Namespace) -> str:
     """Returns what the columns mean."""
-    single = any(len(s.runs) == 1 for s in summaries)
-    several = any(len(s.runs) > 1 for s in summaries)
+    seeds = [len(s.runs) for s in summaries]
     sentences = [
         "Errors are test errors in per cent: the smallest of all tests, and the last.",
-        "± is the standard deviation over seeds." if several else "",
-        "A row of one seed has no scatter: a small difference may be chance." if single else "",
+        "± is the standard deviation over seeds." if max(seeds) > 1 else "",
+        "A row of one seed has no scatter: a small difference may be chance." if 1 in seeds else "",
         "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean",
         "over layers. Drift is max |Q Q^T - I| of the matrices that turn the neurons, the largest",
         "of all layers.",

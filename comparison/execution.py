@@ -1,96 +1,75 @@
 """How all runs are executed: some at a time, with a progress bar, and to the end of a signal."""
 
-import pathlib
+import contextlib
+import itertools
 import signal
 import sys
 import time
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
 from comparison.runs import Run
 
 
-class StoppedError(Exception):
-    """A signal has ended the comparison; its runs have saved their state.
-
-    Attributes:
-        number: the signal's.
-    """
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class _Signals:
+@contextlib.contextmanager
+def _first_signal() -> Iterator[list[int]]:
     """Notes the first SIGINT, SIGTERM or SIGHUP in place of ending at once; the second one does."""
+    noted: list[int] = []
 
-    number: int | None = None
+    def note(number: int, _) -> None:
+        noted.append(number)
+        before.close()
 
-    def __enter__(self):
-        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        # what is ignored, as SIGHUP under nohup, stays so
-        before = {number: signal.getsignal(number) for number in asked}
-        self.before = {n: handler for n, handler in before.items() if handler != signal.SIG_IGN}
-        for number in self.before:
-            signal.signal(number, self._note)
-        return self
-
-    def _note(self, number: int, _) -> None:
-        self.number = number
-        self.__exit__()
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+    with contextlib.ExitStack() as before:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as SIGHUP under nohup, which stays so
+                before.callback(signal.signal, number, signal.signal(number, note))
+        yield noted
 
 
-def execute(runs: list[Run], jobs: int, gpus: list[str]) -> None:
+def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
     """Runs what is not finished, ``jobs`` at a time, spread over ``gpus``.
+
+    Returns the number of a signal that has ended it, when the runs have saved their state; or None.
 
     Raises:
         SettingsError: if a folder holds a finished run of other settings.
-        StoppedError: after a signal, when the runs have saved their state.
     """
-    waiting = [run for run in runs if not run.is_finished()]
-    if len(waiting) < len(runs):
-        print(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already", flush=True)
-    slots = list(gpus) or [None]
-    slots = [slots[i % len(slots)] for i in range(max(jobs, len(gpus)))]
-    running: dict[int, Run] = {}
-    ended: list[Run] = []
-    with _Signals() as signals, _progress_bar(waiting) as bar:
+    todo = [run for run in runs if not run.is_finished()]
+    if len(todo) < len(runs):
+        print(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already", flush=True)
+    waiting, running = list(todo), dict[Run, str | None]()  # the GPU of each
+    free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
+    with _first_signal() as signals, _progress_bar(todo) as bar:
         try:
-            while (waiting or running) and not signals.number:
-                for slot, gpu in enumerate(slots):
-                    if slot not in running and waiting:
-                        waiting[0].start(gpu)
-                        running[slot] = waiting.pop(0)
+            while (waiting or running) and not signals:
+                while waiting and free:
+                    waiting[0].start(free[0])
+                    running[waiting.pop(0)] = free.pop(0)
                 time.sleep(0.5)
-                for slot, run in list(running.items()):
-                    if run.process.poll() is not None:
-                        ended.append(running.pop(slot))
-                        _conclude(run)
-                done = sum(run.done() for run in [*ended, *running.values(), *waiting])
-                bar.update(max(0, done - bar.n))
+                for run in [run for run in running if run.process.poll() is not None]:
+                    free.append(running.pop(run))
+                    _conclude(run)
+                bar.update(max(0, sum(run.done() for run in todo) - bar.n))
         finally:
-            _stop(list(running.values()))
-        if signals.number:
-            raise StoppedError(signals.number)
+            _stop(list(running))
+    return signals[0] if signals else None
 
 
 def _conclude(run: Run) -> None:
     """Says, and notes, what has become of a run that ended."""
     if run.process.returncode or not run.is_finished():
-        last = _last_line(run.folder / "output.txt")
-        run.failure = f"failed ({run.process.returncode}): {last}"
+        lines = (run.folder / "output.txt").read_text(errors="replace").splitlines()
+        last = next((line for line in reversed(lines) if line.strip()), "no output")
+        run.failure = f"failed ({run.process.returncode}): {last[:200]}"
     tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
 
 
-def _progress_bar(waiting: list[Run]) -> tqdm:
+def _progress_bar(todo: list[Run]) -> tqdm:
     # a log file gets a line every half minute, a terminal a bar that moves
     interval = 0.2 if sys.stderr.isatty() else 30
-    total, start = sum(run.iterations for run in waiting), sum(run.done() for run in waiting)
+    total, start = sum(run.iterations for run in todo), sum(run.done() for run in todo)
     # without miniters tqdm has a thread that draws more often than that
     options = {"mininterval": interval, "miniters": 1, "dynamic_ncols": True}
     return tqdm(desc="all runs", total=total, initial=start, unit="it", **options)
@@ -106,8 +85,3 @@ def _stop(running: list[Run]) -> None:
         tqdm.write(note, file=sys.stderr)
     for run in running:
         run.process.wait()
-
-
-def _last_line(path: pathlib.Path) -> str:
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "no output"

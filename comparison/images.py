@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from comparison.captions import data_name, listed
-from comparison.runs import Run, relative_energy, test_error, training_loss
+from comparison.runs import Run
 from comparison.styles import styles_of
 from comparison.table import Summary, mean_and_deviation
 
@@ -27,7 +27,7 @@ class Panel:
     Attributes:
         title: above it.
         label: of the y axis.
-        value_of: takes a run and returns a function of a row of its metrics.csv.
+        values_of: takes a run and returns its values by iteration.
         band: whether one standard deviation over seeds is drawn.
         log: whether the y axis is logarithmic; means are geometric there, and zeros left out.
         noisy: whether each point is the mean over a part of the run, and rows that lie far above
@@ -36,34 +36,24 @@ class Panel:
 
     title: str
     label: str
-    value_of: Callable[[Run], Callable[[dict], float | None]]
+    values_of: Callable[[Run], dict[int, float]]
     band: bool = False
     log: bool = False
     noisy: bool = False
 
 
-def energy_change(run: Run) -> Callable[[dict], float | None]:
-    ratio = relative_energy(run.rows())
-    return lambda row: None if (value := ratio(row)) is None else abs(value - 1)
-
-
-def drift(_: Run) -> Callable[[dict], float | None]:
-    def of(row: dict) -> float | None:
-        names = [name for name in row if name.startswith("drift/")]
-        drifts = [float(row[name]) for name in names if row[name]]
-        return max(drifts) if drifts else None
-
-    return of
+def energy_change(run: Run) -> dict[int, float]:
+    return {i: abs(ratio - 1) for i, ratio in run.energies().items()}
 
 
 CURVES = [
-    Panel("Test error", "test error (%)", lambda _: test_error, band=True),
-    Panel("Training loss", "loss of batches", lambda _: training_loss, noisy=True),
+    Panel("Test error", "test error (%)", Run.errors, band=True),
+    Panel("Training loss", "loss of batches", lambda run: run.series("fit"), noisy=True),
 ]
 ENERGIES = [
-    Panel("Energy of the neurons", "E / E at the start", lambda run: relative_energy(run.rows())),
+    Panel("Energy of the neurons", "E / E at the start", Run.energies),
     Panel("Change of the energy", "|E / E at the start - 1|", energy_change, log=True),
-    Panel("Drift from orthogonality", "max |Q Qᵀ - I|", drift, log=True),
+    Panel("Drift from orthogonality", "max |Q Qᵀ - I|", Run.drifts, log=True),
 ]
 
 
@@ -89,7 +79,7 @@ def line_of(summary: Summary, panel: Panel, as_share: bool) -> Line | None:
 
     Of a row some of whose runs collapsed it shows those that stand, of one with none the collapsed.
     """
-    seeds = [dict(run.series(panel.value_of(run))) for run in summary.standing or summary.ended]
+    seeds = [panel.values_of(run) for run in summary.standing or summary.ended]
     if panel.log:
         seeds = [{i: math.log(value) for i, value in seed.items() if value > 0} for seed in seeds]
     common = sorted(set.intersection(*map(set, seeds))) if seeds else []
@@ -108,8 +98,7 @@ def line_of(summary: Summary, panel: Panel, as_share: bool) -> Line | None:
 
 def rate_drops(run: Run) -> list[float]:
     """Returns where the rate had fallen when it was logged, in fractions of the run."""
-    rates = run.series(lambda row: float(row["learning_rate"]) if row["learning_rate"] else None)
-    pairs = itertools.pairwise(rates)
+    pairs = itertools.pairwise(run.series("learning_rate").items())
     return [(i + 1) / run.iterations for (_, before), (i, rate) in pairs if rate < before * 0.999]
 
 
@@ -134,24 +123,22 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
     height = 4.6 + 0.26 * lines_of_legend if len(panels) == 2 else 8.4
     figure = Figure(figsize=(10, height), layout="constrained")
     axes_of = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False).ravel()
-    legend: dict[str, object] = {}
-    notes = []
-    for axes, panel in zip(axes_of, panels, strict=False):
-        legend |= _fill(axes, panel, summaries)
-        notes.append(_cut(axes, _lines_of(summaries, panel)) if panel.noisy else "")
-    for axes, panel, note in zip(axes_of, panels, notes, strict=False):
+    drawn = list(zip(axes_of, panels, strict=False))
+    notes = [_fill(axes, panel, summaries) for axes, panel in drawn]
+    for (axes, panel), note in zip(drawn, notes, strict=True):
         # room for a second line, and titles on one height
         axes.set_title(panel.title, pad=19 if any(notes) else None)
-        options = {"ha": "center", "va": "bottom", "fontsize": 8.5}
-        axes.text(0.5, 1.015, note, transform=axes.transAxes, **options)
+        _write(axes, 1.015, note, va="bottom", fontsize=8.5)
+    # a row may have nothing in one panel
+    entries = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in axes_of]
+    legend = {label: line for line, label in itertools.chain(*entries)}
     for axes in axes_of[len(panels) :]:
         axes.axis("off")
-    options = {"frameon": False, "handlelength": 3.2}
-    if legend and len(panels) < len(axes_of):
-        axes_of[-1].legend(legend.values(), legend.keys(), loc="center", **options)
-    elif legend:
-        position = {"loc": "outside lower center", "ncols": 3}
-        figure.legend(legend.values(), legend.keys(), **position, **options)
+    place, where = figure, {"loc": "outside lower center", "ncols": 3}
+    if len(panels) < len(axes_of):
+        place, where = axes_of[-1], {"loc": "center"}
+    if legend:
+        place.legend(legend.values(), legend.keys(), frameon=False, handlelength=3.2, **where)
     figure.suptitle(heading, fontsize=11)
     figure.savefig(path, dpi=DPI)
 
@@ -161,64 +148,55 @@ def _as_share(summaries: list[Summary]) -> bool:
     return len({summary.runs[0].iterations for summary in summaries}) > 1
 
 
-def _lines_of(summaries: list[Summary], panel: Panel) -> list[Line]:
-    lines = [line_of(summary, panel, _as_share(summaries)) for summary in summaries]
-    return [line for line in lines if line]
+def _write(axes, y: float, text: str, **style) -> None:
+    axes.text(0.5, y, text, ha="center", transform=axes.transAxes, **style)
 
 
-def _fill(axes, panel: Panel, summaries: list[Summary]) -> dict[str, object]:
-    """Draws a panel, and returns what stands for each row in the legend."""
-    styles = styles_of(summary.row for summary in summaries)
-    lines, legend = _lines_of(summaries, panel), {}
-    for line in lines:
-        look = styles[line.summary.row.name]
-        every = (_first_mark(line, summaries), max(1, len(line.x) // 8))
-        (drawn,) = axes.plot(line.x, line.means, lw=1.5, ms=5, markevery=every, **look)
+def _fill(axes, panel: Panel, summaries: list[Summary]) -> str:
+    """Draws a panel, and returns what there is to say about it."""
+    styles, as_share = styles_of(summary.row for summary in summaries), _as_share(summaries)
+    lines = []
+    for order, summary in enumerate(summaries):
+        line = line_of(summary, panel, as_share)
+        if not line:
+            continue
+        lines.append(line)
+        look, every = styles[summary.row.name], max(1, len(line.x) // 8)
+        # the first mark is at another point for each row, so that all marks are seen
+        marks = {"ms": 5, "markevery": (order * every // len(summaries), every)}
+        axes.plot(line.x, line.means, label=summary.row.title, lw=1.5, **marks, **look)
         if panel.band:
             low, high = line.means - line.spread, line.means + line.spread
             axes.fill_between(line.x, low, high, alpha=0.15, color=look["color"], lw=0)
-        legend[line.summary.row.title] = drawn
     _mark_drops(axes, summaries, styles)
-    x_label = "% of the run" if _as_share(summaries) else "iteration"
-    axes.set(xlabel=x_label, ylabel=panel.label)
+    axes.set(xlabel="% of the run" if as_share else "iteration", ylabel=panel.label)
     axes.grid(alpha=0.25)
     if not lines:
-        options = {"ha": "center", "color": "0.4"}
-        axes.text(0.5, 0.5, "nothing to show", transform=axes.transAxes, **options)
+        _write(axes, 0.5, "nothing to show", color="0.4")
     elif panel.log:
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", useOffset=False)
-    return legend
-
-
-def _first_mark(line: Line, summaries: list[Summary]) -> int:
-    """Returns which point has the first mark: another for each row, so that all marks are seen."""
-    order = [summary.row.name for summary in summaries].index(line.summary.row.name)
-    return order * max(1, len(line.x) // 8) // len(summaries)
+    return _cut(axes, lines) if lines and panel.noisy else ""
 
 
 def _mark_drops(axes, summaries: list[Summary], styles: dict[str, dict]) -> None:
     """Draws where the rates drop: grey where most rows have it, others' in their colours."""
     drops = {s.row.name: rate_drops(s.ended[0]) for s in summaries if s.ended}
-    usual = max(drops.values(), key=lambda own: list(drops.values()).count(own), default=[])
-    length = summaries[0].runs[0].iterations
-
-    def line(drop: float, color: str) -> None:
-        x = 100 * drop if _as_share(summaries) else drop * length - 1
-        axes.axvline(x, color=color, lw=0.9, ls=(0, (1, 2)), zorder=0)
-
-    for drop in usual:
-        line(drop, "0.5")
+    usual = statistics.mode(map(tuple, drops.values())) if drops else ()
+    marks = [(drop, "0.5") for drop in usual]
     for name, own in drops.items():
         # rates are known at the logged iterations, which are other fractions of a longer run
-        for drop in (d for d in own if all(abs(d - u) > 0.01 for u in usual)):
-            line(drop, styles[name]["color"])
+        others = [drop for drop in own if all(abs(drop - u) > 0.01 for u in usual)]
+        marks += [(drop, styles[name]["color"]) for drop in others]
+    for drop, color in marks:
+        x = 100 * drop if _as_share(summaries) else drop * summaries[0].runs[0].iterations - 1
+        axes.axvline(x, color=color, lw=0.9, ls=(0, (1, 2)), zorder=0)
 
 
 def _cut(axes, lines: list[Line]) -> str:
     """Cuts a panel off where it is to end, and returns what there is to say about it."""
-    top = ceiling(lines) if lines else None
+    top = ceiling(lines)
     if top is None:
         return ""
     lowest = min(float(line.means.min()) for line in lines)
@@ -229,32 +207,27 @@ def _cut(axes, lines: list[Line]) -> str:
     return f"above this panel: {listed(words)}" if words else ""
 
 
-def alts(summaries: list[Summary], args: argparse.Namespace) -> dict[str, str]:
-    """Returns what stands in an image's place, by its file's name: what it shows, and its ends."""
+def words(summaries: list[Summary], args: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """Returns by an image's name what stands in its place, with its ends, and its caption."""
     errors = [f"{s.row.title} {mean_and_deviation(s.last_errors)}" for s in summaries if s.standing]
-    energies = []
-    for summary in summaries:
-        values = [run.result()["energy"] for run in summary.ended]
-        if values and None not in values:
-            energies.append(f"{summary.row.title} {mean_and_deviation(values, 4)}")
+    energies = [(s.row.title, mean_and_deviation(s.values("energy"), 4)) for s in summaries]
+    ends = "; ".join(f"{title} {energy}" for title, energy in energies if energy)
     where = f"on {data_name(args)} in the course of training, a line for each row."
-    at_the_end = f"Last test errors in per cent: {'; '.join(errors)}."
-    energy = "Hyperspherical energy of the neurons over that at the start, its change, and drift"
-    return {
-        "curves.png": f"Test error and training loss {where} {at_the_end}",
-        "energy.png": f"{energy} from orthogonality, {where} At the end: {'; '.join(energies)}.",
-    }
-
-
-def under_images(summaries: list[Summary]) -> dict[str, str]:
-    """Returns the caption of each image by its file's name."""
     drops = "Dotted: where the rate drops; where it drops elsewhere for a row, in its colour."
     several = any(len(summary.standing) > 1 for summary in summaries)
     band = " The band is one standard deviation over seeds." if several else ""
     return {
-        "curves.png": f"Left: error on the test set.{band} Right: loss of training batches, the "
-        f"mean of those that were logged in each {PARTS}th of the run. {drops}",
-        "energy.png": "Hyperspherical energy (s = 1), the mean over layers; on logarithmic axes, "
-        "how far it has moved, and how far from orthogonal the matrices are that turn the neurons, "
-        f"the largest of all layers. {drops}",
+        "curves.png": (
+            f"Test error and training loss {where} Last test errors in per cent: "
+            f"{'; '.join(errors)}.",
+            f"Left: error on the test set.{band} Right: loss of training batches, the mean of "
+            f"those that were logged in each {PARTS}th of the run. {drops}",
+        ),
+        "energy.png": (
+            "Hyperspherical energy of the neurons over that at the start, its change, and drift "
+            f"from orthogonality, {where} At the end: {ends}.",
+            "Hyperspherical energy (s = 1), the mean over layers; on logarithmic axes, how far it "
+            "has moved, and how far from orthogonal the matrices are that turn the neurons, the "
+            f"largest of all layers. {drops}",
+        ),
     }

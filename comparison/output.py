@@ -25,19 +25,16 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
     lines = table.markdown(cells, summaries.index(best) + 1 if best else None)
     about, verdict = captions.about(summaries, args), captions.verdict(summaries)
     notes = captions.notes(summaries, args)
-    heading = captions.heading(summaries, args)
-    words = [*(f"{line}  " for line in about), "", *verdict, "", notes, ""]
-    (args.out / "table.md").write_text("\n".join([*lines, "", *words]))
+    below = [*(f"{line}  " for line in about), "", *verdict, "", notes, ""]
+    (args.out / "table.md").write_text("\n".join([*lines, "", *below]))
     for name, panels in IMAGES.items():
-        images.draw(args.out / name, summaries, panels, heading)
-    alts, under = images.alts(summaries, args), images.under_images(summaries)
-    figures = [(args.out / name, alts[name], under[name]) for name in IMAGES]
-    title = captions.data_name(args)
-    text = page.page(cells, summaries, best, title, about, verdict, notes, figures)
-    (args.out / "report.html").write_text(text)
+        images.draw(args.out / name, summaries, panels, captions.heading(summaries, args))
+    words = images.words(summaries, args)
+    figures = [(args.out / name, *words[name]) for name in IMAGES]
+    (args.out / "report.html").write_text(page.page(cells, summaries, best, figures, args))
     if args.readme:
         results = (args.out / "table.md").read_text()
-        shown = [keep(args.readme, args.out / name, name, alts[name]) for name in IMAGES]
+        shown = [keep(args.readme, path, path.name, alt) for path, alt, _ in figures]
         put(args.readme, "comparison", [results, "\n\n".join(shown)])
     print("\n".join([*lines, "", *about[:2], *verdict]))
     for name in ("results.csv", "table.md", *IMAGES, "report.html"):

@@ -1,10 +1,13 @@
 """The page: one file with the table, the images and links to the runs; it needs no network."""
 
+import argparse
 import base64
 import html
 import pathlib
 import urllib.parse
 
+from comparison import captions
+from comparison.runs import Run
 from comparison.table import LAST, Summary, mean_and_deviation
 
 STYLE = """
@@ -31,11 +34,8 @@ def page(
     cells: list[list[str]],
     summaries: list[Summary],
     best: Summary | None,
-    title: str,
-    about: list[str],
-    verdict: list[str],
-    notes: str,
     figures: list[tuple[pathlib.Path, str, str]],
+    args: argparse.Namespace,
 ) -> str:
     """Returns the page.
 
@@ -43,48 +43,54 @@ def page(
         cells: the table's, the head first.
         summaries: of the table's rows.
         best: of them, the one to be marked.
-        title: the data set's name.
-        about: lines on what was run.
-        verdict: sentences on what came out.
-        notes: what the columns mean.
         figures: path, text in its place and caption of each image.
+        args: the command line's.
     """
-    head = f"OPT, methods side by side on {title}"
+    head = f"OPT, methods side by side on {captions.data_name(args)}"
+    about = captions.about(summaries, args)
     rows = "\n".join(_row(line, s, s is best) for line, s in zip(cells[1:], summaries, strict=True))
+    runs = "\n".join(_run(run, summary) for summary in summaries for run in summary.runs)
+    of_runs = ["method", "seed", "last error %", "folder", "settings"]
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(head)}</title>
 <style>{STYLE}</style></head><body>
 <h1>{html.escape(head)}</h1>
-<p>{html.escape(" ".join(verdict))}</p>
+<p>{html.escape(" ".join(captions.verdict(summaries)))}</p>
 <p class="about" id="caption">{_lines(about[:2])}</p>
-<div class="scroll" tabindex="0" role="region" aria-label="Results">
+{_scroll("Results")}
 <table aria-describedby="caption">
 <thead><tr>{_head(cells[0])}</tr></thead>
 <tbody>
 {rows}
 </tbody></table>
 </div>
-<p class="about">{html.escape(notes)}</p>
+<p class="about">{html.escape(captions.notes(summaries, args))}</p>
 {"".join(_figure(*figure) for figure in figures)}
 <h2>Runs</h2>
-<div class="scroll" tabindex="0" role="region" aria-label="Runs">
-<table><thead><tr>{_head(["method", "seed", "last error %", "folder", "settings"])}</tr></thead>
+{_scroll("Runs")}
+<table><thead><tr>{_head(of_runs)}</tr></thead>
 <tbody>
-{"".join(_run_rows(summary) for summary in summaries)}</tbody></table>
+{runs}
+</tbody></table>
 </div>
 <p class="about">{_lines(about[2:])}</p>
 </body></html>
 """
 
 
-def _head(cells: list[str]) -> str:
-    return "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells)
+def _scroll(name: str) -> str:
+    """Returns the start of a part that scrolls sideways by itself, by keyboard too."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
 
 
 def _head(cells: list[str]) -> str:
     return "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells)
+
+
+def _cells(cells: list[str]) -> str:
+    return "".join(f"<td>{cell}</td>" for cell in cells)
 
 
 def _lines(texts: list[str]) -> str:
@@ -96,27 +102,20 @@ def _row(line: list[str], summary: Summary, is_best: bool) -> str:
     if is_best:
         cells[LAST] = f"<b>{cells[LAST]} (best)</b>"
     kind = "result" if summary.standing else "collapsed" if summary.collapsed else "failed"
-    row = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr class="{"best" if is_best else kind}">{row}</tr>'
+    return f'<tr class="{"best" if is_best else kind}">{_cells(cells)}</tr>'
 
 
-def _run_rows(summary: Summary) -> str:
-    text = ""
-    for run in summary.runs:
-        link = "runs/" + urllib.parse.quote(run.name)
-        error = "failed" if run.failure else "collapsed" if run in summary.collapsed else ""
-        error = error or mean_and_deviation([run.result()["last_error"]])
-        settings = f'<a href="{link}/run.json">run.json</a>' if run.facts() else ""
-        cells = [html.escape(summary.row.title), run.seed, error]
-        cells += [f'<a href="{link}/">{html.escape(run.name)}</a>', settings]
-        text += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
-    return text
+def _run(run: Run, summary: Summary) -> str:
+    link = "runs/" + urllib.parse.quote(run.name)
+    error = "failed" if run.failure else "collapsed" if run in summary.collapsed else ""
+    error = error or mean_and_deviation([run.result()["last_error"]])
+    folder = f'<a href="{link}/">{html.escape(run.name)}</a>'
+    settings = f'<a href="{link}/run.json">run.json</a>' if run.facts() else ""
+    return f"<tr>{_cells([html.escape(summary.row.title), run.seed, error, folder, settings])}</tr>"
 
 
 def _figure(path: pathlib.Path, alt: str, caption: str) -> str:
-    name = path.stem.capitalize()
     data = base64.b64encode(path.read_bytes()).decode()
     image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
-    region = f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(name)}">'
     words = f"<figcaption>{html.escape(caption)}</figcaption>"
-    return f"<figure>{region}{image}</div>\n{words}</figure>\n"
+    return f"<figure>{_scroll(path.stem.capitalize())}{image}</div>\n{words}</figure>\n"

@@ -39,7 +39,7 @@ class Row:
     @property
     def folder(self) -> str:
         """Returns the part of its runs' folders that is its own."""
-        return "_".join([self.method, *(f"{name}={value}" for name, value in self.flags)])
+        return self.name.replace(":", "_")
 
     @property
     def title(self) -> str:
@@ -80,7 +80,7 @@ def _row(text: str, methods: dict[str, Facts]) -> Row:
             raise ValueError(f"--{name} is alike for all rows: {method} cannot have its own")
         if name in flags:
             raise ValueError(f"{method} has {name} twice")
-        flags[name] = _plain(value)
+        flags[name] = plain(value)
     return Row(methods[method], tuple(sorted(flags.items())))
 
 
@@ -91,26 +91,10 @@ def _is_for_all(name: str) -> bool:
     return bool(names & _FOR_ALL) or any(n in flags.FLAGS for n in names - set(SHARED))
 
 
-def _plain(value: str) -> str:
+def plain(value: str) -> str:
     """Returns one way of writing for all that mean the same, such as 0.2 for 0.20 and 2e-1."""
     if value.lower() in ("true", "false"):
         return value.lower()
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", value, re.ASCII | re.IGNORECASE):
         return value
-    if value.isdecimal():
-        return value.lstrip("0") or "0"
-    return repr(float(value)).removesuffix(".0")
-
-
-def is_same(value: object, text: str) -> bool:
-    """Returns whether a setting's ``value``, as run.json has it, is what ``text`` asks for."""
-    if isinstance(value, bool):
-        return str(value).lower() == text
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) == text
-    if isinstance(value, int | float):
-        try:
-            return float(text) == value
-        except ValueError:
-            return False
-    return str(value) == text
+    return str(int(value)) if value.isdecimal() else repr(float(value)).removesuffix(".0")

@@ -11,10 +11,9 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 
 from common.training.settings import BEFORE
-from comparison.rows import Row, is_same
+from comparison.rows import Row, plain
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -75,10 +74,10 @@ class Run:
             return False
         there = BEFORE | facts["settings"]["own"] | facts["settings"]
         for name, asked in self.flags.items():
+            value = there.get(name)
+            value = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             elsewhere = name == "data_dir" and self.flags["dataset"] != "folder"
-            if not elsewhere and not is_same(there.get(name), asked):
-                value = there.get(name)
-                value = ",".join(map(str, value)) if isinstance(value, list) else value
+            if not elsewhere and plain(value) != asked:
                 problem = f"was run with --{name}={value}, not {asked}; take another --out"
                 raise SettingsError(f"{self.folder} {problem}")
         return True
@@ -134,27 +133,42 @@ class Run:
             return max((int(row["iteration"]) for row in self.rows()), default=0)
         return 0
 
-    def series(self, value: Callable[[dict], float | None]) -> list[tuple[int, float]]:
-        """Returns iterations and ``value(row)`` of the rows where that is not None."""
-        pairs = [(int(row["iteration"]), value(row)) for row in self.rows()]
-        return [(i, v) for i, v in pairs if v is not None]
+    def series(self, column: str) -> dict[int, float]:
+        """Returns a column of metrics.csv by iteration, where it has values."""
+        return {int(row["iteration"]): float(row[column]) for row in self.rows() if row[column]}
+
+    def errors(self) -> dict[int, float]:
+        """Returns test errors in per cent by iteration."""
+        return {i: 100 * (1 - accuracy) for i, accuracy in self.series("test_acc").items()}
+
+    def _of_layers(self, kind: str) -> list[tuple[int, list[float]]]:
+        """Returns iterations, and the values of the columns KIND/LAYER where there are any."""
+        pairs = []
+        for row in self.rows():
+            values = [float(v) for name, v in row.items() if name.startswith(f"{kind}/") and v]
+            pairs += [(int(row["iteration"]), values)] if values else []
+        return pairs
+
+    def energies(self) -> dict[int, float]:
+        """Returns energies over those at the start, the mean over layers, by iteration."""
+        pairs = self._of_layers("energy")
+        start = pairs[0][1] if pairs else []
+        if not any(start):  # a single neuron has no energy
+            return {}
+        mean = statistics.mean
+        return {i: mean(v / s for v, s in zip(own, start, strict=True) if s) for i, own in pairs}
+
+    def drifts(self) -> dict[int, float]:
+        """Returns the largest drift of all layers by iteration."""
+        return {i: max(values) for i, values in self._of_layers("drift")}
 
     def result(self) -> dict:
         """Returns the run's row of results.csv."""
-        status = self.failure or "finished"
-        row = {
-            "method": self.row.name,
-            "seed": self.seed,
-            "iterations": self.iterations,
-            "status": status,
-        }
+        row = {"method": self.row.name, "seed": self.seed, "iterations": self.iterations}
+        row["status"] = self.failure or "finished"
         if self.failure:
             return row
-        collapse = self.collapse() or {}
-        facts, errors = self.facts(), [v for _, v in self.series(test_error)]
-        drifts = [float(v) for k, v in self.rows()[-1].items() if k.startswith("drift/") and v]
-        energies = [v for _, v in self.series(relative_energy(self.rows()))]
-        energies = [v for _, v in self.series(relative_energy(self.rows()))]
+        facts, collapse, errors = self.facts(), self.collapse() or {}, [*self.errors().values()]
         return row | {
             "best_error": min(errors),
             "last_error": errors[-1],
@@ -162,8 +176,8 @@ class Run:
             "collapsed_until": collapse.get("until"),
             "step_ms": facts["step_ms"],  # none where a resumed run had no step left to make
             "memory_gib": facts["memory_gib"],
-            "energy": energies[-1] if energies else None,
-            "drift": max(drifts) if drifts else None,
+            "energy": next(reversed(self.energies().values()), None),
+            "drift": next(reversed(self.drifts().values()), None),
             "seconds": facts["seconds"],
         }
 
@@ -189,24 +203,3 @@ def _die_with_parent() -> None:
     # a run that outlived a killed compare.py would write beside the one that the next call starts
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def test_error(row: dict[str, str]) -> float | None:
-    return 100 * (1 - float(row["test_acc"])) if row["test_acc"] else None
-
-
-def training_loss(row: dict[str, str]) -> float | None:
-    return float(row["fit"]) if row["fit"] else None
-
-
-def relative_energy(rows: list[dict[str, str]]) -> Callable[[dict], float | None]:
-    """Returns a function of a row: its energy over that of the first row, the mean over layers."""
-    names = [name for name in rows[0] if name.startswith("energy/")] if rows else []
-    names = [name for name in names if float(rows[0][name])]  # a single neuron has no energy
-
-    def of(row: dict) -> float | None:
-        if not names or not row[names[0]]:
-            return None
-        return statistics.mean(float(row[name]) / float(rows[0][name]) for name in names)
-
-    return of

@@ -4,6 +4,7 @@ import argparse
 import csv
 import dataclasses
 import functools
+import itertools
 import math
 import statistics
 import textwrap
@@ -51,6 +52,15 @@ class Summary:
         return [run.result()["last_error"] for run in self.standing]
 
     @property
+    def mean_error(self) -> float:
+        return statistics.mean(self.last_errors)
+
+    def values(self, column: str) -> list[float]:
+        """Returns what runs that ended have in a column of results.csv, where they have it."""
+        found = [run.result()[column] for run in self.ended]
+        return [value for value in found if value is not None]
+
+    @property
     def title(self) -> str:
         """Returns the row's title, with the number of seeds that its errors leave out."""
         counts = {"failed": len(self.failed)}
@@ -61,10 +71,7 @@ class Summary:
 
 def summarize(runs: list[Run]) -> list[Summary]:
     """Returns a summary of each row, in the order of ``runs``."""
-    grouped: dict[str, list[Run]] = {}
-    for run in runs:
-        grouped.setdefault(run.row.name, []).append(run)
-    return [Summary(own[0].row, tuple(own)) for own in grouped.values()]
+    return [Summary(row, tuple(own)) for row, own in itertools.groupby(runs, lambda run: run.row)]
 
 
 def best_of(summaries: list[Summary]) -> Summary | None:
@@ -73,7 +80,7 @@ def best_of(summaries: list[Summary]) -> Summary | None:
     Returns None where fewer than two have a result: there is nothing to be better than.
     """
     able = [s for s in summaries if s.standing and not s.failed and not s.collapsed]
-    return min(able, key=lambda s: statistics.mean(s.last_errors)) if len(able) > 1 else None
+    return min(able, key=lambda s: s.mean_error) if len(able) > 1 else None
 
 
 def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
@@ -81,30 +88,33 @@ def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
 
     Those are nearer to its mean than the standard deviation of a difference of two runs.
     """
-
-    def is_near(other: Summary) -> bool:
-        pair = (best.last_errors, other.last_errors)
-        first, second = map(statistics.mean, pair)
-        return second - first < math.hypot(*map(statistics.stdev, pair))
-
     several = [s for s in summaries if s is not best and len(s.last_errors) > 1]
-    return [s for s in several if is_near(s)] if len(best.last_errors) > 1 else []
+    if len(best.last_errors) < 2:
+        return []
+    own = statistics.stdev(best.last_errors)
+    scatter = [math.hypot(own, statistics.stdev(s.last_errors)) for s in several]
+    pairs = zip(several, scatter, strict=True)
+    return [s for s, deviation in pairs if s.mean_error - best.mean_error < deviation]
 
 
 def mean_and_deviation(values: list[float], digits: int = 2) -> str:
-    text = f"{statistics.mean(values):.{digits}f}"
-    return f"{text} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
+    """Returns "mean ± standard deviation", the mean alone of one value, and nothing of none."""
+    words = [f"{statistics.mean(values):.{digits}f}"] if values else []
+    words += [f"{statistics.stdev(values):.{digits}f}"] if len(values) > 1 else []
+    return " ± ".join(words)
 
 
 def table(summaries: list[Summary], args: argparse.Namespace) -> list[list[str]]:
     """Returns the table's cells, the head first."""
     paper, timed = _read_paper(args), read_steps(args)
-    steps = {s.row.name: _mean_step(s, timed) for s in summaries}
-    plain = steps.get("baseline")
+    if timed is None:
+        known = {s.row.name: s.values("step_ms") for s in summaries}
+        timed = {name: statistics.mean(steps) for name, steps in known.items() if steps}
     cells = [HEAD + (["paper %"] if args.paper else [])]
     for summary in summaries:
-        own = [paper.get(summary.row.name, "")] if args.paper else []
-        costs = _costs(summary, steps[summary.row.name], plain)
+        name = summary.row.name
+        costs = _costs(summary, timed.get(name), timed.get("baseline"))
+        own = [paper.get(name, "")] if args.paper else []
         cells.append([summary.title, *_errors(summary), *costs, *own])
     return cells
 
@@ -121,33 +131,17 @@ def _errors(summary: Summary) -> list[str]:
 
 
 def _costs(summary: Summary, step: float | None, plain: float | None) -> list[str]:
-    """Returns the cells beside the errors.
-
-    Args:
-        summary: the row's.
-        step: its milliseconds a step, if they are known.
-        plain: the baseline's, if they are.
-    """
-    results = [run.result() for run in summary.ended]
-    if not results:
+    """Returns the cells beside the errors, from milliseconds of a step and the baseline's."""
+    if not summary.ended:
         return [""] * 5
-    energies = [result["energy"] for result in results if result["energy"] is not None]
-    drifts = [result["drift"] for result in results if result["drift"] is not None]
+    drifts = summary.values("drift")
     return [
-        ("" if step is None else f"{step:.0f}" if step >= 10 else f"{step:.2f}"),
+        "" if step is None else f"{step:.0f}" if step >= 10 else f"{step:.2f}",
         f"{step / plain:.2f}" if step and plain else "",
-        f"{max(result['memory_gib'] for result in results):.2f}",
-        mean_and_deviation(energies, 4) if energies else "",
+        f"{max(summary.values('memory_gib')):.2f}",
+        mean_and_deviation(summary.values("energy"), 4),
         f"{max(drifts):.0e}" if drifts else "",
     ]
-
-
-def _mean_step(summary: Summary, timed: dict[str, float] | None) -> float | None:
-    """Returns the milliseconds of a step, None where nothing tells them."""
-    if timed is not None:
-        return timed.get(summary.row.name)
-    known = [step for run in summary.ended if (step := run.result()["step_ms"]) is not None]
-    return statistics.mean(known) if known else None
 
 
 def markdown(cells: list[list[str]], best: int | None) -> list[str]:
@@ -169,29 +163,26 @@ def _read_paper(args: argparse.Namespace) -> dict[str, str]:
 
 
 def read_steps(args: argparse.Namespace) -> dict[str, float] | None:
-    """Returns milliseconds by row of ``--steps``, None without it."""
+    """Returns milliseconds by row of ``--steps``, None without it.
+
+    Raises:
+        ValueError: if they are not the times of this comparison.
+    """
     if not args.steps:
         return None
-    names = [row.name for row in args.rows]
-    with args.steps.open() as file:
-        lines = [line for line in csv.DictReader(file) if line["method"] in names]
-    return {line["method"]: float(line["step_ms"]) for line in lines}
-
-
-def steps_problem(args: argparse.Namespace) -> str | None:
-    """Returns why the times in ``--steps`` are not those of this comparison, if they are not."""
-    with args.steps.open() as file:
-        lines = list(csv.DictReader(file))
-    widths = {line.get("method"): line.get("widths") for line in lines}
     if args.backbone != "cnn6" or args.batch_size != 128:
-        return "benchmarks.steps times cnn6 with batches of 128"
+        raise ValueError("benchmarks.steps times cnn6 with batches of 128")
     names = [row.name for row in args.rows]
-    if any(not _is_time(line.get("step_ms")) for line in lines if line.get("method") in names):
-        return "a step_ms that is no number"
+    with args.steps.open() as file:
+        lines = [line for line in csv.DictReader(file) if line.get("method") in names]
+    if not all(_is_time(line.get("step_ms")) for line in lines):
+        raise ValueError("a step_ms that is no number")
     # rows with settings need no line: their cells stay empty if benchmarks.steps has not timed them
+    widths = {line["method"]: line.get("widths") for line in lines}
     plain = [row.name for row in args.rows if not row.flags]
-    others = [name for name in plain if widths.get(name) != args.widths.replace(",", "/")]
-    return f"no times at widths {args.widths} of {', '.join(others)}" if others else None
+    if others := [name for name in plain if widths.get(name) != args.widths.replace(",", "/")]:
+        raise ValueError(f"no times at widths {args.widths} of {', '.join(others)}")
+    return {line["method"]: float(line["step_ms"]) for line in lines}
 
 
 def _is_time(text: str | None) -> bool:
