@@ -10,9 +10,10 @@ quickstart: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
-# those too that take longer
+# those too that take longer; each file in a process of its own, since what XLA has compiled stays
+# in memory, and a process has room for a limited number of pieces of it
 test-all: test
-	$(BIN)/python -m pytest -m slow
+	set -e; for file in $$(grep -l mark.slow tests/test_*.py); do $(BIN)/python -m pytest -m slow $$file; done
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

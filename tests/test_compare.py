@@ -119,7 +119,7 @@ def test_killed_in_the_middle_and_called_again(tmp_path):
     )
     runs = tmp_path / "cut" / "runs"
     deadline = time.monotonic() + 300
-    while not list(runs.glob("baseline_seed2/metrics.csv")):
+    while not list(runs.glob("baseline_seed2/run.json")):  # the last file of its start
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.1)
