@@ -483,7 +483,7 @@ def markdown(rows: list[dict], ours: set[str], about: str) -> list[str]:
     def digits(value: float, count: int) -> str:
         return np.format_float_positional(value, count, unique=False, fractional=False).rstrip(".")
 
-    all_rows = rows
+    errors = accuracies(rows, ours)
     batches = [row for row in rows if row["batch"] > 1 and row["jit"] == "off"]
     widest = max((row["n"] for row in batches), default=None)
     batches = {row["implementation"]: row for row in batches if row["n"] == widest}
@@ -516,7 +516,7 @@ def markdown(rows: list[dict], ours: set[str], about: str) -> list[str]:
         "The error is max \\|Q^T Q - I\\|, "
         "of a product K = map(w) @ f max \\|K^T K - f^T f\\| / max \\|f^T f\\|."
     )
-    return [*lines, "", f"{about}. {note}", *accuracies(all_rows, ours)]
+    return [*lines, "", f"{about}. {note}", *errors]
 
 
 def accuracies(rows: list[dict], ours: set[str]) -> list[str]:

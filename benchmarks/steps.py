@@ -284,7 +284,8 @@ def main() -> None:
     rows = []
     before = None if args.quick else pace.in_a_process()
     doubts = pace.doubts(before) if before else []
-    print(*doubts, sep="\n", end="\n" if doubts else "", file=sys.stderr, flush=True)
+    for doubt in doubts:
+        print(doubt, file=sys.stderr)
     head = f"{'method':20} {'widths':>14} {'step ms':>9} {'ratio':>6} "
     head += f"{'first step s':>13} {'memory GiB':>11} {'images/s':>11}"
     print(head + (f" {'kernels':>8}" if args.kernels else ""))
@@ -315,7 +316,8 @@ def main() -> None:
         )
     if before:
         doubts = pace.doubts(before, pace.in_a_process())
-        print(*doubts, sep="\n", end="\n" if doubts else "", file=sys.stderr)
+        for doubt in doubts:
+            print(doubt, file=sys.stderr)
     with args.out.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *(["kernels"] if args.kernels else [])])
         writer.writeheader()
