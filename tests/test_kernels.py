@@ -12,16 +12,16 @@ from opt_gs.architecture import METHOD
 # of CNN-6 with 16 neurons in every layer, whose rotations have 27, 144 and 256 rows; counted with
 # TensorFlow 2.21
 COUNTS = {
-    "baseline": 239,
-    "mhe": 388,
-    "opt_cp": 605,
-    "opt_gs": 867,
-    "opt_hr": 1203,
-    "opt_ls": 904,
-    "opt_ogd": 323,
-    "opt_or": 354,
-    "sopt_gs": 719,
-    "upt": 286,
+    "baseline": 227,
+    "mhe": 376,
+    "opt_cp": 563,
+    "opt_gs": 825,
+    "opt_hr": 1161,
+    "opt_ls": 862,
+    "opt_ogd": 318,
+    "opt_or": 305,
+    "sopt_gs": 676,
+    "upt": 244,
 }
 
 
