@@ -28,8 +28,11 @@ def prose(page: pathlib.Path) -> str:
 
 
 def code_of(page: pathlib.Path) -> list[str]:
-    """Returns a page's lines of code, comments left out, and what stands between backticks."""
-    text = page.read_text()
+    """Returns a page's lines of code, comments left out, and what stands between backticks.
+
+    Lines that a backslash continues are joined, as a shell does.
+    """
+    text = page.read_text().replace("\\\n    ", "")
     lines = [re.sub(r"(^|\s)# .*", "", line) for line in CODE.findall(text)]
     spans = re.findall(r"`([^`]+)`", CODE.sub("", text))
     return [*lines, *(" ".join(span.split()) for span in spans)]
