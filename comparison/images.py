@@ -46,9 +46,14 @@ def energy_change(run: Run) -> dict[int, float]:
     return {i: abs(ratio - 1) for i, ratio in run.energies().items()}
 
 
+def last_errors(run: Run) -> dict[int, float]:
+    return {i: error for i, error in run.errors().items() if i > run.iterations * 3 / 4}
+
+
 CURVES = [
     Panel("Test error", "test error (%)", Run.errors, band=True),
     Panel("Training loss", "loss of batches", lambda run: run.series("fit"), noisy=True),
+    Panel("Test error in the last quarter", "test error (%)", last_errors, band=True),
 ]
 ENERGIES = [
     Panel("Energy of the neurons", "E / E at the start", Run.energies),
@@ -168,8 +173,9 @@ def _fill(axes, panel: Panel, summaries: list[Summary]) -> str:
         if panel.band:
             low, high = line.means - line.spread, line.means + line.spread
             axes.fill_between(line.x, low, high, alpha=0.15, color=look["color"], lw=0)
+    limits = axes.get_xlim()
     _mark_drops(axes, summaries, styles)
-    axes.set(xlabel="% of the run" if as_share else "iteration", ylabel=panel.label)
+    axes.set(xlim=limits, xlabel="% of the run" if as_share else "iteration", ylabel=panel.label)
     axes.grid(alpha=0.25)
     if not lines:
         _write(axes, 0.5, "nothing to show", color="0.4")
@@ -220,8 +226,9 @@ def words(summaries: list[Summary], args: argparse.Namespace) -> dict[str, tuple
         "curves.png": (
             f"Test error and training loss {where} Last test errors in per cent: "
             f"{'; '.join(errors)}.",
-            f"Left: error on the test set.{band} Right: loss of training batches, the mean of "
-            f"those that were logged in each {PARTS}th of the run. {drops}",
+            f"Left: error on the test set, below it the last quarter alone.{band} Right: loss of "
+            "training batches, the mean of those that were logged in each "
+            f"{PARTS}th of the run. {drops}",
         ),
         "energy.png": (
             "Hyperspherical energy of the neurons over that at the start, its change, and drift "
