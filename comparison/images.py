@@ -121,14 +121,12 @@ def ceiling(lines: list[Line]) -> float | None:
 
 
 def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], heading: str) -> None:
-    """Draws the panels, two in a line, with the legend below them or in the place of a fourth."""
+    """Draws three panels, and the legend in the place of a fourth."""
     from matplotlib.figure import Figure
 
-    lines_of_legend = math.ceil(len(summaries) / 3)
-    height = 4.6 + 0.26 * lines_of_legend if len(panels) == 2 else 8.4
-    figure = Figure(figsize=(10, height), layout="constrained")
-    axes_of = figure.subplots(math.ceil(len(panels) / 2), 2, squeeze=False).ravel()
-    drawn = list(zip(axes_of, panels, strict=False))
+    figure = Figure(figsize=(10, 8.4), layout="constrained")
+    *axes_of, corner = figure.subplots(2, 2).ravel()
+    drawn = list(zip(axes_of, panels, strict=True))
     notes = [_fill(axes, panel, summaries) for axes, panel in drawn]
     for (axes, panel), note in zip(drawn, notes, strict=True):
         # room for a second line, and titles on one height
@@ -137,13 +135,9 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
     # a row may have nothing in one panel
     entries = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in axes_of]
     legend = {label: line for line, label in itertools.chain(*entries)}
-    for axes in axes_of[len(panels) :]:
-        axes.axis("off")
-    place, where = figure, {"loc": "outside lower center", "ncols": 3}
-    if len(panels) < len(axes_of):
-        place, where = axes_of[-1], {"loc": "center"}
+    corner.axis("off")
     if legend:
-        place.legend(legend.values(), legend.keys(), frameon=False, handlelength=3.2, **where)
+        corner.legend(legend.values(), legend.keys(), frameon=False, handlelength=3.2, loc="center")
     figure.suptitle(heading, fontsize=11)
     figure.savefig(path, dpi=DPI)
 
