@@ -78,7 +78,8 @@ def about(summaries: list[Summary], args: argparse.Namespace) -> list[str]:
         return lines
     versions = distinct(lambda fact: ", ".join(f"{k} {v}" for k, v in fact["versions"].items()))
     commit = distinct(lambda fact: str(fact["git_commit"]))
-    return [*lines, distinct(lambda fact: fact["device"]), versions, f"git commit {commit}"]
+    device = distinct(lambda fact: fact["device"])
+    return [*lines, f"{device}; {versions}; git commit {commit}"]
 
 
 def verdict(summaries: list[Summary]) -> list[str]:

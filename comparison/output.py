@@ -25,7 +25,7 @@ def write(runs: list[Run], args: argparse.Namespace) -> None:
     lines = table.markdown(cells, summaries.index(best) + 1 if best else None)
     about, verdict = captions.about(summaries, args), captions.verdict(summaries)
     notes = captions.notes(summaries, args)
-    below = [*(f"{line}  " for line in about), "", *verdict, "", notes, ""]
+    below = [*(f"{line}  " for line in about), "", " ".join([*verdict, notes]), ""]
     (args.out / "table.md").write_text("\n".join([*lines, "", *below]))
     for name, panels in IMAGES.items():
         images.draw(args.out / name, summaries, panels, captions.heading(summaries, args))
