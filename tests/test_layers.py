@@ -233,6 +233,40 @@ def test_xla_compiles_the_maps_of_a_pass_that_it_does_not_compile():
         np.testing.assert_allclose(actual, expected, atol=300 * 6 * 2.0**-23 * scale)
 
 
+def test_layers_evaluated_together_give_what_each_gives_by_itself():
+    """Under XLA all maps of a model are evaluated at once, by size and map: in a nested model, for
+    a layer that is called twice, for layers of two maps, in blocks, with gradient checkpointing.
+    """
+
+    def dense(orthogonalize, **kwargs):
+        return OrthogonalDense(6, orthogonalize=orthogonalize, dtype="float64", **kwargs)
+
+    shared = dense(orthogonal.gram_schmidt, name="shared")
+    own = keras.Input((6,), dtype="float64")
+    nested = keras.Model(own, shared(dense(orthogonal.cayley)(own)), name="nested")
+    with keras.RematScope(mode="full"):
+        checkpointed = dense(orthogonal.gram_schmidt)
+    inputs = keras.Input((6,), dtype="float64")
+    x = checkpointed(shared(nested(inputs)))
+    for other in (dense(orthogonal.gram_schmidt), dense(orthogonal.lowdin, block_size=3)):
+        x = other(x)
+    model = keras.Model(inputs, x)
+    batch = tf.constant(np.random.default_rng(0).normal(size=(4, 6)))
+
+    def step() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            outputs = model(batch, training=True)
+            total = tf.reduce_sum(outputs**2 * [1.0, 2, 3, 4, 5, 6])
+        return [outputs, *tape.gradient(total, model.trainable_variables)]
+
+    together = tf.function(step, jit_compile=True)()
+    assert len(together) == 1 + len(model.trainable_variables)
+    for actual, expected in zip(together, step(), strict=True):
+        # sums of 6 terms, six layers deep, in float64; the maps have conditions of some 100
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, atol=100 * 6 * 6 * 2.0**-52 * scale)
+
+
 @pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5)])
 def test_dense_is_kerass_with_the_rotated_kernel(shape):
     inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
