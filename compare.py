@@ -94,6 +94,8 @@ def arguments() -> argparse.ArgumentParser:
     add("--batch_size", type=positive, default=128)
     add("--dataset", choices=names, default="cifar100")
     add("--image_size", type=positive, default=32, help="of --dataset=folder (default: 32)")
+    text = "training images, the same number of each class (default: all)"
+    add("--train_images", type=whole, default=0, help=text)
     text = "put after the data set's name, such as re-split where the split is not the official"
     add("--data_note", default="", help=text)
     add("--data_dir", type=path, default=ROOT / "data")
@@ -189,6 +191,7 @@ def flags_of(row: Row, args: argparse.Namespace) -> dict[str, str]:
         "dataset": args.dataset,
         "data_dir": str(args.data_dir.absolute()),
         "image_size": str(args.image_size),
+        "train_images": str(args.train_images),
         "backbone": args.backbone,
         **({} if args.widths == "own" else {"widths": args.widths}),
         "iterations": str(args.iterations or max(1, round(row.facts.iterations * args.budget))),

@@ -1,11 +1,13 @@
 """Plain training: ordinary convolutions with trained kernels."""
 
+import dataclasses
 from collections.abc import Callable
 
 import keras
 
 from common.backbones.cnn6 import cnn6
 from common.layers import he_normal
+from common.losses import WEIGHT_DECAY
 from common.training.method import Method
 
 
@@ -21,4 +23,11 @@ def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.
     return backbone(layer, **kwargs)
 
 
-METHOD = Method(build_model)
+class BaselineMethod(Method):
+    """Plain training, whose option ``weight_decay`` is the strength of its weight decay."""
+
+    def with_options(self, weight_decay: float = WEIGHT_DECAY) -> Method:
+        return dataclasses.replace(self, decay_factor=weight_decay / WEIGHT_DECAY)
+
+
+METHOD = BaselineMethod(build_model)

@@ -8,6 +8,8 @@ import tensorflow as tf
 from .marks import NEURONS, purpose_of
 from .private import is_compiled_by_xla
 
+WEIGHT_DECAY = 5e-4  # the original's
+
 
 @keras.saving.register_keras_serializable(package="opt")
 def smoothed_cross_entropy(
@@ -38,7 +40,7 @@ def smoothed_cross_entropy(
     return -tf.reduce_sum(target * tf.math.log(tf.nn.softmax(logits) + offset), axis=-1)
 
 
-def weight_decay(variables: Iterable[keras.Variable], rate: float = 5e-4) -> tf.Tensor:
+def weight_decay(variables: Iterable[keras.Variable], rate: float = WEIGHT_DECAY) -> tf.Tensor:
     """Returns ``rate * sum(v^2) / 2`` over all entries of ``variables``.
 
     All have one dtype, and the result is a scalar of it.

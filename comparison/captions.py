@@ -12,8 +12,10 @@ TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "digits": "digits", "f
 
 
 def data_name(args: argparse.Namespace) -> str:
-    """Returns the data set's name with ``--data_note``, such as "CIFAR-100, re-split"."""
-    return TITLES[args.dataset] + (f", {args.data_note}" if args.data_note else "")
+    """Returns such as "CIFAR-100, re-split, 5,000 training images"."""
+    words = [TITLES[args.dataset], args.data_note]
+    words += [f"{args.train_images:,} training images"] if args.train_images else []
+    return ", ".join(filter(None, words))
 
 
 def listed(names: list[str]) -> str:

@@ -458,3 +458,22 @@ def test_reads_the_real_cifar100():
     assert np.bincount(data.test_labels).tolist() == [100] * 100
     assert data.class_names[0] == "apple"
     assert data.class_names[-1] == "worm"
+
+
+def test_part_of_a_training_set():
+    labels = np.repeat(np.arange(4, dtype=np.int32), 9)[np.random.default_rng(1).permutation(36)]
+    images = np.arange(36, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    data = datasets.Dataset("x", "y", images, labels, images, labels, tuple("abcd"))
+    few, more = data.part(8), data.part(20)
+    assert np.bincount(few.train_labels).tolist() == [2] * 4
+    chosen, larger = few.train_images[:, 0, 0, 0], more.train_images[:, 0, 0, 0]
+    np.testing.assert_array_equal(labels[chosen], few.train_labels)  # each image has its own label
+    assert set(chosen) < set(larger)
+    # the same images on every machine: NumPy promises this stream for PCG64 and a fixed seed
+    assert chosen.tolist() == data.part(8).train_images[:, 0, 0, 0].tolist()
+    assert len(few.test_labels) == 36
+    assert len({data.identity, few.identity, more.identity}) == 3
+    with pytest.raises(UserError, match=r"--train_images=10 cannot be shared equally by 4 classes"):
+        data.part(10)
+    with pytest.raises(UserError, match="needs 10 images of each class, and 'a' has 9"):
+        data.part(40)

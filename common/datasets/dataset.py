@@ -5,6 +5,8 @@ import zlib
 
 import numpy as np
 
+from ..errors import UserError
+
 IMAGE = (32, 32, 3)  # the shape of an image
 
 
@@ -36,6 +38,32 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def part(self, count: int) -> "Dataset":
+        """Returns the data set with ``count`` of its training images, the same number per class.
+
+        Which images depends on the data set and on nothing else. A larger part contains a smaller
+        one. The test images are all there.
+
+        Raises:
+            UserError: if ``count`` is not a multiple of the number of classes, or a class has too
+                few images.
+        """
+        each, rest = divmod(count, self.num_classes)
+        if rest:
+            problem = f"cannot be shared equally by {self.num_classes} classes"
+            raise UserError(f"--train_images={count} {problem}")
+        random, chosen = np.random.default_rng(0), []
+        for label, name in enumerate(self.class_names):
+            own = np.flatnonzero(self.train_labels == label)
+            if len(own) < each:
+                problem = f"needs {each:,} images of each class, and {name!a} has {len(own):,}"
+                raise UserError(f"--train_images={count} {problem}")
+            chosen.append(random.permutation(own)[:each])
+        kept = np.sort(np.concatenate(chosen))
+        return dataclasses.replace(
+            self, train_images=self.train_images[kept], train_labels=self.train_labels[kept]
+        )
 
     @property
     def identity(self) -> str:

@@ -43,6 +43,14 @@ flags.DEFINE_integer(
     upper_bound=256,
 )
 flags.DEFINE_integer(
+    "train_images",
+    0,
+    "number of training images, the same number of each class, and the same images in every run; "
+    "0: all",
+    lower_bound=0,
+    upper_bound=2**31 - 1,
+)
+flags.DEFINE_integer(
     "iterations",
     folders.ITERATIONS,
     "training steps; the learning rate drops at the same fractions of any number of steps",

@@ -72,6 +72,8 @@ def run(
     # themselves, so TF32 can be on for the convolutions; without XLA it must be off
     tf.config.experimental.enable_tensor_float_32_execution(jit_step)
     data = datasets.load(settings.dataset, settings.data_dir, settings.image_size)
+    if settings.train_images:
+        data = data.part(settings.train_images)
     print(data, flush=True)
     count = len(data.train_labels)
     if settings.batch_size > count:

@@ -7,6 +7,7 @@ from typing import Any
 # what a run did before these settings existed; older checkpoints do not name them
 BEFORE = {
     "image_size": 32,
+    "train_images": 0,
     "warmup_iterations": 0,
     "rotation_stddev": 1.0,
     "learn_neurons": False,
@@ -43,6 +44,7 @@ class Settings:
     worker_timeout: float
     deterministic: bool
     image_size: int = 32
+    train_images: int = 0
     precision: str = "float32"
     own: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -52,6 +54,7 @@ class Settings:
             "method",
             "dataset",
             "image_size",
+            "train_images",
             "backbone",
             "widths",
             "iterations",
