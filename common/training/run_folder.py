@@ -134,7 +134,7 @@ class RunFolder:
             }
             self.files = {
                 key: self._open.enter_context(
-                    (self.path / name).open("r+" if sizes else "x", newline="")
+                    (self.path / name).open("r+" if sizes else "x", newline="", encoding="utf-8")
                 )
                 for key, name in names.items()
             }
@@ -151,7 +151,7 @@ class RunFolder:
         self.rows = csv.DictWriter(self.files["metrics"], (*COLUMNS, *columns))
         if sizes:
             self.facts = _read_facts(self.path / "run.json")
-            with (self.path / "metrics.csv").open(newline="") as file:
+            with (self.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
                 rows = [
                     {name: float(value) for name, value in row.items() if value}
                     for row in csv.DictReader(file)
@@ -271,6 +271,6 @@ class RunFolder:
 def _read_facts(path: pathlib.Path) -> dict:
     """Returns what a run.json holds; an empty dictionary if it is missing or damaged."""
     try:
-        return {**json.loads(path.read_text())}
+        return {**json.loads(path.read_text("utf-8"))}
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
