@@ -34,7 +34,7 @@ def train(settings: Settings, method: Method) -> None:
     Raises:
         UserError: for settings that fit neither the data nor the machine, and for a run that
             breaks down.
-        SystemExit: after SIGTERM or SIGINT, with the state saved.
+        SystemExit: after a stop signal, with the state saved.
     """
     strategy = devices.strategy_for(settings)
     if settings.batch_size % strategy.num_replicas_in_sync:
