@@ -77,6 +77,37 @@ def test_train_and_test_folders(tmp_path, capsys):
     assert data.identity == read(tmp_path).identity
 
 
+SPLITS = {
+    ("Train", "Test"): "",
+    ("TRAINING", "val"): "",
+    ("seg_train", "seg_test", "seg_pred"): "seg_pred/",
+}
+SPLITS |= {("train", "test", "validation"): "validation/", ("train2017", "val2017"): ""}
+
+
+@pytest.mark.parametrize(("names", "left_out"), SPLITS.items(), ids="-".join)
+def test_splits_by_other_names(tmp_path, capsys, names, left_out):
+    data = read(make(tmp_path, 1, *names))
+    assert data.class_names == ("blue", "green", "red")
+    assert len(data.train_labels) == len(data.test_labels) == 3
+    note = f"note: {names[0]}/ is for training, {names[1]}/ for tests"
+    assert capsys.readouterr().out.strip() == note + f"; left out: {left_out}" * bool(left_out)
+
+
+def test_classes_that_look_like_splits(tmp_path):
+    """One is called "train" and has images of its own; two have folders of years in them."""
+    for kind in ("bus", "train"):
+        for i in range(20):
+            write(tmp_path / "vehicles" / kind / f"{i}.png", picture("red", i + 50 * len(kind)))
+            year = "2019" if kind == "bus" and i % 2 else "2020"
+            write(
+                tmp_path / "nested" / kind / year / f"{i}.png", picture("red", i + 50 * len(kind))
+            )
+    assert read(tmp_path / "vehicles").class_names == ("bus", "train")
+    (tmp_path / "nested/train").rename(tmp_path / "nested/car")
+    assert read(tmp_path / "nested").class_names == ("bus", "car")
+
+
 def test_the_split_is_by_content(tmp_path):
     """A fifth by SHA-256, whatever the names; images that are added move no other one."""
     root = make(tmp_path / "a", 60)
@@ -220,6 +251,16 @@ def pipe(root: pathlib.Path) -> None:
     os.mkfifo(root / "train/red/7.png")
 
 
+def flat(root: pathlib.Path) -> None:
+    shutil.rmtree(root / "test")
+    write(root / "test/0.png", PIXELS)
+
+
+def renamed(root: pathlib.Path) -> None:
+    (root / "train").rename(root / "a")
+    (root / "test").rename(root / "b")
+
+
 REFUSED = {
     "a link to a file": (linked, "train/red/7.png is a link"),
     "a link to a folder": (linked_folder, "train/etc is a link"),
@@ -231,8 +272,14 @@ REFUSED = {
         "must be printable",
     ),
     "no image in a class": (lambda r: (r / "train/empty").mkdir(), "train/empty holds no image"),
-    "no test folder": (lambda r: (r / "test").rename(r / "val"), r"train/ and no test/ like it"),
-    "another class": (lambda r: write(r / "test/x/0.png", PIXELS), "class x, and train/ has not"),
+    "no test folder": (lambda r: shutil.rmtree(r / "test"), r"data has train/: one folder for tr"),
+    "two training folders": (
+        lambda r: make(r, 1, "Train"),
+        r"has Train/, train/, test/: one folder",
+    ),
+    "tests without classes": (flat, "has train/, test/: one folder for training"),
+    "splits of other names": (renamed, r"a/ and b/ hold the same folders, such as blue/\."),
+    "another class": (lambda r: write(r / "test/x/0.png", PIXELS), "the tests have a class x, and"),
     "no class": (lambda r: [shutil.rmtree(p) for p in r.iterdir()], "a subfolder with images"),
     "no folder": (shutil.rmtree, "there is no folder"),
 }
