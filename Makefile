@@ -1,11 +1,11 @@
 PYTHON ?= python3
-BIN := $(CURDIR)/.venv/bin
+BIN := .venv/bin
 
 .PHONY: quickstart test test-all lint
 
 # OPT (GS) on scikit-learn's digits: no data to fetch, under three minutes on two cores
 quickstart: .venv/installed
-	cd opt_gs && $(BIN)/python train.py --dataset=digits --widths=32,32,32,32 --iterations=200 --log_every=20 --eval_every=50
+	cd opt_gs && ../$(BIN)/python train.py --dataset=digits --widths=32,32,32,32 --iterations=200 --log_every=20 --eval_every=50
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest

@@ -1,31 +1,13 @@
-"""How all runs are executed: some at a time, with a progress bar, and to the end of a signal."""
+"""Executes all runs: some at a time, with a progress bar; stops cleanly on a signal."""
 
-import contextlib
 import itertools
-import signal
 import sys
 import time
-from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from common.training.interruption import Interruption
 from comparison.runs import Run
-
-
-@contextlib.contextmanager
-def _first_signal() -> Iterator[list[int]]:
-    """Notes the first SIGINT, SIGTERM or SIGHUP in place of ending at once; the second one does."""
-    noted: list[int] = []
-
-    def note(number: int, _) -> None:
-        noted.append(number)
-        before.close()
-
-    with contextlib.ExitStack() as before:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as SIGHUP under nohup, which stays so
-                before.callback(signal.signal, number, signal.signal(number, note))
-        yield noted
 
 
 def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
@@ -41,9 +23,9 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
         print(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already", flush=True)
     waiting, running = list(todo), dict[Run, str | None]()  # the GPU of each
     free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
-    with _first_signal() as signals, _progress_bar(todo) as bar:
+    with Interruption() as interruption, _progress_bar(todo) as bar:
         try:
-            while (waiting or running) and not signals:
+            while (waiting or running) and not interruption.signal:
                 while waiting and free:
                     waiting[0].start(free[0])
                     running[waiting.pop(0)] = free.pop(0)
@@ -54,7 +36,7 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
                 bar.update(max(0, sum(run.done() for run in todo) - bar.n))
         finally:
             _stop(list(running))
-    return signals[0] if signals else None
+    return interruption.signal
 
 
 def _conclude(run: Run) -> None:
@@ -81,7 +63,7 @@ def _stop(running: list[Run]) -> None:
         run.process.terminate()
     if running:
         names = ", ".join(run.name for run in running)
-        note = f"waiting for {names} to save; a second signal ends them at once"
+        note = f"waiting for {names} to save; another signal, a second later or more, ends them"
         tqdm.write(note, file=sys.stderr)
     for run in running:
         run.process.wait()

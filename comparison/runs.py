@@ -112,7 +112,7 @@ class Run:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 # a session of its own: the terminal's Ctrl-C is for compare.py, which then sends
-                # one SIGTERM; a second signal would end a run that is just saving its state
+                # one SIGTERM
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )

@@ -34,7 +34,7 @@ def train(settings: Settings, method: Method) -> None:
     Raises:
         UserError: for settings that fit neither the data nor the machine, and for a run that
             breaks down.
-        SystemExit: after SIGTERM or SIGINT, with the state saved.
+        SystemExit: after a stop signal, with the state saved.
     """
     strategy = devices.strategy_for(settings)
     if settings.batch_size % strategy.num_replicas_in_sync:
@@ -81,6 +81,7 @@ def run(
         raise UserError(f"--batch_size={settings.batch_size} {reason}")
 
     # build
+    keras.utils.clear_session()  # names count from the start, also in a process with two runs
     keras.utils.set_random_seed(settings.seed)
     model, optimizer, made_by_factory = _build(settings, method, data.num_classes)
     # on a GPU, where XLA is the default, the device should not wait for Python between two steps
@@ -103,7 +104,7 @@ def run(
     progress = folder.open(title, variables, f"of {data.identity}", list(start_figures))
     first = progress.iteration
     facts = {"settings": dataclasses.asdict(settings), "data": str(data), "jit": jit}
-    if first < settings.iterations:  # a finished run keeps its summary
+    if not folder.is_finished():  # a finished run keeps its summary
         folder.describe(**facts, **environment())
     if settings.resume:
         print(f"going on after {first:,} iterations", flush=True)
@@ -126,13 +127,16 @@ def run(
         settings.seed, first, count, settings.batch_size, data.mirror, method.episode_length
     )
 
-    def save(kind: str = "checkpoint") -> None:
+    def save(iteration: int, kind: str = "checkpoint") -> None:
         with clock.part("saving"):
             reached = dataclasses.replace(
-                progress, iteration=chunk.end, seconds=clock.seconds(), collapse=watch.memory()
+                progress, iteration=iteration, seconds=clock.seconds(), collapse=watch.memory()
             )
             folder.save(reached, kind)
 
+    # the run was killed between its best checkpoint and the regular one
+    if first and schedule.saves_after(first) and not folder.checkpoints.has(first):
+        save(first)
     with Interruption() as interruption, _progress_bar(settings, first) as bar:
         for chunk in schedule.chunks(first):
             if chunk.episode is not None and method.start_episode:
@@ -155,19 +159,20 @@ def run(
                 progress = dataclasses.replace(progress, test_accuracy=accuracy)
                 if accuracy > progress.best_accuracy:
                     progress = dataclasses.replace(progress, best_accuracy=accuracy)
-                    save("best")
+                    save(chunk.end, "best")
             if chunk.save:
-                save()
+                save(chunk.end)
             if interruption.signal and chunk.end < settings.iterations:
-                save()
+                save(chunk.end)
                 stop_after(interruption.signal, chunk.end)
 
     # write the results
     made = settings.iterations - first
     seconds = clock.seconds()
-    if made:
+    if not folder.is_finished():
         with clock.part("saving"):
-            folder.save_models(model, folded, data.class_names)
+            convert.refold(model, folded)
+            folder.save_results(model, folded, data.class_names)
         collapsed = watch.collapsed
         if collapsed:
             rate = optimizers.rate_at(optimizer, collapsed["iteration"])
