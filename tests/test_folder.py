@@ -1,6 +1,7 @@
 """--dataset=folder: a user's own images, sound and hostile ones, and the scripts on them."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,9 +20,11 @@ import tensorflow as tf
 from common import datasets
 from common.datasets import folder, images
 from common.errors import UserError
+from common.training import loop
 from comparison.rows import parse
 from comparison.runs import Run, SettingsError
-from tests.test_scripts import ROOT, assert_one_line_error, start
+from tests.test_run import settings
+from tests.test_scripts import ROOT, assert_one_line_error, method_of, start
 
 COLOURS = {"blue": 2, "green": 1, "red": 0}
 
@@ -316,6 +319,25 @@ def test_a_comparison_does_not_take_another_folder_for_its_own(tmp_path):
     run.flags["data_dir"] = "/another"
     with pytest.raises(SettingsError, match=r"--data_dir=/one, not /another"):
         run.is_finished()
+
+
+def test_a_few_images_make_a_smaller_batch_and_a_run_that_resumes(tmp_path, capsys):
+    """Also in run.json; the note on a warm-up is for a start that lacks one."""
+    root = make(tmp_path / "mine", 2, "train", "test")
+    asked = settings(
+        tmp_path, method="baseline", dataset="folder", data_dir=root, batch_size=None, iterations=6
+    )
+    loop.train(asked, method_of("baseline"))
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "note: --batch_size=6, not 128: there are 6 training images",
+        "note: a run of 6 iterations, not the method's 75,000, needs a warm-up: "
+        "--warmup_iterations=1",
+    ]
+    assert json.loads((tmp_path / "log/run.json").read_text())["settings"]["batch_size"] == 6
+    loop.train(dataclasses.replace(asked, resume=True), method_of("baseline"))
+    printed = capsys.readouterr().out
+    assert "going on after 6 iterations" in printed
+    assert "warm-up" not in printed
 
 
 @pytest.mark.slow
