@@ -14,4 +14,5 @@ def test_the_next_start_finishes_a_killed_run(tmp_path, most):
     command = [sys.executable, "-m", "tests.kills", str(tmp_path), str(most)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("\n## ") == 7 if most == 7 else 50 < result.stdout.count("\n## ")
+    count = result.stdout.count("\n## ")
+    assert count == 7 if most == 7 else count > 50

@@ -116,12 +116,14 @@ class Checkpoints:
             )
         facts = {"version": VERSION, "settings": self.settings, "progress": vars(progress)}
         path = self._path(progress.iteration, kind)
-        with atomic_write(path, self.how_to_go_on()) as unfinished:
-            with zipfile.ZipFile(unfinished, "w") as archive:
-                archive.writestr("facts.json", json.dumps(facts))
-                for name, array in arrays.items():
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
+        with (
+            atomic_write(path, self.how_to_go_on()) as unfinished,
+            zipfile.ZipFile(unfinished, "w") as archive,
+        ):
+            archive.writestr("facts.json", json.dumps(facts))
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
         self.good = path
         self.prune(progress.iteration)
         return path

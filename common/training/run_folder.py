@@ -73,6 +73,7 @@ class RunFolder:
             self._open.enter_context(locked(self.path))
         return self
 
+    @_writing  # closing a file writes what it still holds
     def __exit__(self, *_) -> None:
         self._open.close()
 
