@@ -58,7 +58,12 @@ flags.DEFINE_integer(
     lower_bound=1,
     upper_bound=2**31 - 1,
 )
-flags.DEFINE_integer("batch_size", 128, "images per step", lower_bound=1)
+flags.DEFINE_integer(
+    "batch_size",
+    None,
+    f"images per step (default: {folders.BATCH_SIZE}, or the most that fit a smaller training set)",
+    lower_bound=1,
+)
 flags.DEFINE_float("base_lr", 0.1, "the first learning rate")
 flags.DEFINE_integer(
     "warmup_iterations",
