@@ -22,7 +22,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from common import backbones
-from common.training.folders import ITERATIONS, known
+from common.training.folders import ITERATIONS, known, usual_warmup
 from common.training.texts import shown
 from comparison import output, table
 from comparison.execution import execute
@@ -30,7 +30,6 @@ from comparison.rows import PRESETS, Row, parse
 from comparison.runs import ROOT, Run, SettingsError, with_all_seeds
 
 WIDTHS = {name: facts.widths for name, facts in backbones.known().items()}
-WARMUP = 400  # iterations, of a shortened run
 
 
 def words(text: str) -> list[str]:
@@ -94,8 +93,8 @@ def arguments() -> argparse.ArgumentParser:
     text = "of every method: iterations over which the rate grows to its first value. Without it "
     text += "plain training collapses for its first 2,000 iterations or so, as the log shows that "
     text += "the authors published with their MHE (wy1iu/MHE on GitHub): much of a shortened run, "
-    text += f"little of a whole one (default: 0 of a whole schedule; of a shorter one {WARMUP}, or "
-    text += "a fifth of the run where that is less)"
+    text += "little of a whole one (default: 0 of a whole schedule; of a shorter one 400, or a "
+    text += "fifth of the run where that is less)"
     add("--warmup_iterations", type=whole, help=text)
     add("--batch_size", type=positive, default=128)
     add("--dataset", choices=names, default="cifar100")
@@ -153,8 +152,8 @@ def parse_arguments() -> argparse.Namespace:
     args.warmup_chosen = args.warmup_iterations is None
     if args.warmup_chosen:
         # not of the rows' own lengths: the same whatever rows are added later
-        length = args.iterations or ITERATIONS * args.budget
-        args.warmup_iterations = min(WARMUP, int(length / 5)) if args.shortened else 0
+        length = args.iterations or int(ITERATIONS * args.budget)
+        args.warmup_iterations = usual_warmup(length, ITERATIONS)
     pairs = itertools.product(args.rows, args.seeds)
     args.runs = [Run(row, seed, args.out, flags_of(row, args)) for row, seed in pairs]
     for run in args.runs[:: len(args.seeds)]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from common.training.startup import default_style
 from comparison.captions import data_name, listed
 from comparison.results import Results
 from comparison.styles import styles_of
@@ -120,6 +121,7 @@ def ceiling(lines: list[Line]) -> float | None:
     return 1.05 * top if highest > 1.2 * top else None
 
 
+@default_style()
 def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], heading: str) -> None:
     """Draws three panels, and the legend in the place of a fourth."""
     from matplotlib.figure import Figure

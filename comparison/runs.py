@@ -89,7 +89,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command()
         command += [f"--gpu_no={gpu}"] if gpu is not None else []
-        command += ["--resume"] if any(self.folder.glob("checkpoints/*.npz")) else []
+        command += ["--resume"] if any(self.folder.glob("checkpoints/[!.]*.npz")) else []
         with (self.folder / "output.txt").open("ab") as output:
             self.process = subprocess.Popen(
                 command,

@@ -473,7 +473,11 @@ def test_a_full_disk(begin, mount):
     """A disk that has room for two checkpoints and not for three: the run stops with a line, and
     the two stay sound.
     """
-    log = mount("size=1m") / "log"
+    folder = mount("size=4k")
+    complain(begin("opt_gs", folder / "log"), "cannot be written: No space left on device")
+    shutil.rmtree(folder / "log")
+    subprocess.run(["mount", "-o", "remount,size=1m", str(folder)], check=True)
+    log = folder / "log"
     complain(
         begin("opt_gs", log),
         log / "checkpoints",
@@ -481,6 +485,18 @@ def test_a_full_disk(begin, mount):
         "_00000006.npz",
     )
     assert_sound(log)
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_deleted_during_a_run(begin, tmp_path):
+    log = tmp_path / "log"
+    process = begin("opt_gs", log)
+    wait_for(lambda: lines(log) > 3, process)
+    shutil.rmtree(log, ignore_errors=True)
+    said = end(process).stderr.splitlines()
+    assert process.returncode == 2
+    assert said.pop().startswith("opt_gs/train.py: ")
+    assert all(line.startswith("warning: curves.png cannot be drawn") for line in said)
 
 
 @pytest.mark.slow
