@@ -128,7 +128,32 @@ def last_iteration(folder: pathlib.Path) -> int:
     return max((int(row["iteration"]) for row in _metrics(folder)), default=0)
 
 
-def _results(facts: "_Facts", rows: list[dict[str, float]]) -> Results:
+class _Facts:
+    """A JSON object, whose values are taken with their types; ValueError for one of another."""
+
+    def __init__(self, values: object):
+        if not isinstance(values, dict):
+            raise ValueError("run.json is not a JSON object")
+        self.values = values
+
+    def of(self, name: str, *types: type) -> Any:
+        value = self.values.get(name)
+        if type(value) not in types:
+            raise ValueError(f"run.json has no valid {name}")
+        return value
+
+    def number(self, name: str, most: float = LARGEST) -> float:
+        value = self.of(name, int, float)
+        if not 0 <= value <= most:  # nan is neither
+            raise ValueError(f"run.json has no valid {name}")
+        return value
+
+    def count(self, name: str) -> int:
+        self.of(name, int)
+        return int(self.number(name, most=2**31))
+
+
+def _results(facts: _Facts, rows: list[dict[str, float]]) -> Results:
     settings, versions = _Facts(facts.of("settings", dict)), facts.of("versions", dict)
     images = re.search(IMAGES, facts.of("data", str), re.ASCII)
     if not images:
@@ -164,31 +189,6 @@ def _flag(value: object) -> str:
     return (",".join(map(str, value)) if isinstance(value, list) else str(value))[:1000]
 
 
-class _Facts:
-    """A JSON object, whose values are taken with their types; ValueError for one of another."""
-
-    def __init__(self, values: object):
-        if not isinstance(values, dict):
-            raise ValueError("run.json is not a JSON object")
-        self.values = values
-
-    def of(self, name: str, *types: type) -> Any:
-        value = self.values.get(name)
-        if type(value) not in types:
-            raise ValueError(f"run.json has no valid {name}")
-        return value
-
-    def number(self, name: str, most: float = LARGEST) -> float:
-        value = self.of(name, int, float)
-        if not 0 <= value <= most:  # nan is neither
-            raise ValueError(f"run.json has no valid {name}")
-        return value
-
-    def count(self, name: str) -> int:
-        self.of(name, int)
-        return int(self.number(name, most=2**31))
-
-
 def _parsed(text: str) -> _Facts:
     try:
         found = json.loads(text)
@@ -203,19 +203,17 @@ def _noticed(facts: _Facts) -> Collapse | None:
         return None
     found = _Facts(facts.values["collapsed"])
     until = None if found.values.get("until") is None else found.count("until")
-    state = shown(found.of("state", str), 20)
+    if (state := found.of("state", str)) not in ("guessing", "saturated"):
+        raise ValueError("run.json has no valid state")
     return Collapse(state, found.count("iteration"), found.number("rate"), until)
 
 
 def _at_end(rows: list[dict[str, float]], classes: int) -> Collapse | None:
     """Returns the collapse that the last logged batch shows, if it does."""
-    row = next(
-        (row for row in reversed(rows) if {"fit", "acc", "learning_rate"} <= row.keys()), None
-    )
-    state = row and collapse.state(row["fit"], row["acc"], classes)
-    return (
-        Collapse(state, int(row["iteration"]), row["learning_rate"], at_end=True) if state else None
-    )
+    logged = [row for row in rows if {"fit", "acc", "learning_rate"} <= row.keys()]
+    if not logged or not (state := collapse.state(logged[-1]["fit"], logged[-1]["acc"], classes)):
+        return None
+    return Collapse(state, int(logged[-1]["iteration"]), logged[-1]["learning_rate"], at_end=True)
 
 
 def _metrics(folder: pathlib.Path) -> list[dict[str, float]]:

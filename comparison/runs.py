@@ -114,7 +114,8 @@ class Run:
     def result(self) -> dict:
         """Returns the run's row of results.csv."""
         row = {"method": self.row.name, "seed": self.seed, "iterations": self.iterations}
-        row["status"] = self.failure or "finished"
+        # no HTML; and in many countries a semicolon ends a cell, and the next may be a formula
+        row["status"] = (self.failure or "finished").translate(str.maketrans("<>;", "() "))
         if self.failure:
             return row
         found, collapse = self.results, self.results.collapse

@@ -213,7 +213,7 @@ def test_an_error_lets_the_other_runs_save(monkeypatch, tmp_path):
 # Damaged and hostile files
 
 LONG = "9" * 5000
-HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\n=cmd|[a](javascript:b)`c`"
+HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\n;=cmd|[a](javascript:b)`c`"
 
 
 def of_facts(**changes):
@@ -254,7 +254,7 @@ DAMAGES = [
     of_facts(git_commit={"a": 1}),
     of_facts(collapsed="guessing"),
     *(of_facts(collapsed=COLLAPSED | {"iteration": wrong}) for wrong in ("=cmd", 1.5, None)),
-    of_facts(collapsed={"iteration": 3}),
+    *(of_facts(collapsed=wrong) for wrong in ({"iteration": 3}, COLLAPSED | {"state": HOSTILE})),
     lambda folder: (folder / "metrics.csv").unlink(),
     *(of_file("metrics.csv", text) for text in (b"", b"iteration\n", b"\xff\n", b"a,b\n1,2\n")),
     of_file("metrics.csv", b"iteration,test_acc,fit\nx,y,z\n"),
@@ -304,7 +304,7 @@ def test_no_text_of_a_run_is_shown_raw(monkeypatch, tmp_path, capsys):
     data = f"{HOSTILE} from {HOSTILE}: 9 training and 9 test images of 100 classes"
     facts = {"data": data, "device": HOSTILE, "git_commit": HOSTILE, "versions": versions}
     for run in args.runs[:3]:
-        make_up(run, [60.0, 50.0], collapsed=COLLAPSED | {"state": HOSTILE, "until": 20}, **facts)
+        make_up(run, [60.0, 50.0], collapsed=COLLAPSED | {"until": 20}, **facts)
     path = args.runs[0].folder / "metrics.csv"  # neurons at the same place have infinite energy
     path.write_text(path.read_text().replace("8.02", "inf"))
     args.runs[3] = Hostile(args.runs[3].row, "2", tmp_path, args.runs[3].alike)
@@ -318,7 +318,7 @@ def test_no_text_of_a_run_is_shown_raw(monkeypatch, tmp_path, capsys):
         text = (tmp_path / name).read_text()
         assert "alert(1)" in text, name
         assert "\x1b" not in text
-        assert "<img src=x" not in text or name == "results.csv"
+        assert "<img src=x" not in text
         assert not re.search(r"(?<!\\)\[a|(?<!\\)`c", text) or name != "table.md"
     lines = csv.reader((tmp_path / "results.csv").read_text().splitlines())
     assert {len(line) for line in lines} == {len(output.COLUMNS)}
