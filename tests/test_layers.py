@@ -594,11 +594,13 @@ def test_averages_start_at_zero_and_are_debiased_at_inference():
         np.testing.assert_allclose(which(batch, training=False), expected, atol=1e-4)
 
 
-def test_an_untrained_layer_passes_its_inputs_on():
-    batch = batches(1)[0]
-    np.testing.assert_allclose(
-        BatchNormalization(epsilon=0.0)(batch, training=False), batch, rtol=1e-6
-    )
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_untrained_layer_passes_its_inputs_on(dtype):
+    batch = tf.constant(batches(1)[0], dtype)
+    layer = BatchNormalization(epsilon=0.0, dtype=dtype)
+    layer.build(batch.shape)
+    for infer in (layer, tf.function(layer)):
+        np.testing.assert_allclose(infer(batch, training=False), batch, rtol=1e-6)
 
 
 @pytest.mark.parametrize("jit", [False, True])
