@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from common import orthogonal
-from common.convert import fold_model
+from common.convert import fold_model, orthogonalize_model
 from common.energy import EnergyLogger
 from common.layers import (
     BatchNormalization,
@@ -151,7 +151,11 @@ def test_initial_neurons_have_variance_two_over_n():
             "cannot both exceed 1",
         ),
         ({"filters": 4, "kernel_size": 3, "groups": 3}, "groups"),
-        ({"filters": 4, "kernel_size": 3, "orthogonalize": "gram_schmidt"}, "must be a map"),
+        (
+            {"filters": 4, "kernel_size": 3, "orthogonalize": "Cayley"},
+            r"\(gram_schmidt, householder, lowdin, cayley, identity\), not 'Cayley'",
+        ),
+        ({"filters": 4, "kernel_size": 3, "orthogonalize": 3}, "must be a map"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -457,6 +461,22 @@ def test_a_map_with_settings_is_saved(tmp_path):
     np.testing.assert_array_equal(copy(images), model(images))
 
 
+def test_a_map_by_its_name(tmp_path):
+    """It is the map itself from then on, in files too."""
+    names = ["gram_schmidt", "householder", "lowdin", "cayley", "identity"]
+    model = keras.Sequential([keras.Input((5, 5, 1))])
+    for name in names:
+        model.add(OrthogonalConv2D(2, 1, orthogonalize=name))
+        model.add(StochasticOrthogonalDense(2, orthogonalize=name))
+    model.save(tmp_path / "model.keras")
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    turned = [orthogonalize_model(plain, name).layers[0] for name in names]
+    for copy in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        found = [layer.orthogonalize for layer in copy.layers]
+        assert found[::2] == found[1::2] == [layer.orthogonalize for layer in turned]
+        assert found[::2] == [getattr(orthogonal, name) for name in names]
+
+
 def _unregistered(w: tf.Tensor) -> tf.Tensor:
     return orthogonal.gram_schmidt(w)
 
@@ -469,7 +489,8 @@ class _Unregistered(Reflected):
 def test_a_map_that_is_not_registered_is_refused_when_saving(tmp_path, own):
     """Not when the file is loaded, by somebody else, later."""
     model = keras.Sequential([keras.Input((4,)), OrthogonalDense(3, orthogonalize=own, name="x")])
-    with pytest.raises(ValueError, match=r"x cannot be saved: .* is not registered with Keras"):
+    name = "_unregistered" if own is _unregistered else "_Unregistered"
+    with pytest.raises(ValueError, match=rf"x cannot be saved: its map {name} is not registered"):
         model.save(tmp_path / "model.keras")
 
 
