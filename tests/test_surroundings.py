@@ -1,4 +1,4 @@
-"""A run does not depend on the user's settings of other programs, nor on a file system's features."""
+"""A run depends neither on the user's settings of other programs nor on the file system."""
 
 import errno
 import json
@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import keras
-import pytest
 
 from common.training import run_folder
 from tests.test_checkpoints import ROW, logs
