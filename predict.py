@@ -9,6 +9,7 @@ Images of any size are resized to what the model takes, as in training.
 """
 
 import argparse
+import importlib
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+from common.training import folders
 from common.training.startup import import_tensorflow
 from common.training.texts import read_text, shown
 
@@ -37,6 +39,18 @@ def description(model: pathlib.Path) -> str:
         return shown(f"{settings['method']}, {settings['backbone']}, trained on {run['data']}")
     except (ValueError, LookupError, TypeError, RecursionError):
         return f"of an unknown run, since {facts.name} next to it is missing or damaged"
+
+
+def method_of(model: pathlib.Path) -> str | None:
+    """Returns the method that run.json names, if it is one of this repository's folders."""
+    facts = of_run(model, "run.json")
+    if not facts.is_file():
+        return None
+    try:
+        method = json.loads(facts.read_text("utf-8"))["settings"]["method"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return method if isinstance(method, str) and method in folders.known() else None
 
 
 def main() -> None:
@@ -64,6 +78,8 @@ def main() -> None:
     import common.layers  # noqa: F401 (model.keras is made of them)
     from common.datasets import images
 
+    if method := method_of(args.model):
+        importlib.import_module(f"{method}.architecture")  # registers the method's own map
     try:
         model = keras.saving.load_model(args.model)
     except Exception as error:  # a file that is not a model can raise anything

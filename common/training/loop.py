@@ -20,7 +20,7 @@ from .checkpoints import Checkpoints
 from .clock import Clock
 from .environment import environment
 from .interruption import Interruption, stop_after
-from .method import Method
+from .method import Method, check_saving
 from .precision import policy, scaled
 from .run_folder import RunFolder
 from .schedule import Chunk, Schedule
@@ -83,6 +83,7 @@ def run(
     keras.utils.clear_session()  # names count from the start, also in a process with two runs
     keras.utils.set_random_seed(settings.seed)
     model, optimizer, made_by_factory = _build(settings, method, data.num_classes)
+    check_saving(model)
     # on a GPU, where XLA is the default, the device should not wait for Python between two steps
     per_call = settings.steps_per_execution or (20 if jit_step else 1)
     step = make_step(method, model, optimizer, jit_maps=jit and not jit_step)
