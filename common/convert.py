@@ -66,7 +66,7 @@ class Conversion:
 
 def orthogonalize_model(
     model: keras.Model,
-    orthogonalize: Map = gram_schmidt,
+    orthogonalize: Map | str = gram_schmidt,
     layer_names: str | Iterable[str] | None = None,
     rotation_initializer="identity",
     return_conversion: bool = False,
@@ -78,14 +78,15 @@ def orthogonalize_model(
     ``fix = map(R)^T K``, so that map(R) @ fix = K. At R = I, fix is K itself. The exception is
     Householder's map in even dimensions, where map(I) is a reflection.
 
-    What was turned and what was left is logged in one line (logger ``common.convert`` or
+    What was turned and what was left is printed in one line. After
+    `keras.config.disable_interactive_logging()` it is logged instead (logger ``common.convert`` or
     ``opt_keras.convert``), as a warning where layers were left that nobody asked to leave. A
-    ``kernel_regularizer`` is dropped, with a warning: the norm of a neuron that is only turned
-    cannot change.
+    ``kernel_regularizer`` is dropped, with a logged warning: the norm of a neuron that is only
+    turned cannot change.
 
     Args:
         model: functional or sequential, built; it is not changed.
-        orthogonalize: the map. Defaults to Gram-Schmidt.
+        orthogonalize: the map or its name, as in `OrthogonalConv2D`. Defaults to Gram-Schmidt.
         layer_names: which layers to replace, a name or several; each must be a Conv2D or Dense.
             Defaults to all of these.
         rotation_initializer: for the rotations. Defaults to I.
@@ -146,7 +147,10 @@ def orthogonalize_model(
             "the kernel_regularizer of %s is dropped: turning does not change a neuron's norm",
             ", ".join(regularized),
         )
-    _LOGGER.log(logging.WARNING if left else logging.INFO, "%s", conversion)
+    if keras.config.is_interactive_logging_enabled():
+        print(conversion)
+    else:
+        _LOGGER.log(logging.WARNING if left else logging.INFO, "%s", conversion)
     return (converted, conversion) if return_conversion else converted
 
 
@@ -190,9 +194,16 @@ def fold_model(model: keras.Model) -> keras.Model:
         A model that is not compiled.
 
     Raises:
-        ValueError: if ``model`` is not built, or has an OPT layer inside another layer, such as a
-            wrapper: it cannot be replaced there.
+        ValueError: if ``model`` is not built, if a rotation is not finite, or if an OPT layer is
+            inside another layer, such as a wrapper: it cannot be replaced there.
     """
+    for layer in filter(is_orthogonal_layer, all_layers(model)):
+        for rotation in layer.rotations if layer.built else ():
+            if not tf.reduce_all(tf.math.is_finite(rotation)):
+                raise ValueError(
+                    f"{layer.name} cannot be folded: its {rotation.name} is not finite; "
+                    "training has broken down"
+                )
     folded = convert_layers(model, _folded)
     for layer in all_layers(folded):
         if _folded(layer) is not None:

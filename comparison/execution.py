@@ -7,6 +7,7 @@ import time
 from tqdm import tqdm
 
 from common.training.interruption import Interruption
+from common.training.texts import shown
 from comparison.runs import Run
 
 
@@ -18,9 +19,13 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
     Raises:
         SettingsError: if a folder holds a finished run of other settings.
     """
-    todo = [run for run in runs if not run.is_finished()]
-    if len(todo) < len(runs):
-        print(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already", flush=True)
+    finished = [run for run in runs if run.is_finished()]
+    todo = [run for run in runs if not (run in finished or run.failure)]
+    if finished:
+        print(f"{len(finished)} of {len(runs)} runs are finished already", flush=True)
+    for run in runs:
+        if run.failure:
+            _report(run)
     waiting, running = list(todo), dict[Run, str | None]()  # the GPU of each
     free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
     with Interruption() as interruption, _progress_bar(todo) as bar:
@@ -40,11 +45,16 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
 
 
 def _conclude(run: Run) -> None:
-    """Says, and notes, what has become of a run that ended."""
-    if run.process.returncode or not run.is_finished():
-        lines = (run.folder / "output.txt").read_text(errors="replace").splitlines()
+    """Notes and reports what has become of a run that ended."""
+    finished = run.is_finished()
+    if run.process.returncode or not (finished or run.failure):
+        lines = (run.folder / "output.txt").read_text("utf-8", "replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "no output")
-        run.failure = f"failed ({run.process.returncode}): {last[:200]}"
+        run.failure = f"failed ({run.process.returncode}): {shown(last, 200)}"
+    _report(run)
+
+
+def _report(run: Run) -> None:
     tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
 
 

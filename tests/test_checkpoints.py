@@ -476,7 +476,8 @@ def test_a_full_disk(begin, mount):
     folder = mount("size=4k")
     complain(begin("opt_gs", folder / "log"), "cannot be written: No space left on device")
     shutil.rmtree(folder / "log")
-    subprocess.run(["mount", "-o", "remount,size=1m", str(folder)], check=True)
+    command = ["mount", "-o", "remount,size=1m", str(folder)]
+    subprocess.run(command, check=True)
     log = folder / "log"
     complain(
         begin("opt_gs", log),

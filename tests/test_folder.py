@@ -23,6 +23,7 @@ from common.errors import UserError
 from common.training import loop
 from comparison.rows import parse
 from comparison.runs import Run, SettingsError
+from tests.made_up_runs import make_up
 from tests.test_run import settings
 from tests.test_scripts import ROOT, assert_one_line_error, method_of, start
 
@@ -311,11 +312,7 @@ def test_too_few_and_too_many_images(tmp_path, monkeypatch):
 def test_a_comparison_does_not_take_another_folder_for_its_own(tmp_path):
     flags = {"dataset": "folder", "data_dir": "/one", "image_size": "32", "iterations": "5"}
     run = Run(parse(["baseline"])[0], "1", tmp_path, flags)
-    run.folder.mkdir(parents=True)
-    settings = {**flags, "image_size": 32, "iterations": 5, "log_every": 1, "eval_every": 1}
-    facts = {"settings": {**settings, "seed": 1, "own": {}}, "test_accuracy": 0.5}
-    (run.folder / "run.json").write_text(json.dumps(facts))
-    assert run.is_finished()
+    make_up(run, [50.0])
     run.flags["data_dir"] = "/another"
     with pytest.raises(SettingsError, match=r"--data_dir=/one, not /another"):
         run.is_finished()

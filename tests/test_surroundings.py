@@ -1,14 +1,14 @@
-"""A run does not depend on the user's settings of other programs, nor on a file system's features."""
+"""A run depends neither on the user's settings of other programs nor on the file system."""
 
 import errno
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import keras
-import pytest
 
 from common.training import run_folder
 from tests.test_checkpoints import ROW, logs
@@ -77,3 +77,19 @@ def test_an_image_that_cannot_be_drawn_is_one_warning(tmp_path, monkeypatch, cap
     said = "warning: curves.png cannot be drawn: latex could not be found\n"
     assert capsys.readouterr().err == said
     assert (tmp_path / "log_test_00.txt").read_text().count("\n") == 2
+
+
+def test_make_quickstart_in_a_folder_with_a_space(tmp_path):
+    """Its Python is a script here, which writes where it was started and with what."""
+    folder = tmp_path / "a folder"
+    (folder / "opt_gs").mkdir(parents=True)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(ROOT / name, folder)
+    python = folder / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$PWD $1"\n')
+    python.chmod(0o755)
+    command = ["make", "-s", "quickstart", "PYTHON=true"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"{folder}/opt_gs train.py"

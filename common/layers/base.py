@@ -22,6 +22,23 @@ for _map in orthogonal.ALL:
     keras.saving.register_keras_serializable(package="opt")(_map)
 
 
+def map_of(orthogonalize: Map | str) -> Map:
+    """Returns the map of that name in `common.orthogonal`, or the map itself.
+
+    Raises:
+        ValueError: if there is no map of that name, or it cannot be called.
+    """
+    names = {own.__name__: own for own in orthogonal.ALL}
+    if isinstance(orthogonalize, str) and orthogonalize in names:
+        return names[orthogonalize]
+    if not callable(orthogonalize):
+        raise ValueError(
+            f"`orthogonalize` must be a map, or the name of one ({', '.join(names)}), "
+            f"not {orthogonalize!r}"
+        )
+    return orthogonalize
+
+
 def check_map(orthogonalize: Map, shape: Sequence[int]) -> None:
     """Tries a map on a random matrix in float32, or on two for a batch.
 
@@ -102,7 +119,7 @@ class OrthogonalLayer(keras.layers.Layer):
         bias_initializer="zeros",
         bias_regularizer=None,
         activity_regularizer=None,
-        orthogonalize: Map = orthogonal.gram_schmidt,
+        orthogonalize: Map | str = orthogonal.gram_schmidt,
         rotation_initializer=None,
         rotation_regularizer=None,
         learn_neurons: bool = False,
@@ -111,16 +128,12 @@ class OrthogonalLayer(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        if not callable(orthogonalize):
-            raise ValueError(
-                f"`orthogonalize` must be a map such as gram_schmidt, not {orthogonalize!r}"
-            )
         if units <= 0:
             raise ValueError(f"the number of neurons must be positive, not {units}")
         if block_size is not None and not (isinstance(block_size, int) and block_size >= 2):
             raise ValueError(f"`block_size` must be None or an integer over 1, not {block_size!r}")
         self.units = units
-        self.orthogonalize = orthogonalize
+        self.orthogonalize = map_of(orthogonalize)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer or he_normal())
@@ -245,7 +258,7 @@ class OrthogonalLayer(keras.layers.Layer):
         else:
             return
         raise ValueError(
-            f"the layer {self.name} cannot be saved: its map {own!r} {reason}. Write the map as a "
+            f"the layer {self.name} cannot be saved: its map {name} {reason}. Write the map as a "
             "function, or as a class with get_config(), with the decorator "
             "@keras.saving.register_keras_serializable()"
         )

@@ -40,7 +40,8 @@ class OrthogonalConv2D(OrthogonalLayer):
         activation, use_bias: as in Keras.
         kernel_initializer: for ``fix``, ``[n, filters]``. Defaults to He's: variance 2 / n.
         bias_initializer, bias_regularizer, activity_regularizer: as in Keras.
-        orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
+        orthogonalize: the map, a callable ``[n, n] -> [n, n]``, or its name, such as "cayley".
+            Defaults to `gram_schmidt`.
         rotation_initializer: for ``rotation``, ``[n, n]``. Defaults to N(0, 1).
         rotation_regularizer: for ``rotation``. Defaults to none.
         learn_neurons: whether ``fix`` is trained too; the energy is then not constant. Defaults to
@@ -74,7 +75,7 @@ class OrthogonalConv2D(OrthogonalLayer):
         *,
         bias_regularizer=None,
         activity_regularizer=None,
-        orthogonalize: Map = gram_schmidt,
+        orthogonalize: Map | str = gram_schmidt,
         rotation_initializer=None,
         rotation_regularizer=None,
         learn_neurons: bool = False,

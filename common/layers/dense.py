@@ -22,12 +22,14 @@ class OrthogonalDense(OrthogonalLayer):
         activation, use_bias: as in Keras.
         kernel_initializer: for ``fix``, ``[n, units]``. Defaults to He's: variance 2 / n.
         bias_initializer, bias_regularizer, activity_regularizer: as in Keras.
-        orthogonalize: the map, a callable ``[n, n] -> [n, n]``. Defaults to `gram_schmidt`.
+        orthogonalize: the map, a callable ``[n, n] -> [n, n]``, or its name, such as "cayley".
+            Defaults to `gram_schmidt`.
         rotation_initializer, rotation_regularizer: for ``rotation``, as in `OrthogonalConv2D`.
         learn_neurons, check_map, block_size: as in `OrthogonalConv2D`.
 
     Raises:
-        ValueError: if ``units`` is not positive or ``orthogonalize`` is not callable.
+        ValueError: if ``units`` is not positive or ``orthogonalize`` is neither a map nor the
+            name of one.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class OrthogonalDense(OrthogonalLayer):
         *,
         bias_regularizer=None,
         activity_regularizer=None,
-        orthogonalize: Map = gram_schmidt,
+        orthogonalize: Map | str = gram_schmidt,
         rotation_initializer=None,
         rotation_regularizer=None,
         learn_neurons: bool = False,

@@ -89,7 +89,7 @@ def has_nvidia_gpu(root: str = "/") -> bool:
     signs = ("dev/nvidia*", "dev/nvhost*", "dev/dxg", "proc/driver/nvidia")
     vendors = pathlib.Path(root).glob("sys/bus/pci/devices/*/vendor")
     return any(glob.glob(root + sign) for sign in signs) or any(
-        vendor.read_text().strip() == "0x10de" for vendor in vendors
+        vendor.read_text("utf-8").strip() == "0x10de" for vendor in vendors
     )
 
 
