@@ -46,5 +46,7 @@ def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:
 
 def _caches() -> Iterator[pathlib.Path]:
     """Yields where `keras.datasets` and TFDS keep their downloads."""
-    yield pathlib.Path(os.path.expanduser(os.environ.get("KERAS_HOME", "~/.keras")), "datasets")
-    yield pathlib.Path(os.path.expanduser(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")))
+    keras_home = os.environ.get("KERAS_HOME") or "~/.keras"
+    tfds_home = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    yield pathlib.Path(os.path.expanduser(keras_home), "datasets")
+    yield pathlib.Path(os.path.expanduser(tfds_home))
