@@ -30,27 +30,29 @@ def of_run(model: pathlib.Path, name: str) -> pathlib.Path:
     return model.parent / f"{stem}{number}.{suffix}"
 
 
+def run_of(model: pathlib.Path) -> dict[str, str]:
+    """Returns method, backbone and data of the model's run; nothing if run.json does not say."""
+    try:
+        run = json.loads(read_text(of_run(model, "run.json")))
+        settings = run["settings"]
+        found = {name: settings[name] for name in ("method", "backbone")} | {"data": run["data"]}
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return {}
+    return {name: shown(value) for name, value in found.items()}
+
+
 def description(model: pathlib.Path) -> str:
     """Returns one line: the model's method, its network, and the data that it was trained on."""
-    facts = of_run(model, "run.json")
-    try:
-        run = json.loads(read_text(facts))
-        settings = run["settings"]
-        return shown(f"{settings['method']}, {settings['backbone']}, trained on {run['data']}")
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return f"of an unknown run, since {facts.name} next to it is missing or damaged"
+    if run := run_of(model):
+        return shown(f"{run['method']}, {run['backbone']}, trained on {run['data']}")
+    name = of_run(model, "run.json").name
+    return f"of an unknown run, since {name} next to it is missing or damaged"
 
 
 def method_of(model: pathlib.Path) -> str | None:
     """Returns the method that run.json names, if it is one of this repository's folders."""
-    facts = of_run(model, "run.json")
-    if not facts.is_file():
-        return None
-    try:
-        method = json.loads(facts.read_text("utf-8"))["settings"]["method"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return method if isinstance(method, str) and method in folders.known() else None
+    method = run_of(model).get("method")
+    return method if method in folders.known() else None
 
 
 def main() -> None:

@@ -86,7 +86,9 @@ def test_a_run_that_is_not_known_is_said_to_be_so(tmp_path):
 def test_only_a_method_of_this_repository_is_imported(tmp_path):
     found = []
     for method in ("opt_hr", "json", "tests", "./opt_hr", ["opt_hr"]):
-        (tmp_path / "run.json").write_text(json.dumps({"settings": {"method": method}}))
+        (tmp_path / "run.json").write_text(
+            json.dumps({"settings": {"method": method, "backbone": "cnn6"}, "data": ""})
+        )
         found.append(predict.method_of(tmp_path / "model.keras"))
     assert found == ["opt_hr", None, None, None, None]
 
