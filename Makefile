@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 # OPT (GS) on scikit-learn's digits: no data to fetch, under three minutes on two cores
 quickstart: .venv/installed
-	cd opt_gs && ../$(BIN)/python train.py --dataset=digits --widths=32,32,32,32 --iterations=200 --log_every=20 --eval_every=50
+	cd opt_gs && ../$(BIN)/python train.py --dataset=digits --widths=32,32,32,32 --iterations=200 --warmup_iterations=40 --log_every=20 --eval_every=50
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile
