@@ -171,7 +171,7 @@ def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Te
         v = tf.concat(vectors, axis=-1)
         # |v| = 1, so the diagonal holds ones
         lower = tf.linalg.band_part(matmul(v, v, transpose_a=True), -1, 0)
-        t = lower_inverse(lower - tf.eye(block, dtype=dtype) / 2)  # T^T
+        t = _lower_inverse(lower - tf.eye(block, dtype=dtype) / 2)  # T^T
         a -= matmul(v, matmul(t, matmul(v, a, transpose_a=True)))
         q -= matmul(matmul(matmul(q, v), t, transpose_b=True), v, transpose_b=True)
         return i + 1, a, q
@@ -188,24 +188,21 @@ def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Te
     # whose reflection changes the padding alone.
     determinant = (-1.0) ** n * tf.reduce_prod(signs, axis=-1)
     column = signs[..., tf.newaxis]
-    return column * rows, column * lower_inverse(lower), determinant
+    return column * rows, column * _lower_inverse(lower), determinant
 
 
-def lower_inverse(lower: tf.Tensor) -> tf.Tensor:
+def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
     """Returns the inverse of lower triangular matrices by matrix products.
 
     For XLA, whose triangular solver is a loop. If X is the inverse of diagonal blocks of one size,
     and M what lies between two neighbours, then X - X M X is the inverse of blocks of twice the
-    size. It can grow like 2^n. So that all of it is finite, entries end at the fourth root of the
-    largest number.
+    size.
     """
-    limit = float(lower.dtype.max) ** 0.25
     inverse = tf.linalg.diag(1 / tf.linalg.diag_part(lower))
     size = 1
     while size < lower.shape[-1]:
         block = tf.range(lower.shape[-1]) // size
         between = (block[:, tf.newaxis] == block + 1) & (block % 2 == 0)
         inverse -= matmul(inverse, matmul(lower * tf.cast(between, lower.dtype), inverse))
-        inverse = tf.clip_by_value(inverse, -limit, limit)
         size *= 2
     return inverse

@@ -119,7 +119,7 @@ def scale_invariant(*axes: int) -> Callable[[Callable], Callable]:
 
     Its first argument is multiplied by powers of two that bring the largest entries near 1, so that
     no square overflows or underflows. Such a product is exact. Where the gradient is too large for
-    the dtype, it is the largest number.
+    the dtype, it is the largest number. Where all these entries are 0, it is 0.
 
     Args:
         axes: the largest entry is taken over these: -1 for a factor of each row, -2 for one of each
@@ -129,29 +129,25 @@ def scale_invariant(*axes: int) -> Callable[[Callable], Callable]:
     def decorator(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
         @functools.wraps(function)
         def scaled(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
-            most = tf.reduce_max(tf.abs(tf.stop_gradient(w)), axis=axes, keepdims=True)
-            return function(_multiplied(w, _reciprocal_power_of_two(most)), *neurons)
+            return function(multiplied(w), *neurons)
 
         return scaled
+
+    @tf.custom_gradient
+    def multiplied(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+        p = _reciprocal_power_of_two(tf.reduce_max(tf.abs(w), axis=axes, keepdims=True))
+        return w * p, lambda g: tf.clip_by_value(g * p, g.dtype.min, g.dtype.max)
 
     return decorator
 
 
 def _reciprocal_power_of_two(x: tf.Tensor) -> tf.Tensor:
-    """Returns p, a power of two, with p x between 1/2 and 1, or up to 4 for the largest x.
-
-    For 0 it is that for 1.
-    """
-    most = {tf.float32: 2.0**126, tf.float64: 2.0**1022}[x.dtype]  # of those with a reciprocal
-    inverse = 1 / tf.where(x > 0, tf.minimum(x, most), tf.ones_like(x))
-    integer = {tf.float32: tf.int32, tf.float64: tf.int64}[x.dtype]
+    """Returns p, a power of two, with p x from 1 to 2, or to 4 for the largest x; 0 for 0."""
+    integer, most = {tf.float32: (tf.int32, 2.0**126), tf.float64: (tf.int64, 2.0**1022)}[x.dtype]
     exponent = tf.bitcast(tf.constant(math.inf, x.dtype), integer)  # the bits of all exponents
-    return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(inverse, integer), exponent), x.dtype)
-
-
-@tf.custom_gradient
-def _multiplied(w: tf.Tensor, p: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    return w * p, lambda g: (tf.clip_by_value(g * p, g.dtype.min, g.dtype.max), None)
+    power = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(x, integer), exponent), x.dtype)
+    # larger ones have no reciprocal; and TensorFlow's optimizer makes that of `/` inexact
+    return tf.math.divide_no_nan(tf.ones_like(x), tf.minimum(power, most))
 
 
 def noise(w: tf.Tensor) -> tf.Tensor:

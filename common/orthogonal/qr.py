@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..private import is_compiled_by_xla
-from .elimination import lower_inverse, orthogonal_rows
+from .elimination import orthogonal_rows
 from .matrices import (
     disturbed,
     epsilon,
@@ -105,7 +105,7 @@ def _factors(
 
     Returns:
         Q; the signs of R's diagonal, ``[..., n, 1]``; a function that takes y ``[..., n, n]`` to
-        R^-1 y, finite also where R is singular; and det Q, ``[...]``.
+        R^-1 y, without NaN also where R is singular; and det Q, ``[...]``.
     """
     # A narrow network in float32 stays close to the same run in float64 until a rounding error
     # changes which side of a ReLU or which entry of a pool wins. QR's error, some ten eps, is the
@@ -115,7 +115,10 @@ def _factors(
     q, signs, solve, sign = find(wide, determinant)
 
     def narrow_solve(y: tf.Tensor) -> tf.Tensor:
-        return tf.cast(solve(tf.cast(y, wide.dtype)), a.dtype)
+        y = tf.cast(y, wide.dtype)
+        x = solve(y)
+        # R^-1 can grow like 2^n, and overflow even where no pivot is small; a NaN of y stays one
+        return tf.cast(tf.where(tf.math.is_nan(x), tf.reduce_sum(0 * y), x), a.dtype)
 
     return tf.cast(q, a.dtype), tf.cast(signs, a.dtype), narrow_solve, tf.cast(sign, a.dtype)
 
@@ -131,32 +134,28 @@ def _by_library(
     n = a.shape[-1]
     q, r = _by_counted_reflections(a) if determinant and n > 128 else _by_reflections(a)
 
-    def usual() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        if determinant and n <= 128:
+    def usual() -> tuple[tf.Tensor, ...]:
+        if not determinant:
+            return q, r
+        if n <= 128:
             return q, r, tf.linalg.slogdet(q).sign
         return q, r, tf.fill(tf.shape(a)[:-2], tf.constant((-1.0) ** (n - 1), a.dtype))
 
-    def singular() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def singular() -> tuple[tf.Tensor, ...]:
         q, r = _by_reflections(disturbed(a))
-        sign = tf.linalg.slogdet(q).sign if determinant else tf.ones_like(q[..., 0, 0])
-        return tf.cast(q, a.dtype), tf.cast(r, a.dtype), tf.cast(sign, a.dtype)
+        factors = (q, r, tf.linalg.slogdet(q).sign) if determinant else (q, r)
+        return tuple(tf.cast(factor, a.dtype) for factor in factors)
 
-    is_regular = tf.reduce_all(tf.abs(tf.linalg.diag_part(r)) > n * epsilon(a.dtype))
-    q, r, sign = tf.cond(is_regular, usual, singular)
+    least = tf.reduce_min(tf.abs(tf.linalg.diag_part(r)))
+    q, r, *sign = tf.cond(least > n * epsilon(a.dtype), usual, singular)
     pivots = tf.linalg.diag_part(r)
     signs = tf.where(pivots < 0, -tf.ones_like(pivots), tf.ones_like(pivots))
 
     def solve(y: tf.Tensor) -> tf.Tensor:
-        # no pivot below eps: the gradient stays finite
         safe = tf.linalg.set_diag(r, signs * tf.maximum(tf.abs(pivots), epsilon(a.dtype)))
-        x = tf.linalg.triangular_solve(safe, y, lower=False)
-        return tf.cond(
-            tf.math.is_finite(tf.reduce_sum(x)),
-            lambda: x,
-            lambda: matmul(lower_inverse(transpose(safe)), y, transpose_a=True),
-        )
+        return tf.linalg.triangular_solve(safe, y, lower=False)
 
-    return q, signs[..., tf.newaxis], solve, sign
+    return q, signs[..., tf.newaxis], solve, sign[0] if sign else tf.ones_like(r[..., 0, 0])
 
 
 def _by_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
