@@ -65,8 +65,8 @@ def import_tensorflow() -> Any:
     It imports `keras` too, with none of the user's own settings.
 
     TensorFlow's notes are not shown, and its warnings and errors are. The user's own
-    TF_CPP_MIN_LOG_LEVEL and TF_ENABLE_ONEDNN_OPTS are kept, and level 0 shows all. This is for the scripts alone: in an application
-    the library changes no logging.
+    TF_CPP_MIN_LOG_LEVEL and TF_ENABLE_ONEDNN_OPTS are kept, and level 0 shows all. This is for the
+    scripts alone: in an application the library changes no logging.
     """
     # by default TensorFlow uses oneDNN on new CPUs alone; on others a step takes half the time too
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
