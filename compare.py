@@ -22,7 +22,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from common import backbones
-from common.training.folders import ITERATIONS, known, usual_warmup
+from common.training.folders import BATCH_SIZE, ITERATIONS, known, usual_warmup
 from common.training.texts import shown
 from comparison import output, table
 from comparison.execution import execute
@@ -96,7 +96,8 @@ def arguments() -> argparse.ArgumentParser:
     text += "little of a whole one (default: 0 of a whole schedule; of a shorter one 400, or a "
     text += "fifth of the run where that is less)"
     add("--warmup_iterations", type=whole, help=text)
-    add("--batch_size", type=positive, default=128)
+    text = f"(default: {BATCH_SIZE}, or what fits a smaller training set)"
+    add("--batch_size", type=positive, help=text)
     add("--dataset", choices=names, default="cifar100")
     add("--image_size", type=positive, default=32, help="of --dataset=folder (default: 32)")
     text = "training images, the same number of each class (default: all)"
@@ -200,7 +201,7 @@ def flags_of(row: Row, args: argparse.Namespace) -> dict[str, str]:
         "backbone": args.backbone,
         **({} if args.widths == "own" else {"widths": args.widths}),
         "iterations": str(args.iterations or max(1, round(row.facts.iterations * args.budget))),
-        "batch_size": str(args.batch_size),
+        **({"batch_size": str(args.batch_size)} if args.batch_size else {}),
         "warmup_iterations": str(args.warmup_iterations),
     }
 

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 
+from common.training.folders import BATCH_SIZE
 from comparison import table
 from comparison.runs import Run
 from comparison.table import Summary
@@ -72,7 +73,7 @@ def about(summaries: list[Summary], args: argparse.Namespace) -> list[str]:
     course = f"{lengths(summaries)}; {warmup(args)}; {_by_row(summaries, _seeds)}"
     lines = [
         f"{data_name(args)}: {distinct('images') or 'no run finished'}",
-        f"{network(args)}, batch {args.batch_size}; {course}",
+        f"{network(args)}, batch {distinct('batch_size') or BATCH_SIZE}; {course}",
     ]
     made = f"{distinct('device')}; {distinct('versions')}; git commit {distinct('git_commit')}"
     return [*lines, made] if found else lines

@@ -12,6 +12,7 @@ import statistics
 from typing import Any
 
 from common.training import collapse
+from common.training.folders import BATCH_SIZE
 from common.training.settings import BEFORE
 from common.training.texts import read_text, shown
 from comparison.rows import plain
@@ -83,6 +84,15 @@ class Results:
     drifts: dict[int, float]
     collapse: Collapse | None
     is_collapsed: bool
+
+    @property
+    def batch_size(self) -> str:
+        return self.settings["batch_size"]
+
+    @property
+    def usual_batch_size(self) -> str:
+        """Returns what train.py takes where none is given."""
+        return str(min(BATCH_SIZE, int(self.images.split()[0].replace(",", ""))))
 
     @property
     def best_error(self) -> float:

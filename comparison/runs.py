@@ -76,7 +76,8 @@ class Run:
             self.failure = f"damaged: {error}; delete its folder to run it again"
         if self.results is None:
             return False
-        for name, asked in self.flags.items():
+        expected = {"batch_size": self.results.usual_batch_size} | self.flags
+        for name, asked in expected.items():
             there = self.results.settings.get(name, "None")
             elsewhere = name == "data_dir" and self.flags["dataset"] != "folder"
             if not elsewhere and there != asked:

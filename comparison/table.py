@@ -182,7 +182,7 @@ def read_steps(args: argparse.Namespace) -> dict[str, float] | None:
     """
     if not args.steps:
         return None
-    if args.backbone != "cnn6" or args.batch_size != 128:
+    if args.backbone != "cnn6" or args.batch_size not in (None, 128):
         raise ValueError("benchmarks.steps times cnn6 with batches of 128")
     names = [row.name for row in args.rows]
     with args.steps.open(encoding="utf-8") as file:

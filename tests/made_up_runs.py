@@ -25,7 +25,13 @@ def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **fa
     own = {name: float(value) for name, value in run.row.flags if name not in names}
     shared = {name: flag for name, flag in run.flags.items() if name not in own}
     shared = {name: int(flag) if flag.isdecimal() else flag for name, flag in shared.items()}
-    settings = {"method": run.row.method, **shared, "widths": [8, 8, 8, 8], "own": own}
+    settings = {
+        "method": run.row.method,
+        "batch_size": 128,
+        **shared,
+        "widths": [8, 8, 8, 8],
+        "own": own,
+    }
     data = "CIFAR-100 from somewhere: 50,000 training and 10,000 test images of 100 classes"
     made = {
         "settings": settings,

@@ -432,3 +432,18 @@ def test_times_of_rows_with_settings_are_not_guessed(monkeypatch, tmp_path):
     cells = {line[0]: line[3:5] for line in table.table(table.summarize(args.runs), args)[1:]}
     assert cells["OPT (GS)"] == ["15", "1.50"]
     assert cells["OPT (GS), rotation_stddev 0.2"] == ["", ""]
+
+
+def test_a_comparison_of_few_images_has_the_batch_size_that_fits(monkeypatch, tmp_path):
+    """That of its finished runs, which is no other setting than the default."""
+    data = "folder from here: 60 training and 20 test images of 3 classes"
+    args = arguments(monkeypatch, tmp_path, "--methods=baseline")
+    run = args.runs[0]
+    run.flags["batch_size"] = "60"  # as train.py notes it
+    make_up(run, [50.0], data=data)
+    (run,) = arguments(monkeypatch, tmp_path, "--methods=baseline").runs
+    assert run.is_finished()
+    assert "batch 60; " in captions.about(table.summarize([run]), args)[1]
+    (asked,) = arguments(monkeypatch, tmp_path, "--methods=baseline", "--batch_size=128").runs
+    with pytest.raises(SettingsError, match="--batch_size=60, not 128"):
+        asked.is_finished()
