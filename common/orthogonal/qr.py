@@ -143,19 +143,21 @@ def _by_library(
 
     def singular() -> tuple[tf.Tensor, ...]:
         q, r = _by_reflections(disturbed(a))
-        factors = (q, r, tf.linalg.slogdet(q).sign) if determinant else (q, r)
+        # what is smaller is rounding error
+        pivots = tf.linalg.diag_part(r)
+        safe = tf.sign(pivots) * tf.maximum(tf.abs(pivots), epsilon(a.dtype))
+        factors = (q, tf.linalg.set_diag(r, safe))
+        factors += (tf.linalg.slogdet(q).sign,) if determinant else ()
         return tuple(tf.cast(factor, a.dtype) for factor in factors)
 
     least = tf.reduce_min(tf.abs(tf.linalg.diag_part(r)))
     q, r, *sign = tf.cond(least > n * epsilon(a.dtype), usual, singular)
-    pivots = tf.linalg.diag_part(r)
-    signs = tf.where(pivots < 0, -tf.ones_like(pivots), tf.ones_like(pivots))
+    signs = tf.sign(tf.linalg.diag_part(r))[..., tf.newaxis]
 
     def solve(y: tf.Tensor) -> tf.Tensor:
-        safe = tf.linalg.set_diag(r, signs * tf.maximum(tf.abs(pivots), epsilon(a.dtype)))
-        return tf.linalg.triangular_solve(safe, y, lower=False)
+        return tf.linalg.triangular_solve(r, y, lower=False)
 
-    return q, signs[..., tf.newaxis], solve, sign[0] if sign else tf.ones_like(r[..., 0, 0])
+    return q, signs, solve, sign[0] if sign else tf.ones_like(r[..., 0, 0])
 
 
 def _by_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
