@@ -41,7 +41,7 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
 
     Returns:
         ``[..., n, n]`` of the same dtype, orthogonal. The map and its gradient are finite for every
-        finite ``w``.
+        finite ``w``. The gradient of a matrix of zeros is 0.
 
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
