@@ -8,7 +8,10 @@ which is what a layer needs. Any other callable ``[..., n, n] -> [..., n, n]`` c
 All are pure functions of tensors: batched, differentiable once, and traceable with and without XLA.
 They take float32 and float64. float16 and bfloat16 are too inaccurate for this: they are computed
 in float32, and only the result is rounded. The error of orthogonality, max |Q^T Q - I|, is at most
-10 n eps.
+10 n eps for every finite ``w``, of any scale and condition. But Q itself is no more exact than the
+condition allows: where that is 1 / eps or more, it is one of many orthogonal matrices that are
+right for ``w`` up to rounding. Gradients are finite. One that is too large for the dtype is the
+largest number, or 0 where its sign is lost. Numbers below the dtype's least normal one count as 0.
 
 On recent GPUs TensorFlow multiplies float32 matrices in TF32, which has a mantissa of 10 bits. A
 map computed in TF32 is orthogonal to three digits only. Under XLA the products here (`matmul`)

@@ -28,8 +28,9 @@ def cayley(w: tf.Tensor) -> tf.Tensor:
         w: ``[..., n, n]``, of a floating-point dtype; n must be known when the map is traced.
 
     Returns:
-        ``[..., n, n]`` of the same dtype, orthogonal, with no eigenvalue -1. The map and its
-        gradient are finite for every finite ``w``.
+        ``[..., n, n]`` of the same dtype, orthogonal. The map and its gradient are finite for every
+        finite ``w``. No eigenvalue is -1, but from |S| = 1 / eps on some differ from it by
+        rounding alone. The gradient's error is then some n eps of the cotangent.
 
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
@@ -84,7 +85,7 @@ def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Returns ``2 (I - S)^-1 F - F``; forward and backward pass share one factorization.
 
     LU leaves an error of eps |S|. Where that could be more than a few n eps, the inverse takes the
-    place of the factors.
+    place of the factors, computed in float64 or from a polar factor.
     """
     s = _skew(w)
     is_near = _is_near(s, w.dtype)

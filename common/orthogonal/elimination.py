@@ -28,7 +28,8 @@ def orthogonal_rows(
         determinant: whether to compute det Q; without it the third result means nothing.
 
     Returns:
-        ``[..., n, n]`` twice, then ``[...]``, all of the dtype of ``w`` and finite.
+        ``[..., n, n]`` twice, then ``[...]``, all of the dtype of ``w``. Q is finite; T can grow
+        like 2^n, and overflow.
     """
     q, t, is_accurate = _by_blocks(w)
     sign = tf.ones(tf.shape(w)[:-2], w.dtype)

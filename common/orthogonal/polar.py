@@ -41,7 +41,7 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
 
     Returns:
         ``[..., n, n]`` of the same dtype, orthogonal. The map and its gradient are finite for every
-        finite ``w``.
+        finite ``w``. The gradient of a matrix of zeros is 0.
 
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
@@ -97,7 +97,7 @@ def _svd(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     s, u, v = tf.linalg.svd(w)
     n = tf.shape(w)[-1]
     squares = tf.range(tf.cast(n, w.dtype))[:, tf.newaxis] ** 2
-    x = tf.cos(tf.constant([0.3, 0.7, 1.1, 1.9], w.dtype) * squares) + tf.zeros_like(w[..., :1])
+    x = tf.cos(tf.constant([0.3, 0.7, 1.1, 1.9], w.dtype) * squares)
     forth = matmul(u, matmul(v, x, transpose_a=True))
     error = matmul(v, matmul(u, forth, transpose_a=True)) - x
     is_orthogonal = tf.reduce_max(tf.abs(error)) <= 4 * tf.cast(n, w.dtype) * epsilon(w.dtype)

@@ -115,10 +115,7 @@ def _factors(
     q, signs, solve, sign = find(wide, determinant)
 
     def narrow_solve(y: tf.Tensor) -> tf.Tensor:
-        y = tf.cast(y, wide.dtype)
-        x = solve(y)
-        # R^-1 can grow like 2^n, and overflow even where no pivot is small; a NaN of y stays one
-        return tf.cast(tf.where(tf.math.is_nan(x), tf.reduce_sum(0 * y), x), a.dtype)
+        return tf.cast(solve(tf.cast(y, wide.dtype)), a.dtype)
 
     return tf.cast(q, a.dtype), tf.cast(signs, a.dtype), narrow_solve, tf.cast(sign, a.dtype)
 
@@ -143,19 +140,31 @@ def _by_library(
 
     def singular() -> tuple[tf.Tensor, ...]:
         q, r = _by_reflections(disturbed(a))
-        factors = (q, r, tf.linalg.slogdet(q).sign) if determinant else (q, r)
+        # what is smaller is rounding error
+        pivots = tf.linalg.diag_part(r)
+        safe = tf.sign(pivots) * tf.maximum(tf.abs(pivots), epsilon(a.dtype))
+        factors = (q, tf.linalg.set_diag(r, safe))
+        factors += (tf.linalg.slogdet(q).sign,) if determinant else ()
         return tuple(tf.cast(factor, a.dtype) for factor in factors)
 
     least = tf.reduce_min(tf.abs(tf.linalg.diag_part(r)))
     q, r, *sign = tf.cond(least > n * epsilon(a.dtype), usual, singular)
-    pivots = tf.linalg.diag_part(r)
-    signs = tf.where(pivots < 0, -tf.ones_like(pivots), tf.ones_like(pivots))
+    signs = tf.sign(tf.linalg.diag_part(r))[..., tf.newaxis]
 
     def solve(y: tf.Tensor) -> tf.Tensor:
-        safe = tf.linalg.set_diag(r, signs * tf.maximum(tf.abs(pivots), epsilon(a.dtype)))
-        return tf.linalg.triangular_solve(safe, y, lower=False)
+        x = tf.linalg.triangular_solve(r, y, lower=False)
+        has_nan = tf.math.is_nan(tf.reduce_sum(x))
+        return tf.cond(has_nan, lambda: _without_overflow(x, y), lambda: x)
 
-    return q, signs[..., tf.newaxis], solve, sign[0] if sign else tf.ones_like(r[..., 0, 0])
+    return q, signs, solve, sign[0] if sign else tf.ones_like(r[..., 0, 0])
+
+
+def _without_overflow(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Returns ``x = R^-1 y`` with 0 for NaN, unless it comes from ``y``.
+
+    R^-1 can grow like 2^n, and overflow even where no pivot is small.
+    """
+    return tf.where(tf.math.is_nan(x), tf.reduce_sum(0 * y), x)
 
 
 def _by_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -201,7 +210,11 @@ def _by_products(
     """Returns what `_factors` does, for XLA; R's diagonal is positive."""
     rows, inverse, sign = orthogonal_rows(transpose(a), determinant)
     signs = tf.ones_like(rows[..., :1])
-    return transpose(rows), signs, lambda y: matmul(inverse, y, transpose_a=True), sign
+
+    def solve(y: tf.Tensor) -> tf.Tensor:
+        return _without_overflow(matmul(inverse, y, transpose_a=True), y)
+
+    return transpose(rows), signs, solve, sign
 
 
 @for_square_matrices
@@ -217,7 +230,7 @@ def gram_schmidt(w: tf.Tensor) -> tf.Tensor:
 
     Returns:
         ``[..., n, n]`` of the same dtype, orthogonal. The map and its gradient are finite for every
-        finite ``w``.
+        finite ``w``. The gradient of a row of zeros is 0.
 
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
@@ -242,7 +255,7 @@ def householder(w: tf.Tensor) -> tf.Tensor:
 
     Returns:
         ``[..., n, n]`` of the same dtype, orthogonal. The map and its gradient are finite for every
-        finite ``w``.
+        finite ``w``. The gradient of a column of zeros is 0.
 
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
