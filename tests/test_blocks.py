@@ -134,7 +134,9 @@ def test_a_block_of_all_rows_is_no_block(block_size):
 
 
 @pytest.mark.parametrize(
-    "initializer", [None, "orthogonal", keras.initializers.RandomNormal(seed=3)], ids=str
+    "initializer",
+    [None, "orthogonal", keras.initializers.RandomNormal(seed=3)],
+    ids=["None", "orthogonal", "an object"],
 )
 def test_each_block_draws_numbers_of_its_own(initializer):
     layer = built(27, 8, rotation_initializer=initializer)
