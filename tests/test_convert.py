@@ -463,6 +463,10 @@ class _Own(keras.Model):
         self.block = _Block()
         self.dense = keras.layers.Dense(3)
 
+    def build(self, shape):
+        self.block.build(shape)
+        self.dense.build(shape)
+
     def call(self, inputs):
         return self.dense(self.block(inputs))
 
@@ -486,12 +490,15 @@ def test_a_model_that_cannot_be_copied_is_changed_in_place():
         def __init__(self):
             super().__init__()
 
-    model = Closed()
-    before = model(SEQUENCES).numpy()
-    with pytest.raises(ValueError, match=r"cannot copy closed: .* argument .*; with copy=False"):
-        orthogonalize_model(model)
-    assert orthogonalize_model(model, copy=False) is model
-    np.testing.assert_array_equal(model(SEQUENCES), before)
+    class NotBuilt(_Own):
+        build = keras.Model.build
+
+    for model, message in ((Closed(), "unexpected keyword"), (NotBuilt(), "is not built")):
+        before = model(SEQUENCES).numpy()
+        with pytest.raises(ValueError, match=rf"cannot copy .*{message}.*; with copy=False"):
+            orthogonalize_model(model)
+        assert orthogonalize_model(model, copy=False) is model
+        np.testing.assert_array_equal(model(SEQUENCES), before)
 
 
 # State that is not a weight

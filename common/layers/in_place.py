@@ -130,10 +130,16 @@ def copied(model: keras.layers.Layer) -> keras.layers.Layer:
     try:
         with _plain_form(model):
             result = copy.deepcopy(model)
+            if not result.built:
+                raise ValueError("its copy is not built, which takes a method `build`")
             layers = list(zip(all_layers(model), all_layers(result), strict=True))
-            changed = [old.name for old, new in layers if type(old) is not type(new)]
+            changed = [
+                old.name
+                for old, new in layers
+                if type(old) is not type(new) or old.built != new.built
+            ]
             if changed:
-                raise ValueError(f"other classes have the names of those of {', '.join(changed)}")
+                raise ValueError(f"these layers come back as others: {', '.join(changed)}")
     except Exception as error:
         cause: BaseException = error
         while cause.__context__:
