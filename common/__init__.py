@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time `__getattr
     from .optimizers import OGD, Momentum
     from .orthogonal import cayley, gram_schmidt, householder, identity, lowdin, product
     from .regularizers import HypersphericalEnergy, OrthogonalityPenalty
+    from .rotations import load_rotations, save_rotations
 
 __version__ = "0.1.0"
 
@@ -57,9 +58,11 @@ __all__ = [
     "householder",
     "hyperspherical_energy",
     "identity",
+    "load_rotations",
     "lowdin",
     "orthogonalize_model",
     "product",
+    "save_rotations",
     "smoothed_cross_entropy",
 ]
 
@@ -84,6 +87,7 @@ _MODULES = {
     "optimizers": ("OGD", "Momentum"),
     "orthogonal": ("cayley", "gram_schmidt", "householder", "identity", "lowdin", "product"),
     "regularizers": ("HypersphericalEnergy", "OrthogonalityPenalty"),
+    "rotations": ("load_rotations", "save_rotations"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -58,7 +58,7 @@ def lora(body: keras.Model) -> None:
 
 
 def rotations(body: keras.Model) -> None:
-    orthogonalize_model(body, cayley, block_size=16, rotations_only=True, copy=False)
+    orthogonalize_model(body, cayley, block_size=8, rotations_only=True, copy=False)
 
 
 def head_alone(body: keras.Model) -> None:
@@ -69,7 +69,7 @@ def head_alone(body: keras.Model) -> None:
 WAYS: dict[str, tuple[Callable[[keras.Model], None], float]] = {
     "all weights": (lambda body: None, 1e-3),
     "LoRA, rank 4": (lora, 3e-3),
-    "rotations in blocks of 16": (rotations, 3e-3),
+    "rotations in blocks of 8": (rotations, 3e-3),
     "the head alone": (head_alone, 3e-3),
 }
 
@@ -93,7 +93,7 @@ def main() -> dict[str, float]:
         body.set_weights(weights)
         prepare(body)
         start = time.perf_counter()
-        model = train(body, train_x[few], train_y[few] - 5, epochs=40, rate=rate)
+        model = train(body, train_x[few], train_y[few] - 5, epochs=30, rate=rate)
         seconds = time.perf_counter() - start
         count = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
         plain = fold_model(model, copy=False)  # merges the rotations
