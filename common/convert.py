@@ -73,10 +73,11 @@ def orthogonalize_model(
     Householder's map in even dimensions, where map(I) is a reflection. OPT layers in ``model``
     stay as they are.
 
-    Which layers were rotated and which were left is logged in one line (logger ``common.convert``
-    or ``opt_keras.convert``), as a warning where layers were left that nobody asked to leave. A
-    ``kernel_regularizer`` is dropped, with a warning: the norm of a neuron that is only rotated
-    cannot change.
+    Which layers were rotated and which were left is printed in one line. After
+    `keras.config.disable_interactive_logging()` it is logged instead (logger ``common.convert`` or
+    ``opt_keras.convert``), as a warning where layers were left that nobody asked to leave. A
+    ``kernel_regularizer`` is dropped, with a logged warning: the norm of a neuron that is only
+    rotated cannot change.
 
     Args:
         model: built; functional, sequential or a class of your own.
@@ -156,7 +157,10 @@ def orthogonalize_model(
             "the kernel_regularizer of %s is dropped: a rotation does not change a neuron's norm",
             ", ".join(regularized),
         )
-    _LOGGER.log(logging.WARNING if left else logging.INFO, "%s", conversion)
+    if keras.config.is_interactive_logging_enabled():
+        print(conversion)
+    else:
+        _LOGGER.log(logging.WARNING if left else logging.INFO, "%s", conversion)
     return (model, conversion) if return_conversion else model
 
 
@@ -227,10 +231,12 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
     if not model.built:
         raise ValueError("the model must be built: call it once, or give it an Input")
     for path, layer in layers_by_path(model).items():
-        if isinstance(layer, OrthogonalLayer) and not all(
-            np.isfinite(v).all() for v in layer.rotations
-        ):
-            raise ValueError(f"{path} cannot be folded: its rotation is not finite")
+        for rotation in layer.rotations if isinstance(layer, OrthogonalLayer) else ():
+            if not np.isfinite(rotation).all():
+                raise ValueError(
+                    f"{path} cannot be folded: its {rotation.name} is not finite; training has "
+                    "broken down"
+                )
     model = copied(model) if copy else model
     for layer in all_layers(model):
         if isinstance(layer, OrthogonalLayer):

@@ -530,15 +530,6 @@ def test_a_copy_leaves_the_optimizer_where_it_is():
     model.fit(np.ones((8, 4)), np.ones((8, 3)), verbose=0)
 
 
-def test_a_rotation_that_is_not_finite_is_not_folded():
-    model = orthogonalize_model(model_with_attention())
-    model.get_layer("block").dense.rotation.assign(np.full((8, 8), np.nan))
-    with pytest.raises(
-        ValueError, match="block/dense cannot be folded: its rotation is not finite"
-    ):
-        fold_model(model)
-
-
 # Fine-tuning
 
 

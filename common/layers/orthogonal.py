@@ -26,15 +26,16 @@ for _map in orthogonal.ALL:
 
 
 def map_of(orthogonalize: Map | str) -> Map:
-    """Returns a map, given the map itself or its name.
+    """Returns the map of that name in `common.orthogonal`, or the map itself.
 
     Raises:
-        ValueError: for anything else; the message lists the names.
+        ValueError: if there is no map of that name, or it cannot be called.
     """
     found = _BY_NAME.get(orthogonalize) if isinstance(orthogonalize, str) else orthogonalize
     if not callable(found):
         raise ValueError(
-            f"`orthogonalize` must be a map or one of {', '.join(_BY_NAME)}, not {orthogonalize!r}"
+            f"`orthogonalize` must be a map, or the name of one ({', '.join(_BY_NAME)}), "
+            f"not {orthogonalize!r}"
         )
     return found
 
@@ -332,7 +333,7 @@ class OrthogonalLayer:
         else:
             return
         raise ValueError(
-            f"the layer {self.name} cannot be saved: its map {own!r} {reason}. Write the map as a "
+            f"the layer {self.name} cannot be saved: its map {name} {reason}. Write the map as a "
             "function, or as a class with get_config(), with the decorator "
             "@keras.saving.register_keras_serializable()"
         )
