@@ -1,19 +1,19 @@
 PYTHON ?= python3
-BIN := $(CURDIR)/.venv/bin
+BIN := .venv/bin
 
 .PHONY: quickstart test test-all lint
 
 # OPT (GS) on scikit-learn's digits: no data to fetch, under three minutes on two cores
 quickstart: .venv/installed
-	cd opt_gs && $(BIN)/python train.py --dataset=digits --widths=32,32,32,32 --iterations=200 --log_every=20 --eval_every=50
+	cd opt_gs && ../$(BIN)/python train.py --dataset=digits --widths=32,32,32,32 --iterations=200 --log_every=20 --eval_every=50
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # those too that take longer; each file in a process of its own, since what XLA has compiled stays
 # in memory, and a process has room for a limited number of pieces of it
 test-all: test
-	set -e; for file in $$(grep -l mark.slow tests/test_*.py); do $(BIN)/python -m pytest -m slow $$file; done
+	grep -l mark.slow tests/test_*.py | xargs -n 1 -P $$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pytest -q -m slow
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

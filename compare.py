@@ -19,15 +19,17 @@ import pathlib
 import signal
 import sys
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 from common import backbones
-from common.training.folders import ITERATIONS, known
+from common.training.folders import ITERATIONS, known, usual_warmup
+from common.training.texts import shown
 from comparison import output, table
 from comparison.execution import execute
 from comparison.rows import PRESETS, Row, parse
 from comparison.runs import ROOT, Run, SettingsError, with_all_seeds
 
 WIDTHS = {name: facts.widths for name, facts in backbones.known().items()}
-WARMUP = 400  # iterations, of a shortened run
 
 
 def words(text: str) -> list[str]:
@@ -66,14 +68,17 @@ def lengths() -> str:
 def arguments() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="compare.py", description=__doc__, formatter_class=raw)
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {' '.join(message.split())}\n")
+    parser.error = lambda message: parser.exit(2, shown(f"{parser.prog}: {message}") + "\n")
     add, path = parser.add_argument, pathlib.Path
     names = ["cifar100", "cifar10", "digits", "folder"]
     text = "rows, separated by commas: folders, or folders with settings, such as "
     text += "opt_gs:rotation_stddev=0.2 (default: all folders)"
     add("--methods", type=words, help=text)
     text = "a backbone with the paper's schedule (see the README); sopt: S-OPT at rotated_fraction "
-    text += "1/8, 1/4, 1/2 and 1, beside what --methods names"
+    text += (
+        "1/8, 1/4, 1/2 and 1, beside what --methods names; few: all methods with 5,000 training "
+    )
+    text += "images, where plain training overfits; other flags override what it sets"
     add("--preset", choices=[*WIDTHS, *PRESETS], help=text)
     text = "fraction of the schedule, its shape kept (default: 1)"
     add("--budget", type=fraction, default=1.0, help=text)
@@ -88,8 +93,8 @@ def arguments() -> argparse.ArgumentParser:
     text = "of every method: iterations over which the rate grows to its first value. Without it "
     text += "plain training collapses for its first 2,000 iterations or so, as the log shows that "
     text += "the authors published with their MHE (wy1iu/MHE on GitHub): much of a shortened run, "
-    text += f"little of a whole one (default: 0 of a whole schedule; of a shorter one {WARMUP}, or "
-    text += "a fifth of the run where that is less)"
+    text += "little of a whole one (default: 0 of a whole schedule; of a shorter one 400, or a "
+    text += "fifth of the run where that is less)"
     add("--warmup_iterations", type=whole, help=text)
     add("--batch_size", type=positive, default=128)
     add("--dataset", choices=names, default="cifar100")
@@ -113,6 +118,7 @@ def arguments() -> argparse.ArgumentParser:
 def parse_arguments() -> argparse.Namespace:
     """Returns the arguments, completed; exits with 2 and one line where the user is mistaken."""
     parser = arguments()
+    parser.set_defaults(**{"added": [], **PRESETS.get(parser.parse_args().preset, {})})
     args = parser.parse_args()
     seeds_are_numbers = args.seeds and all(is_number(seed, 0, 2**32 - 1) for seed in args.seeds)
     gpus_are_numbers = all(is_number(gpu, 0, 1000) for gpu in args.gpus)
@@ -128,9 +134,8 @@ def parse_arguments() -> argparse.Namespace:
     ]:
         if wrong:
             parser.error(message)
-    preset = PRESETS.get(args.preset, [])
     try:
-        args.rows = parse([*(args.methods or ([] if preset else known())), *preset])
+        args.rows = parse([*(args.methods or ([] if args.added else known())), *args.added])
     except ValueError as error:
         parser.error(f"--methods: {error}")
     args.backbone = args.preset if args.preset in WIDTHS else args.backbone or "cnn6"
@@ -147,8 +152,8 @@ def parse_arguments() -> argparse.Namespace:
     args.warmup_chosen = args.warmup_iterations is None
     if args.warmup_chosen:
         # not of the rows' own lengths: the same whatever rows are added later
-        length = args.iterations or ITERATIONS * args.budget
-        args.warmup_iterations = min(WARMUP, int(length / 5)) if args.shortened else 0
+        length = args.iterations or int(ITERATIONS * args.budget)
+        args.warmup_iterations = usual_warmup(length, ITERATIONS)
     pairs = itertools.product(args.rows, args.seeds)
     args.runs = [Run(row, seed, args.out, flags_of(row, args)) for row, seed in pairs]
     for run in args.runs[:: len(args.seeds)]:
@@ -173,7 +178,7 @@ def _check_paths(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
         if path and not os.path.isfile(path):  # Path.is_file raises for a name that is too long
             parser.error(f"--{name}={path} is not a file")
         try:
-            texts[name] = path.read_text() if path else ""
+            texts[name] = path.read_text("utf-8") if path else ""
             list(csv.reader(texts[name].splitlines() if name != "readme" else []))
         except (OSError, ValueError, csv.Error) as error:
             parser.error(f"--{name}={path} cannot be read: {error}")

@@ -26,8 +26,9 @@ def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.
 class BaselineMethod(Method):
     """Plain training, whose option ``weight_decay`` is the strength of its weight decay."""
 
-    def with_options(self, weight_decay: float = WEIGHT_DECAY) -> Method:
-        return dataclasses.replace(self, decay_factor=weight_decay / WEIGHT_DECAY)
+    def with_options(self, weight_decay: float = WEIGHT_DECAY, **options) -> Method:
+        method = super().with_options(**options)
+        return dataclasses.replace(method, decay_factor=weight_decay / WEIGHT_DECAY)
 
 
 METHOD = BaselineMethod(build_model)

@@ -79,7 +79,7 @@ def run_on_digits(iterations: int, widths: list[int], limit_s: float) -> dict[st
             timeout=limit_s,
             check=True,
         )
-        summary = json.loads((pathlib.Path(folder) / "log" / "run.json").read_text())
+        summary = json.loads((pathlib.Path(folder) / "log" / "run.json").read_text("utf-8"))
     return {name: summary[name] for name in ("seconds", "test_accuracy")}
 
 
@@ -203,7 +203,7 @@ def main() -> None:
             row["ratio"] = row["step_ms"] / plain[key]
         rows.append(row)
         print(f"{name:20} {row['widths']:>14} {way:20} {text(row)}", flush=True)
-    with args.out.open("w", newline="") as file:
+    with args.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows([*rows, run])

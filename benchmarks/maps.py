@@ -591,7 +591,7 @@ def main() -> None:
             "wait for each other; with OMP_WAIT_POLICY=passive they do not"
         )
     print(HEAD, flush=True)
-    with args.out.open("w", newline="") as file:
+    with args.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for n in sorted(set(args.sizes or (QUICK_SIZES if args.quick else SIZES))):

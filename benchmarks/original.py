@@ -75,7 +75,7 @@ def train(run: Original, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[i
     def fits() -> dict[int, float]:
         if not log.exists():
             return {}
-        with log.open() as file:
+        with log.open(encoding="utf-8") as file:
             # the last row may be incomplete
             return {
                 int(r["iteration"]): float(r["fit"])
@@ -93,7 +93,7 @@ def train(run: Original, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[i
         *run.flags,
     ]
     words += ["--resume"] if any(folder.glob("checkpoints/*.npz")) else []
-    with output.open("w") as file:
+    with output.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(
             [sys.executable, "train.py", *words], cwd=ROOT / run.method, stdout=file, stderr=file
         )
@@ -137,7 +137,8 @@ def main() -> None:
     if not set(names) <= LINES.keys():
         parser.error(f"--runs must be among {', '.join(LINES)}")
     if args.readme and not (
-        args.readme.is_file() and all(m in args.readme.read_text() for m in marks("original"))
+        args.readme.is_file()
+        and all(m in args.readme.read_text("utf-8") for m in marks("original"))
     ):
         parser.error(f"--readme={args.readme} has no lines {' and '.join(marks('original'))}")
     lines = [

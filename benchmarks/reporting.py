@@ -51,7 +51,7 @@ def add_outputs(parser: Parser, name: str) -> None:
     def readme(text: str) -> pathlib.Path:
         path = pathlib.Path(text).expanduser()
         if not path.is_file() or not all(
-            path.read_text().count(mark) == 1 for mark in (begin, end)
+            path.read_text("utf-8").count(mark) == 1 for mark in (begin, end)
         ):
             raise argparse.ArgumentTypeError(f"{text!r} is no file with lines {begin} and {end}")
         return path
@@ -94,7 +94,7 @@ def machine() -> str:
     import tensorflow as tf
 
     info = pathlib.Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.is_file() else None
+    found = re.search(r"model name\s*: (.+)", info.read_text("utf-8")) if info.is_file() else None
     gpus = [
         tf.config.experimental.get_device_details(g).get("device_name", g.name)
         for g in tf.config.list_physical_devices("GPU")

@@ -153,7 +153,7 @@ def main() -> None:
     head = f"{'method':10} {'width':>6} {'step ms':>10} {'ratio':>6} "
     print(head + f"{'first step s':>13} {'memory GiB':>11}", flush=True)
     with (
-        args.out.open("w", newline="") as file,
+        args.out.open("w", newline="", encoding="utf-8") as file,
         tqdm(total=len(widths) * len(args.methods), unit="run", dynamic_ncols=True) as bar,
     ):
         writer = csv.DictWriter(file, COLUMNS)

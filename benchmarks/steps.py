@@ -318,7 +318,7 @@ def main() -> None:
         doubts = pace.doubts(before, pace.in_a_process())
         for doubt in doubts:
             print(doubt, file=sys.stderr)
-    with args.out.open("w", newline="") as file:
+    with args.out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*COLUMNS, *(["kernels"] if args.kernels else [])])
         writer.writeheader()
         writer.writerows(rows)

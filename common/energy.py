@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from .layers.orthogonal import OrthogonalLayer
@@ -24,12 +25,15 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
         1 / |w_i - w_j|^s       for s > 0
         log(1 / |w_i - w_j|)    for s = 0
 
-    A rotation of all neurons does not change it. It is infinite if two neurons have the same
-    direction, and NaN if a neuron is zero. It is computed in float64, because 1 - cos loses digits
-    for neurons close to each other, and in blocks of `CHUNK` neurons.
+    A rotation of all neurons does not change it. It is computed in float64, because 1 - cos loses
+    digits for neurons close to each other, and in blocks of `CHUNK` neurons. It is infinite if two
+    neurons have the same direction, up to rounding: if their squared distance is at most
+    (2 n + 4) eps of float64, plus eps^2 of the neurons' dtype (16-bit ones count as float32). It is
+    NaN if a neuron is zero.
 
     Args:
-        neurons: ``[n, count]``, one neuron per column, of any floating-point dtype.
+        neurons: ``[n, count]``, one neuron per column, of any floating-point dtype; within a
+            `tf.function` the shape must be known.
         s: usually 0, 1 or 2; any s >= 0 is possible. Defaults to 1.
         half_space: whether to add -w_i for each w_i, and count all ordered pairs of these 2 count
             vectors. Defaults to False.
@@ -40,11 +44,15 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
     Raises:
         ValueError: if ``neurons`` is not a matrix or ``s`` is negative.
     """
-    neurons = tf.cast(neurons, tf.float64)
-    if neurons.shape.rank != 2 or s < 0:
+    neurons = tf.convert_to_tensor(neurons)
+    if neurons.shape.rank != 2 or not neurons.shape.is_fully_defined() or s < 0:
         raise ValueError(
-            f"neurons must be a matrix, and s at least 0; got the shape {neurons.shape} and s={s}"
+            "neurons must be a matrix of known shape, and s at least 0; "
+            f"got the shape {neurons.shape} and s={s}"
         )
+    precision = "float64" if neurons.dtype == tf.float64 else "float32"
+    rounding = (2 * neurons.shape[0] + 4) * np.finfo("float64").eps + np.finfo(precision).eps ** 2
+    neurons = tf.cast(neurons, tf.float64)
     units = neurons / tf.norm(neurons, axis=0)
     others = tf.concat([units, -units], axis=1) if half_space else units
 
@@ -55,10 +63,11 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
     for start in range(0, units.shape[1], CHUNK):
         block = units[:, start : start + CHUNK]
         # |w_i - w_j|^2 = 2 - 2 cos
-        squares = tf.maximum(2 - 2 * tf.matmul(block, others, transpose_a=True), 0)
+        squares = 2 - 2 * tf.matmul(block, others, transpose_a=True)
+        squares = tf.where(squares <= rounding, tf.zeros_like(squares), squares)  # NaN stays NaN
         # the pair of a neuron with itself is left out
-        same = tf.range(start, start + block.shape[1])[:, tf.newaxis] == tf.range(others.shape[1])
-        total += tf.reduce_sum(tf.where(same, 0.0, pairs(tf.where(same, 1.0, squares))))
+        other = tf.range(start, start + block.shape[1])[:, tf.newaxis] != tf.range(others.shape[1])
+        total += tf.reduce_sum(tf.where(other, pairs(tf.where(other, squares, 1.0)), 0.0))
     # the pairs of -w_i are as those of w_i
     return 2 * total if half_space else total
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from .marks import ROTATION, purpose_of
@@ -150,9 +151,13 @@ class OGD(Momentum):
         reorthogonalize_every: number of updates between two corrections. A correction replaces X by
             X (3 I - X^T X) / 2, which squares its distance from orthogonality. Defaults to 0:
             never, as in the original.
+        **kwargs: as in every Keras optimizer. ``weight_decay`` and ``use_ema`` leave rotations out:
+            a smaller rotation or an average of rotations is not orthogonal.
 
     Raises:
-        ValueError: if a momentum is not in [0, 1), or ``reorthogonalize_every`` is negative.
+        ValueError: if a momentum is not in [0, 1), or ``reorthogonalize_every`` is negative. At the
+            first update of a new optimizer (or where it is traced): if a rotation is not
+            orthogonal, because the update would turn it to NaN.
 
     Reference: Liu et al., CVPR 2021, after Li, Fuxin and Todorovic, Efficient Riemannian
     Optimization on the Stiefel Manifold via the Cayley Transform, ICLR 2020.
@@ -178,6 +183,7 @@ class OGD(Momentum):
         self.rotation_learning_rate = rotation_learning_rate
         self.rotation_momentum = rotation_momentum
         self.reorthogonalize_every = reorthogonalize_every
+        self._start_is_checked = False
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         if self.built:
@@ -188,6 +194,33 @@ class OGD(Momentum):
             self.exclude_from_weight_decay(var_list=rotations)
         super().build(variables)
         self._is_rotation = [purpose_of(v) == ROTATION for v in variables]
+
+    def _backend_apply_gradients(self, grads, trainable_variables) -> None:
+        if not self._start_is_checked:
+            self._check_start(trainable_variables)
+            self._start_is_checked = True
+        super()._backend_apply_gradients(grads, trainable_variables)
+
+    def _check_start(self, variables: Sequence[keras.Variable]) -> None:
+        """Raises ValueError for a rotation that the update would not keep finite.
+
+        Let p_i be the eigenvalues of X X^T. In the basis of X's singular vectors the update
+        multiplies M by 1 - (1 - p_i) (1 - p_j), so M stays bounded if all p_i are below
+        1 / rotation_momentum. The update itself never increases a p_i, but it can make them
+        smaller: those of a drifted rotation may be down to 1/4.
+        """
+        with tf.init_scope():  # eagerly, also where a graph is being traced
+            if self.iterations.numpy() > 0:
+                return  # saved with its rotations, which it has kept finite so far
+            for variable in variables:
+                if purpose_of(variable) != ROTATION:
+                    continue
+                x = np.asarray(tf.convert_to_tensor(variable))
+                if not _has_spectrum(x, 1 / 4, 1 / max(self.rotation_momentum, 1 / 2)):
+                    raise ValueError(
+                        f"the rotation {variable.path} is not orthogonal, as OGD needs it at the "
+                        'start; give the layer rotation_initializer="identity"'
+                    )
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         index = self._get_variable_index(variable)
@@ -219,6 +252,13 @@ class OGD(Momentum):
         self.assign(self.momentums[index], m)
         self.assign(variable, y)
 
+    def _update_model_variables_moving_average(self, trainable_variables) -> None:
+        super()._update_model_variables_moving_average(trainable_variables)
+        averages = self._model_variables_moving_average
+        for variable, average in zip(trainable_variables, averages, strict=True):
+            if purpose_of(variable) == ROTATION:
+                average.assign(variable)
+
     def get_config(self) -> dict:
         rate = self.rotation_learning_rate
         schedules = keras.optimizers.schedules
@@ -235,6 +275,17 @@ class OGD(Momentum):
         if isinstance(rate, dict):
             rate = keras.optimizers.schedules.deserialize(rate, custom_objects)
         return super().from_config({**config, "rotation_learning_rate": rate}, custom_objects)
+
+
+def _has_spectrum(x: np.ndarray, low: float, high: float) -> bool:
+    """Returns whether all eigenvalues of X X^T are between ``low`` and ``high``."""
+    gram = x @ np.swapaxes(x, -1, -2)
+    identity = np.eye(x.shape[-1], dtype=x.dtype)
+    gaps = (gram - low * identity, high * identity - gram)
+    try:  # a symmetric matrix has a Cholesky factor if its eigenvalues are positive
+        return all(np.isfinite(np.linalg.cholesky(gap)).all() for gap in gaps)
+    except np.linalg.LinAlgError:
+        return False
 
 
 def rate_at(optimizer: keras.optimizers.Optimizer, iteration: int) -> float:

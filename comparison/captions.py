@@ -1,7 +1,6 @@
 """The words around the table: what was run, what came out, and what the figures mean."""
 
 import argparse
-import re
 from collections.abc import Callable
 
 from comparison import table
@@ -65,23 +64,18 @@ def heading(summaries: list[Summary], args: argparse.Namespace) -> str:
 
 def about(summaries: list[Summary], args: argparse.Namespace) -> list[str]:
     """Returns lines that say on what, for how long and with what the runs were made."""
-    facts = [run.facts() for summary in summaries for run in summary.ended]
+    found = [run.results for summary in summaries for run in summary.ended]
 
-    def distinct(value_of: Callable[[dict], str]) -> str:
-        return "; ".join(dict.fromkeys(value_of(fact) for fact in facts))
+    def distinct(name: str) -> str:
+        return "; ".join(dict.fromkeys(getattr(results, name) for results in found))
 
     course = f"{lengths(summaries)}; {warmup(args)}; {_by_row(summaries, _seeds)}"
-    counts = distinct(lambda fact: re.sub(r".*? from .*: ", "", fact["data"]))
     lines = [
-        f"{data_name(args)}: {counts or 'no run finished'}",
+        f"{data_name(args)}: {distinct('images') or 'no run finished'}",
         f"{network(args)}, batch {args.batch_size}; {course}",
     ]
-    if not facts:
-        return lines
-    versions = distinct(lambda fact: ", ".join(f"{k} {v}" for k, v in fact["versions"].items()))
-    commit = distinct(lambda fact: str(fact["git_commit"]))
-    device = distinct(lambda fact: fact["device"])
-    return [*lines, f"{device}; {versions}; git commit {commit}"]
+    made = f"{distinct('device')}; {distinct('versions')}; git commit {distinct('git_commit')}"
+    return [*lines, made] if found else lines
 
 
 def verdict(summaries: list[Summary]) -> list[str]:
@@ -94,11 +88,11 @@ def verdict(summaries: list[Summary]) -> list[str]:
             names = listed([summary.row.title for summary in near])
             sentences.append(f"The scatter of the seeds does not tell it from {names}.")
     for summary in summaries:
-        title, came_back = summary.row.title, [run for run in summary.standing if run.collapse()]
+        title = summary.row.title
+        came_back = [run for run in summary.standing if run.results.collapse]
         sentences += [f"{title}, seed {run.seed}: {run.failure}." for run in summary.failed]
         if summary.collapsed:
-            what = "collapsed and did not come back, so it has no result"
-            sentences.append(f"{title} {what} ({_collapses(summary.collapsed)}).")
+            sentences.append(f"{title} has no result ({_collapses(summary.collapsed)}).")
         if came_back:
             sentences.append(f"{title} collapsed and came back ({_collapses(came_back)}).")
     return sentences
@@ -108,10 +102,11 @@ def _collapses(runs: list[Run]) -> str:
     """Returns when and how the runs collapsed."""
     words = []
     for run in runs:
-        collapse = run.collapse()
-        at = f"noticed at iteration {collapse['iteration']:,}, rate {collapse['rate']:g}"
-        until = "" if collapse["until"] is None else f", until {collapse['until']:,}"
-        words.append(f"seed {run.seed}: {collapse['state']}, {at}{until}")
+        collapse = run.results.collapse
+        how = " in its last batch," if collapse.at_end else ", noticed at"
+        at = f"{how} iteration {collapse.iteration:,}, rate {collapse.rate:g}"
+        until = "" if collapse.until is None else f", until {collapse.until:,}"
+        words.append(f"seed {run.seed}: {collapse.state}{at}{until}")
     return "; ".join(words)
 
 

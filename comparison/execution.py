@@ -1,31 +1,14 @@
-"""How all runs are executed: some at a time, with a progress bar, and to the end of a signal."""
+"""Executes all runs: some at a time, with a progress bar; stops cleanly on a signal."""
 
-import contextlib
 import itertools
-import signal
 import sys
 import time
-from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from common.training.interruption import Interruption
+from common.training.texts import shown
 from comparison.runs import Run
-
-
-@contextlib.contextmanager
-def _first_signal() -> Iterator[list[int]]:
-    """Notes the first SIGINT, SIGTERM or SIGHUP in place of ending at once; the second one does."""
-    noted: list[int] = []
-
-    def note(number: int, _) -> None:
-        noted.append(number)
-        before.close()
-
-    with contextlib.ExitStack() as before:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as SIGHUP under nohup, which stays so
-                before.callback(signal.signal, number, signal.signal(number, note))
-        yield noted
 
 
 def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
@@ -36,14 +19,18 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
     Raises:
         SettingsError: if a folder holds a finished run of other settings.
     """
-    todo = [run for run in runs if not run.is_finished()]
-    if len(todo) < len(runs):
-        print(f"{len(runs) - len(todo)} of {len(runs)} runs are finished already", flush=True)
+    finished = [run for run in runs if run.is_finished()]
+    todo = [run for run in runs if not (run in finished or run.failure)]
+    if finished:
+        print(f"{len(finished)} of {len(runs)} runs are finished already", flush=True)
+    for run in runs:
+        if run.failure:
+            _report(run)
     waiting, running = list(todo), dict[Run, str | None]()  # the GPU of each
     free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
-    with _first_signal() as signals, _progress_bar(todo) as bar:
+    with Interruption() as interruption, _progress_bar(todo) as bar:
         try:
-            while (waiting or running) and not signals:
+            while (waiting or running) and not interruption.signal:
                 while waiting and free:
                     waiting[0].start(free[0])
                     running[waiting.pop(0)] = free.pop(0)
@@ -54,15 +41,20 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
                 bar.update(max(0, sum(run.done() for run in todo) - bar.n))
         finally:
             _stop(list(running))
-    return signals[0] if signals else None
+    return interruption.signal
 
 
 def _conclude(run: Run) -> None:
-    """Says, and notes, what has become of a run that ended."""
-    if run.process.returncode or not run.is_finished():
-        lines = (run.folder / "output.txt").read_text(errors="replace").splitlines()
+    """Notes and reports what has become of a run that ended."""
+    finished = run.is_finished()
+    if run.process.returncode or not (finished or run.failure):
+        lines = (run.folder / "output.txt").read_text("utf-8", "replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "no output")
-        run.failure = f"failed ({run.process.returncode}): {last[:200]}"
+        run.failure = f"failed ({run.process.returncode}): {shown(last, 200)}"
+    _report(run)
+
+
+def _report(run: Run) -> None:
     tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
 
 
@@ -81,7 +73,7 @@ def _stop(running: list[Run]) -> None:
         run.process.terminate()
     if running:
         names = ", ".join(run.name for run in running)
-        note = f"waiting for {names} to save; a second signal ends them at once"
+        note = f"waiting for {names} to save; another signal, a second later or more, ends them"
         tqdm.write(note, file=sys.stderr)
     for run in running:
         run.process.wait()

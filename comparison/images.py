@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from common.training.startup import default_style
 from comparison.captions import data_name, listed
-from comparison.runs import Run
+from comparison.results import Results
 from comparison.styles import styles_of
 from comparison.table import Summary, mean_and_deviation
 
@@ -27,7 +28,7 @@ class Panel:
     Attributes:
         title: above it.
         label: of the y axis.
-        values_of: takes a run and returns its values by iteration.
+        values_of: takes a run's results and returns values by iteration.
         band: whether one standard deviation over seeds is drawn.
         log: whether the y axis is logarithmic; means are geometric there, and zeros left out.
         noisy: whether each point is the mean over a part of the run, and rows that lie far above
@@ -36,29 +37,29 @@ class Panel:
 
     title: str
     label: str
-    values_of: Callable[[Run], dict[int, float]]
+    values_of: Callable[[Results], dict[int, float]]
     band: bool = False
     log: bool = False
     noisy: bool = False
 
 
-def energy_change(run: Run) -> dict[int, float]:
-    return {i: abs(ratio - 1) for i, ratio in run.energies().items()}
+def energy_change(results: Results) -> dict[int, float]:
+    return {i: abs(ratio - 1) for i, ratio in results.energies.items()}
 
 
-def last_errors(run: Run) -> dict[int, float]:
-    return {i: error for i, error in run.errors().items() if i > run.iterations * 3 / 4}
+def last_errors(results: Results) -> dict[int, float]:
+    return {i: error for i, error in results.errors.items() if i > max(results.errors) * 3 / 4}
 
 
 CURVES = [
-    Panel("Test error", "test error (%)", Run.errors, band=True),
-    Panel("Training loss", "loss of batches", lambda run: run.series("fit"), noisy=True),
+    Panel("Test error", "test error (%)", lambda results: results.errors, band=True),
+    Panel("Training loss", "loss of batches", lambda results: results.losses, noisy=True),
     Panel("Test error in the last quarter", "test error (%)", last_errors, band=True),
 ]
 ENERGIES = [
-    Panel("Energy of the neurons", "E / E at the start", Run.energies),
+    Panel("Energy of the neurons", "E / E at the start", lambda results: results.energies),
     Panel("Change of the energy", "|E / E at the start - 1|", energy_change, log=True),
-    Panel("Drift from orthogonality", "max |Q Qᵀ - I|", Run.drifts, log=True),
+    Panel("Drift from orthogonality", "max |Q Qᵀ - I|", lambda results: results.drifts, log=True),
 ]
 
 
@@ -84,7 +85,7 @@ def line_of(summary: Summary, panel: Panel, as_share: bool) -> Line | None:
 
     Of a row some of whose runs collapsed it shows those that stand, of one with none the collapsed.
     """
-    seeds = [panel.values_of(run) for run in summary.standing or summary.ended]
+    seeds = [panel.values_of(run.results) for run in summary.standing or summary.ended]
     if panel.log:
         seeds = [{i: math.log(value) for i, value in seed.items() if value > 0} for seed in seeds]
     common = sorted(set.intersection(*map(set, seeds))) if seeds else []
@@ -101,10 +102,10 @@ def line_of(summary: Summary, panel: Panel, as_share: bool) -> Line | None:
     return Line(summary, x, means, spread)
 
 
-def rate_drops(run: Run) -> list[float]:
+def rate_drops(results: Results) -> list[float]:
     """Returns where the rate had fallen when it was logged, in fractions of the run."""
-    pairs = itertools.pairwise(run.series("learning_rate").items())
-    return [(i + 1) / run.iterations for (_, before), (i, rate) in pairs if rate < before * 0.999]
+    pairs, length = itertools.pairwise(results.rates.items()), max(results.errors) + 1
+    return [(i + 1) / length for (_, before), (i, rate) in pairs if rate < before * 0.999]
 
 
 def ceiling(lines: list[Line]) -> float | None:
@@ -120,6 +121,7 @@ def ceiling(lines: list[Line]) -> float | None:
     return 1.05 * top if highest > 1.2 * top else None
 
 
+@default_style()
 def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], heading: str) -> None:
     """Draws three panels, and the legend in the place of a fourth."""
     from matplotlib.figure import Figure
@@ -138,7 +140,7 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
     corner.axis("off")
     if legend:
         corner.legend(legend.values(), legend.keys(), frameon=False, handlelength=3.2, loc="center")
-    figure.suptitle(heading, fontsize=11)
+    figure.suptitle(heading, fontsize=11, parse_math=False)  # a $ of the user's note is one
     figure.savefig(path, dpi=DPI)
 
 
@@ -182,7 +184,7 @@ def _fill(axes, panel: Panel, summaries: list[Summary]) -> str:
 
 def _mark_drops(axes, summaries: list[Summary], styles: dict[str, dict]) -> None:
     """Draws where the rates drop: grey where most rows have it, others' in their colours."""
-    drops = {s.row.name: rate_drops(s.ended[0]) for s in summaries if s.ended}
+    drops = {s.row.name: rate_drops(s.ended[0].results) for s in summaries if s.ended}
     usual = statistics.mode(map(tuple, drops.values())) if drops else ()
     marks = [(drop, "0.5") for drop in usual]
     for name, own in drops.items():

@@ -107,10 +107,14 @@ def _row(line: list[str], summary: Summary, is_best: bool) -> str:
 
 def _run(run: Run, summary: Summary) -> str:
     link = "runs/" + urllib.parse.quote(run.name)
-    error = "failed" if run.failure else "collapsed" if run in summary.collapsed else ""
-    error = error or mean_and_deviation([run.result()["last_error"]])
+    if run.failure:
+        error = run.failure.partition(" ")[0].rstrip(":")  # failed or damaged
+    elif run in summary.collapsed:
+        error = run.results.collapse.title
+    else:
+        error = mean_and_deviation([run.results.last_error])
     folder = f'<a href="{link}/">{html.escape(run.name)}</a>'
-    settings = f'<a href="{link}/run.json">run.json</a>' if run.facts() else ""
+    settings = f'<a href="{link}/run.json">run.json</a>' if run.results else ""
     return f"<tr>{_cells([html.escape(summary.row.title), run.seed, error, folder, settings])}</tr>"
 
 

@@ -11,9 +11,9 @@ def marks(name: str) -> tuple[str, str]:
 def put(markdown: pathlib.Path, name: str, lines: list[str]) -> None:
     """Replaces what stands between the marks by ``lines``."""
     begin, end = marks(name)
-    before, rest = markdown.read_text().split(begin)
+    before, rest = markdown.read_text("utf-8").split(begin)
     after = rest.split(end)[1]
-    markdown.write_text("\n".join([before + begin, *lines, end + after]))
+    markdown.write_text("\n".join([before + begin, *lines, end + after]), "utf-8")
     print(f"written: {markdown.absolute()}")
 
 

@@ -11,7 +11,21 @@ from common.training.settings import Settings
 # what a row may set of the flags that all methods share; the others are alike for all rows
 SHARED = ("base_lr", "precision")
 _FOR_ALL = {field.name for field in dataclasses.fields(Settings)} - {"method", "own", *SHARED}
-PRESETS = {"sopt": [f"sopt_gs:rotated_fraction={fraction}" for fraction in (0.125, 0.25, 0.5, 1)]}
+# flags of compare.py that --preset=NAME sets, and the rows that it adds to those of --methods
+PRESETS: dict[str, dict] = {
+    "sopt": {"added": [f"sopt_gs:rotated_fraction={part}" for part in (0.125, 0.25, 0.5, 1)]},
+    "few": {
+        "train_images": 5000,
+        "widths": "32,32,32,32",
+        "iterations": 7500,
+        "methods": [
+            *("baseline", "baseline:base_lr=0.05", "baseline:base_lr=0.2"),
+            *("baseline:weight_decay=0.001", "baseline:weight_decay=0.0025", "upt", "mhe"),
+            *("opt_gs", "opt_ogd", "opt_or", "sopt_gs"),
+            *(f"{name}:rotation_stddev=0.2" for name in ("opt_gs", "opt_hr", "opt_ls", "opt_cp")),
+        ],
+    },
+}
 _LONGEST = 150  # characters of a row's name: file names end at 255
 
 

@@ -1,21 +1,21 @@
 """Runs: each is a row with a seed, in a process and a folder of its own."""
 
 import contextlib
-import csv
 import ctypes
 import itertools
-import json
+import os
 import pathlib
 import re
 import signal
-import statistics
 import subprocess
 import sys
 
-from common.training.settings import BEFORE
-from comparison.rows import Row, plain
+from common.training.texts import shown
+from comparison import results
+from comparison.rows import Row
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+SEED = r"0|[1-9][0-9]{0,9}"  # as it stands in the name of a run's folder
 
 
 class SettingsError(Exception):
@@ -30,6 +30,10 @@ class Run:
         seed: the run's seed.
         out: the comparison's folder.
         flags: those of train.py that all rows have alike, seed and ``log_dir`` left out.
+
+    Attributes:
+        results: of a finished run, after `is_finished`.
+        failure: why there are none, of a run that failed or whose files are damaged.
     """
 
     def __init__(self, row: Row, seed: str, out: pathlib.Path, flags: dict[str, str]):
@@ -45,7 +49,9 @@ class Run:
             **dict(row.flags),
         }
         self.process: subprocess.Popen | None = None
+        self.results: results.Results | None = None
         self.failure: str | None = None
+        self._done = 0
 
     def command(self) -> list[str]:
         flags = [f"--{name}={value}" for name, value in self.flags.items()]
@@ -54,136 +60,83 @@ class Run:
     def problem(self) -> str | None:
         """Returns what train.py says against the run's flags, if it does; no run starts."""
         command = [*self.command(), "--only_check_args"]
-        options = {"cwd": ROOT / self.row.method, "capture_output": True, "text": True}
-        result = subprocess.run(command, check=False, **options)
+        options = {"cwd": ROOT / self.row.method, "capture_output": True, "env": _environment()}
+        result = subprocess.run(command, check=False, encoding="utf-8", errors="replace", **options)
         return " ".join(result.stderr.split()) or "it fails" if result.returncode else None
 
-    def facts(self) -> dict:
-        """Returns what run.json says; nothing where there is none."""
-        path = self.folder / "run.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
-
     def is_finished(self) -> bool:
-        """Returns whether the run is done.
+        """Returns whether the run is done; one whose files are damaged is not, but a failure.
 
         Raises:
             SettingsError: if it was done with other settings than those asked for.
         """
-        facts = self.facts()
-        if "test_accuracy" not in facts:
+        try:
+            self.results = results.read(self.folder)
+        except results.DamagedError as error:
+            self.failure = f"damaged: {error}; delete its folder to run it again"
+        if self.results is None:
             return False
-        there = BEFORE | facts["settings"]["own"] | facts["settings"]
         for name, asked in self.flags.items():
-            value = there.get(name)
-            value = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            there = self.results.settings.get(name, "None")
             elsewhere = name == "data_dir" and self.flags["dataset"] != "folder"
-            if not elsewhere and plain(value) != asked:
-                problem = f"was run with --{name}={value}, not {asked}; take another --out"
+            if not elsewhere and there != asked:
+                problem = f"was run with --{name}={shown(there)}, not {asked}; take another --out"
                 raise SettingsError(f"{self.folder} {problem}")
         return True
-
-    def collapse(self) -> dict | None:
-        """Returns the collapse of a run that had one: iteration, state, rate and until.
-
-        The iteration is when it was noticed, until its last one, None for a run that did not come
-        back.
-        """
-        collapsed = self.facts().get("collapsed")
-        return {"until": None} | collapsed if collapsed else None
-
-    def is_collapsed(self) -> bool:
-        """Returns whether the run collapsed and did not come back, or to no more than guessing."""
-        collapse = self.collapse()
-        if not collapse or collapse["until"] is None:
-            return bool(collapse)
-        classes = int(re.search(r"of (\d+) classes$", self.facts()["data"])[1])
-        return 1 - self.result()["last_error"] / 100 < 2 / classes
 
     def start(self, gpu: str | None) -> None:
         """Starts the run, or goes on with it where it has a checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command()
         command += [f"--gpu_no={gpu}"] if gpu is not None else []
-        command += ["--resume"] if any(self.folder.glob("checkpoints/*.npz")) else []
-        with (self.folder / "output.txt").open("a") as output:
+        command += ["--resume"] if any(self.folder.glob("checkpoints/[!.]*.npz")) else []
+        with (self.folder / "output.txt").open("ab") as output:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT / self.row.method,
+                env=_environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 # a session of its own: the terminal's Ctrl-C is for compare.py, which then sends
-                # one SIGTERM; a second signal would end a run that is just saving its state
+                # one SIGTERM
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
-
-    def rows(self) -> list[dict[str, str]]:
-        """Returns the rows of metrics.csv."""
-        path = self.folder / "metrics.csv"
-        if not path.is_file():
-            return []
-        with path.open() as file:
-            return list(csv.DictReader(file))
 
     def done(self) -> int:
         """Returns how many iterations are known to be done."""
         if self.process is not None and self.process.poll() is not None:
             return self.iterations
-        with contextlib.suppress(ValueError, TypeError):  # a row that is just being written
-            return max((int(row["iteration"]) for row in self.rows()), default=0)
-        return 0
-
-    def series(self, column: str) -> dict[int, float]:
-        """Returns a column of metrics.csv by iteration, where it has values."""
-        return {int(row["iteration"]): float(row[column]) for row in self.rows() if row[column]}
-
-    def errors(self) -> dict[int, float]:
-        """Returns test errors in per cent by iteration."""
-        return {i: 100 * (1 - accuracy) for i, accuracy in self.series("test_acc").items()}
-
-    def _of_layers(self, kind: str) -> list[tuple[int, list[float]]]:
-        """Returns iterations, and the values of the columns KIND/LAYER where there are any."""
-        pairs = []
-        for row in self.rows():
-            values = [float(v) for name, v in row.items() if name.startswith(f"{kind}/") and v]
-            pairs += [(int(row["iteration"]), values)] if values else []
-        return pairs
-
-    def energies(self) -> dict[int, float]:
-        """Returns energies over those at the start, the mean over layers, by iteration."""
-        pairs = self._of_layers("energy")
-        start = pairs[0][1] if pairs else []
-        if not any(start):  # a single neuron has no energy
-            return {}
-        mean = statistics.mean
-        return {i: mean(v / s for v, s in zip(own, start, strict=True) if s) for i, own in pairs}
-
-    def drifts(self) -> dict[int, float]:
-        """Returns the largest drift of all layers by iteration."""
-        return {i: max(values) for i, values in self._of_layers("drift")}
+        with contextlib.suppress(ValueError):  # a line that is just being written
+            self._done = results.last_iteration(self.folder)
+        return self._done
 
     def result(self) -> dict:
         """Returns the run's row of results.csv."""
         row = {"method": self.row.name, "seed": self.seed, "iterations": self.iterations}
-        row["status"] = self.failure or "finished"
+        # no HTML; and in many countries a semicolon ends a cell, and the next may be a formula
+        row["status"] = (self.failure or "finished").translate(str.maketrans("<>;", "() "))
         if self.failure:
             return row
-        facts, collapse, errors = self.facts(), self.collapse() or {}, [*self.errors().values()]
+        found, collapse = self.results, self.results.collapse
+        columns = (
+            "best_error",
+            "last_error",
+            "step_ms",
+            "memory_gib",
+            "energy",
+            "drift",
+            "seconds",
+        )
         return row | {
-            "best_error": min(errors),
-            "last_error": errors[-1],
-            "collapsed": collapse.get("iteration"),
-            "collapsed_until": collapse.get("until"),
-            "step_ms": facts["step_ms"],  # none where a resumed run had no step left to make
-            "memory_gib": facts["memory_gib"],
-            "energy": next(reversed(self.energies().values()), None),
-            "drift": next(reversed(self.drifts().values()), None),
-            "seconds": facts["seconds"],
+            **{name: getattr(found, name) for name in columns},
+            "collapsed": collapse and collapse.iteration,
+            "collapsed_until": collapse and collapse.until,
         }
 
 
 def with_all_seeds(runs: list[Run]) -> list[Run]:
-    """Returns ``runs`` and, after those of each row, its finished runs with other seeds.
+    """Returns ``runs`` and, after those of each row, its finished or damaged ones of other seeds.
 
     Raises:
         SettingsError: if one of these was run with other settings.
@@ -194,9 +147,15 @@ def with_all_seeds(runs: list[Run]) -> list[Run]:
         found += own
         folders = own[0].folder.parent.glob(f"{row.folder}_seed*")
         seeds = {path.name.rpartition("_seed")[2] for path in folders} - {run.seed for run in own}
-        others = [Run(row, seed, own[0].out, own[0].alike) for seed in seeds if seed.isdecimal()]
-        found += sorted((run for run in others if run.is_finished()), key=lambda run: int(run.seed))
+        seeds = sorted((seed for seed in seeds if re.fullmatch(SEED, seed)), key=int)
+        others = [Run(row, seed, own[0].out, own[0].alike) for seed in seeds]
+        found += [run for run in others if run.is_finished() or run.failure]
     return found
+
+
+def _environment() -> dict[str, str]:
+    """Returns this process's environment; what a run prints is UTF-8 in every locale."""
+    return os.environ | {"PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
 def _die_with_parent() -> None:

@@ -4,11 +4,14 @@ import argparse
 import csv
 import dataclasses
 import functools
+import html
 import itertools
 import math
+import re
 import statistics
 import textwrap
 
+from common.training.texts import shown
 from comparison.rows import Row
 from comparison.runs import Run
 
@@ -40,7 +43,7 @@ class Summary:
     @functools.cached_property
     def collapsed(self) -> list[Run]:
         """Returns the runs that were collapsed at their end; those that came back are results."""
-        return [run for run in self.ended if run.is_collapsed()]
+        return [run for run in self.ended if run.results.is_collapsed]
 
     @functools.cached_property
     def standing(self) -> list[Run]:
@@ -49,7 +52,7 @@ class Summary:
 
     @functools.cached_property
     def last_errors(self) -> list[float]:
-        return [run.result()["last_error"] for run in self.standing]
+        return [run.results.last_error for run in self.standing]
 
     @property
     def mean_error(self) -> float:
@@ -57,7 +60,7 @@ class Summary:
 
     def values(self, column: str) -> list[float]:
         """Returns what runs that ended have in a column of results.csv, where they have it."""
-        found = [run.result()[column] for run in self.ended]
+        found = [getattr(run.results, column) for run in self.ended]
         return [value for value in found if value is not None]
 
     @property
@@ -100,7 +103,9 @@ def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
 def mean_and_deviation(values: list[float], digits: int = 2) -> str:
     """Returns "mean ± standard deviation", the mean alone of one value, and nothing of none."""
     words = [f"{statistics.mean(values):.{digits}f}"] if values else []
-    words += [f"{statistics.stdev(values):.{digits}f}"] if len(values) > 1 else []
+    if len(values) > 1:
+        finite = all(map(math.isfinite, values))
+        words.append(f"{statistics.stdev(values) if finite else math.nan:.{digits}f}")
     return " ± ".join(words)
 
 
@@ -121,12 +126,12 @@ def table(summaries: list[Summary], args: argparse.Namespace) -> list[list[str]]
 
 def _errors(summary: Summary) -> list[str]:
     if summary.standing:
-        best = [run.result()["best_error"] for run in summary.standing]
+        best = [run.results.best_error for run in summary.standing]
         return [mean_and_deviation(best), mean_and_deviation(summary.last_errors)]
     if summary.collapsed:
         # not the error of guessing, which would read as a result
-        iterations = [f"{run.collapse()['iteration']:,}" for run in summary.collapsed]
-        return [f"collapsed at {', '.join(iterations)}", ""]
+        titles = dict.fromkeys(run.results.collapse.title for run in summary.collapsed)
+        return [", ".join(titles), ""]
     return [textwrap.shorten(summary.failed[0].failure, 60, placeholder=" ..."), ""]
 
 
@@ -148,18 +153,25 @@ def markdown(cells: list[list[str]], best: int | None) -> list[str]:
     """Returns the table's lines; row number ``best`` of ``cells`` has its last error in bold."""
     lines = []
     for number, line in enumerate(cells):
-        words = [cell.replace("|", "\\|") for cell in line]
+        words = [escape(cell) for cell in line]
         if number == best:
             words[LAST] = f"**{words[LAST]}**"
         lines.append("| " + " | ".join(words) + " |")
     return [lines[0], "|" + "---|" * len(cells[0]), *lines[1:]]
 
 
+def escape(text: str) -> str:
+    """Returns text for Markdown, without a meaning there: no cell's end, no HTML, no link."""
+    return re.sub(r"[|\[\]`\\]", r"\\\g<0>", html.escape(text, quote=False))
+
+
 def _read_paper(args: argparse.Namespace) -> dict[str, str]:
     if not args.paper:
         return {}
-    with args.paper.open() as file:
-        return {line[0].strip(): line[1].strip() for line in csv.reader(file) if len(line) >= 2}
+    with args.paper.open(encoding="utf-8") as file:
+        return {
+            line[0].strip(): shown(line[1].strip()) for line in csv.reader(file) if len(line) >= 2
+        }
 
 
 def read_steps(args: argparse.Namespace) -> dict[str, float] | None:
@@ -173,7 +185,7 @@ def read_steps(args: argparse.Namespace) -> dict[str, float] | None:
     if args.backbone != "cnn6" or args.batch_size != 128:
         raise ValueError("benchmarks.steps times cnn6 with batches of 128")
     names = [row.name for row in args.rows]
-    with args.steps.open() as file:
+    with args.steps.open(encoding="utf-8") as file:
         lines = [line for line in csv.DictReader(file) if line.get("method") in names]
     if not all(_is_time(line.get("step_ms")) for line in lines):
         raise ValueError("a step_ms that is no number")

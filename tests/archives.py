@@ -68,12 +68,12 @@ def write_folder(
 
 
 def write_archive(
-    data_dir: pathlib.Path, records: dict[str, dict], cifar=CIFAR100, names=None
+    data_dir: pathlib.Path, records: dict[str, dict], cifar=CIFAR100, names=None, suffix=".tar.gz"
 ) -> pathlib.Path:
-    """Writes the archive; ``names`` renames members."""
+    """Writes the archive; ``names`` renames members, and the suffix .tar leaves it unpacked."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    path = data_dir / cifar.archive
-    with tarfile.open(path, "w:gz") as tar:
+    path = data_dir / cifar.archive.replace(".tar.gz", suffix)
+    with tarfile.open(path, "w" if suffix == ".tar" else "w:gz") as tar:
         for name, record in records.items():
             content = python2_pickle(record)
             member = tarfile.TarInfo((names or {}).get(name, f"{cifar.folder}/{name}"))

@@ -5,6 +5,7 @@ import os
 import pkgutil
 import re
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,10 @@ import common
 
 # in what a failed test shows, TensorFlow's device chatter would come first
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# no data set, nor setting, that the user has there
+_EMPTY = tempfile.TemporaryDirectory()
+os.environ |= {"KERAS_HOME": f"{_EMPTY.name}/keras", "TFDS_DATA_DIR": f"{_EMPTY.name}/tfds"}
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_INSTALLED = ("common.datasets", "common.training")

@@ -23,11 +23,9 @@ def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **fa
     run.folder.mkdir(parents=True)
     names = list(run.row.facts.defaults)
     own = {name: float(value) for name, value in run.row.flags if name not in names}
-    words, numbers = ("dataset", "backbone"), ("seed", "warmup_iterations", "iterations")
-    shared = {name: run.flags[name] for name in words}
-    numbers += ("batch_size", "log_every", "eval_every")
-    counts = {name: int(run.flags[name]) for name in numbers}
-    settings = {"method": run.row.method, "widths": [8, 8, 8, 8], **shared, **counts, "own": own}
+    shared = {name: flag for name, flag in run.flags.items() if name not in own}
+    shared = {name: int(flag) if flag.isdecimal() else flag for name, flag in shared.items()}
+    settings = {"method": run.row.method, **shared, "widths": [8, 8, 8, 8], "own": own}
     data = "CIFAR-100 from somewhere: 50,000 training and 10,000 test images of 100 classes"
     made = {
         "settings": settings,
@@ -43,7 +41,7 @@ def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **fa
         "test_accuracy": 1 - errors[-1] / 100,
     }
     (run.folder / "run.json").write_text(json.dumps({**made, "collapsed": None, **facts}))
-    columns = ["iteration", "learning_rate", "fit", "test_acc", "energy/fc6", "drift/fc6"]
+    columns = ["iteration", "learning_rate", "fit", "acc", "test_acc", "energy/fc6", "drift/fc6"]
     with (run.folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
@@ -52,6 +50,8 @@ def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **fa
             iteration = run.iterations * i // len(errors) - 1
             fit = fits[i - 1] if fits else 4 * error / 100
             rate = 0.1 if i / len(errors) < 0.4 else 0.01
-            writer.writerow({"iteration": iteration - 1, "learning_rate": rate, "fit": fit})
+            batch = {"learning_rate": rate, "fit": fit, "acc": 1 - error / 100}
+            writer.writerow({"iteration": iteration - 1, **batch})
             test = {"test_acc": 1 - error / 100, "energy/fc6": 8.0 + 0.01 * i, "drift/fc6": 1e-6}
             writer.writerow({"iteration": iteration, **test})
+    assert run.is_finished()

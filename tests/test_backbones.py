@@ -17,6 +17,7 @@ from common.layers import OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.training import flags
 from common.training.folders import known
 from common.training.steps import make_train_step
+from tests.test_new_method import example
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 METHODS = sorted(known())
@@ -135,36 +136,31 @@ def test_the_flags_know_the_backbones():
 
 
 def test_a_backbone_is_one_file(tmp_path):
-    """A file put into the folder is a network for the flags, for training and for compare.py."""
+    """CONTRIBUTING.md's example, put into the folder, is a network for the flags, for training and
+    for compare.py.
+    """
     shutil.copytree(
         ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "log", "docs", "tests")
     )
-    folder = tmp_path / "copy" / "common" / "backbones"
-    text = (
-        (folder / "cnn6.py")
-        .read_text()
-        .replace("cnn6", "tiny")
-        .replace("cnn(layer, 2,", "cnn(layer, 1,")
-    )
-    (folder / "tiny.py").write_text(
-        text.replace("WIDTHS = (64, 64, 64, 64)", "WIDTHS = (4, 4, 4, 6)")
-    )
-    flags = [
-        "--dataset=digits",
-        "--iterations=2",
-        "--batch_size=16",
+    (tmp_path / "copy/common/backbones/tiny.py").write_text(example("Add a backbone"))
+    flags = ["--dataset=digits", "--iterations=2", "--batch_size=16", "--widths=4,6"]
+    command = [
+        sys.executable,
+        "train.py",
+        "--backbone=tiny",
+        *flags,
         f"--log_dir={tmp_path / 'log'}",
     ]
-    command = [sys.executable, "train.py", "--backbone=tiny", *flags]
-    subprocess.run(command, cwd=tmp_path / "copy" / "opt_gs", check=True, capture_output=True)
+    subprocess.run(command, cwd=tmp_path / "copy" / "sopt_gs", check=True, capture_output=True)
     model = keras.saving.load_model(tmp_path / "log" / "folded.keras")
     kernels = [layer.filters for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    assert kernels == [4, 4, 4, 6, 10]
-    words = ["compare.py", "--backbone=tiny", "--widths=1,2"]
+    assert kernels == [4, 6]
+    assert model.output_shape == (None, 10)
+    words = ["compare.py", "--backbone=tiny", "--widths=1,2,3"]
     result = subprocess.run(
         [sys.executable, *words], cwd=tmp_path / "copy", capture_output=True, text=True
     )
-    assert "such as 4,4,4,6" in result.stderr
+    assert "such as 16,32" in result.stderr
 
 
 def test_resnet20_has_the_published_number_of_parameters():

@@ -32,6 +32,7 @@ import pytest
 from common.errors import UserError
 from common.training.checkpoints import Checkpoints, Progress
 from common.training.files import locked
+from common.training.interruption import SIGNALS, Interruption
 from common.training.run_folder import RunFolder
 from tests.test_hostile import peak
 from tests.test_scripts import METHODS, ROOT, SMALL, episodes_of
@@ -129,16 +130,24 @@ def lines(log: pathlib.Path) -> int:
 
 
 def disturb(
-    process: subprocess.Popen, number: int, log: pathlib.Path, after: int, chance: random.Random
+    process: subprocess.Popen,
+    number: int,
+    log: pathlib.Path,
+    after: int,
+    chance: random.Random,
+    *others: int,
 ) -> subprocess.CompletedProcess:
     """Sends a running process a signal at a random moment, once its log has ``after`` lines and a
-    few more.
+    few more; then ``others``, 20 milliseconds apart.
     """
     after += chance.randint(0, 5)
     wait_for(lambda: lines(log) >= after, process)
     time.sleep(chance.uniform(0, 0.3))  # so that it falls anywhere in a step
     assert process.poll() is None
     process.send_signal(number)
+    for other in others:
+        time.sleep(0.02)
+        process.send_signal(other)
     result = end(process)
     assert result.returncode == (-number if number == signal.SIGKILL else 128 + number), (
         result.stderr
@@ -319,10 +328,44 @@ def test_the_scale_of_the_loss_survives(begin, tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupted(begin, whole, tmp_path):
-    result = disturb(begin("opt_gs", tmp_path), signal.SIGINT, tmp_path, 4, random.Random(1))  # noqa: S311
-    obey("opt_gs", signal.SIGINT, result.stderr)
+@pytest.mark.parametrize(
+    "numbers", [["SIGINT"], ["SIGHUP", "SIGTERM"], ["SIGUSR1", "SIGUSR1", "SIGUSR2"]]
+)
+def test_interrupted(begin, whole, tmp_path, numbers):
+    """By one signal, and by one that is repeated before the state can have been saved."""
+    first, *others = [signal.Signals[name] for name in numbers]
+    chance = random.Random(1)  # noqa: S311
+    result = disturb(begin("opt_gs", tmp_path), first, tmp_path, 4, chance, *others)
+    obey("opt_gs", first, result.stderr)
     assert outcome(tmp_path) == outcome(whole()[0])
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+def test_a_repeated_signal_ends_nothing_for_a_second(first):
+    before, got, asked = {n: signal.getsignal(n) for n in SIGNALS}, [], SIGNALS[first == SIGNALS[0]]
+    try:
+        for number in SIGNALS:
+            signal.signal(number, lambda number, _: got.append(number))
+        with Interruption():
+            pass
+        signal.raise_signal(first)  # nothing was noted: as before
+        assert got == [first]
+        signal.signal(asked, signal.SIG_IGN)  # as SIGHUP under nohup
+        with Interruption() as interruption:
+            signal.raise_signal(asked)
+            assert interruption.signal is None
+            signal.raise_signal(first)
+            for number in SIGNALS:
+                signal.raise_signal(number)
+            assert interruption.signal == first
+        signal.raise_signal(first)  # the process is ending
+        assert got == [first]
+        interruption.since -= 1.1
+        signal.raise_signal(first)
+        assert got == [first, first]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.slow
@@ -430,7 +473,12 @@ def test_a_full_disk(begin, mount):
     """A disk that has room for two checkpoints and not for three: the run stops with a line, and
     the two stay sound.
     """
-    log = mount("size=1m") / "log"
+    folder = mount("size=4k")
+    complain(begin("opt_gs", folder / "log"), "cannot be written: No space left on device")
+    shutil.rmtree(folder / "log")
+    command = ["mount", "-o", "remount,size=1m", str(folder)]
+    subprocess.run(command, check=True)
+    log = folder / "log"
     complain(
         begin("opt_gs", log),
         log / "checkpoints",
@@ -438,6 +486,18 @@ def test_a_full_disk(begin, mount):
         "_00000006.npz",
     )
     assert_sound(log)
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_deleted_during_a_run(begin, tmp_path):
+    log = tmp_path / "log"
+    process = begin("opt_gs", log)
+    wait_for(lambda: lines(log) > 3, process)
+    shutil.rmtree(log, ignore_errors=True)
+    said = end(process).stderr.splitlines()
+    assert process.returncode == 2
+    assert said.pop().startswith("opt_gs/train.py: ")
+    assert all(line.startswith("warning: curves.png cannot be drawn") for line in said)
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from tests import made_up_runs
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = ["--dataset=digits", "--iterations=60", "--widths=8,8,8,8", "--batch_size=32"]
 
@@ -146,8 +148,8 @@ def test_killed_in_the_middle_and_called_again(tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_loses_no_iteration(tmp_path):
-    """Ctrl-C, which the terminal sends to a whole process group, and SIGTERM: the run's checkpoint
-    has all that it did.
+    """Ctrl-C, which the terminal sends to a whole process group, and a batch system's warning that
+    a wrapper repeats: the run's checkpoint has all that it did.
     """
     words = ["--methods=baseline", "--iterations=500"]
     folder = tmp_path / "out" / "runs" / "baseline_seed1"
@@ -180,8 +182,13 @@ def test_a_signal_loses_no_iteration(tmp_path):
         assert saved >= done
         return saved
 
+    def twice(process: int, number: int) -> None:
+        os.kill(process, number)
+        time.sleep(0.02)
+        os.kill(process, number)
+
     first = interrupted(signal.SIGINT, os.killpg, 60)
-    second = interrupted(signal.SIGTERM, os.kill, first + 40)
+    second = interrupted(signal.SIGUSR1, twice, first + 40)
     assert first < second < 500
     last = run(tmp_path / "out", *words)
     assert last.returncode == 0, last.stderr
@@ -237,6 +244,32 @@ def test_one_run_that_fails_and_a_readme(tmp_path):
     assert "| 37.5 |" in text
     assert "](docs/energy.png)" in text
     assert (tmp_path / "docs" / "energy.png").is_file()
+
+
+def test_files_are_utf8_and_nothing_breaks_in_an_ascii_locale(monkeypatch, tmp_path):
+    """From another folder, and with Python told not to look for modules in the script's."""
+    words = ["--methods=baseline,opt_ls", "--iterations=60", "--seeds=1,2"]
+    readme = tmp_path / "notes.md"
+    readme.write_text("Löwdin\n<!-- comparison: begin -->\n<!-- comparison: end -->\n", "utf-8")
+    args = made_up_runs.arguments(monkeypatch, tmp_path / "out", *words)
+    for run_ in args.runs:
+        made_up_runs.make_up(run_, [60.0, 40.0 + int(run_.seed)], device="Gerät")
+    environment = os.environ | {
+        **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONSAFEPATH": "1"}
+    }
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "compare.py"), *sys.argv[1:], f"--readme={readme}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert rb"41.50 \xb1 0.71" in result.stdout
+    for path in (readme, *(tmp_path / "out" / name for name in ("table.md", "report.html"))):
+        assert "41.50 ± 0.71" in path.read_text("utf-8")
+        assert "Gerät" in path.read_text("utf-8")
+    assert readme.read_text("utf-8").startswith("Löwdin\n")
 
 
 BAD = [

@@ -3,6 +3,8 @@
 import csv
 import itertools
 import json
+import math
+import os
 import pathlib
 import re
 import sys
@@ -73,6 +75,29 @@ def test_preset_sopt_sweeps_the_rotated_fraction(monkeypatch, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_preset_few_is_a_default_of_flags_and_rows(monkeypatch, tmp_path):
+    monkeypatch.setattr(Run, "problem", lambda run: None)  # a start of train.py for each row
+    args = arguments(monkeypatch, tmp_path, "--preset=few", "--widths=32,32,32,32")
+    spread = [f"{name}:rotation_stddev=0.2" for name in ("opt_gs", "opt_hr", "opt_ls", "opt_cp")]
+    plain = ["base_lr=0.05", "base_lr=0.2", "weight_decay=0.001", "weight_decay=0.0025"]
+    names = {"baseline", "upt", "mhe", "opt_gs", "opt_ogd", "opt_or", "sopt_gs", *spread}
+    assert {row.name for row in args.rows} == names | {f"baseline:{flag}" for flag in plain}
+    shared = {"train_images": "5000", "iterations": "7500", "warmup_iterations": "400"}
+    for run in args.runs:
+        assert run.flags.items() >= {**shared, "widths": "32,32,32,32", "seed": "1"}.items()
+    assert "CIFAR-100, 5,000 training images" in captions.heading(table.summarize(args.runs), args)
+    words = ["--methods=upt", "--train_images=2500", "--iterations=60", "--warmup_iterations=3"]
+    (run,) = arguments(monkeypatch, tmp_path, "--preset=few", *words, "--seeds=2").runs
+    assert (run.name, run.flags["widths"]) == ("upt_seed2", "8,8,8,8")
+    asked = {"train_images": "2500", "iterations": "60", "warmup_iterations": "3"}
+    assert run.flags.items() >= asked.items()
+
+
+@pytest.mark.slow
+def test_each_train_py_takes_the_flags_of_preset_few(monkeypatch, tmp_path):
+    assert arguments(monkeypatch, tmp_path, "--preset=few").runs
+
+
 @pytest.mark.parametrize(
     ("words", "warmup"),
     [
@@ -111,7 +136,7 @@ def test_a_finished_run_has_the_settings_of_its_row(monkeypatch, tmp_path):
         scaled.is_finished()
     path.write_text(path.read_text().replace('"own": {"rotation_stddev": 0.3}', '"own": {}'))
     # a run of before that flag
-    with pytest.raises(SettingsError, match=r"--rotation_stddev=1.0, not 0.2"):
+    with pytest.raises(SettingsError, match=r"--rotation_stddev=1, not 0.2"):
         scaled.is_finished()
 
 
@@ -135,7 +160,10 @@ def test_all_seeds_takes_in_what_is_finished(monkeypatch, tmp_path):
         if run.name != "opt_gs_seed10":
             make_up(run, [60.0 if run.row.method == "baseline" else 50.0 + int(run.seed)])
     args = arguments(monkeypatch, tmp_path, *words, "--all_seeds")
-    assert [run.name for run in args.runs] == ["baseline_seed1", "opt_gs_seed1"]
+    assert [run.name for run in args.runs if run.is_finished()] == [
+        "baseline_seed1",
+        "opt_gs_seed1",
+    ]
     runs = with_all_seeds(args.runs)
     names = ["baseline_seed1", "baseline_seed2", "baseline_seed10", "opt_gs_seed1", "opt_gs_seed2"]
     assert [run.name for run in runs] == names
@@ -182,6 +210,122 @@ def test_an_error_lets_the_other_runs_save(monkeypatch, tmp_path):
     assert runs[0].process.returncode == 143
 
 
+# Damaged and hostile files
+
+LONG = "9" * 5000
+HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\n;=cmd|[a](javascript:b)`c`"
+
+
+def of_facts(**changes):
+    """Returns what changes run.json."""
+
+    def change(folder: pathlib.Path) -> None:
+        path = folder / "run.json"
+        facts = json.loads(path.read_text()) | changes
+        path.write_text(json.dumps({k: v for k, v in facts.items() if v is not ...}))
+
+    return change
+
+
+def of_file(name: str, content):
+    """Returns what writes a file: ``content``, or what it returns for the file's own."""
+
+    def change(folder: pathlib.Path) -> None:
+        path = folder / name
+        path.write_bytes(content(path.read_bytes()) if callable(content) else content)
+
+    return change
+
+
+DAMAGES = [
+    *(of_file("run.json", text) for text in (b"", b"[", b'["test_accuracy"]', b"[" * 100_000)),
+    *(of_file("run.json", text) for text in (b"\xff", b'{"test_accuracy": 1}', b"3", b"null")),
+    of_file("run.json", lambda text: text[:200]),
+    of_file("run.json", b'{"test_accuracy": ' + LONG.encode() + b"}"),
+    lambda folder: (folder / "run.json").unlink() or os.mkfifo(folder / "run.json"),
+    *(of_facts(settings=wrong) for wrong in (..., [], {"own": 3}, {"own": {}, "iterations": "x"})),
+    *(of_facts(data=wrong) for wrong in (..., 3, "of 100 classes", HOSTILE)),
+    of_facts(data="A from B: 1 training and 1 test images of 0 classes"),
+    of_facts(test_accuracy="=1+1"),
+    of_facts(test_accuracy=0.9),  # of another run than metrics.csv
+    *(of_facts(**{name: HOSTILE}) for name in ("step_ms", "memory_gib", "seconds", "versions")),
+    *(of_facts(memory_gib=wrong) for wrong in (None, True, -1, math.nan, math.inf, 10**400, [[1]])),
+    of_facts(device=["CPU"]),
+    of_facts(git_commit={"a": 1}),
+    of_facts(collapsed="guessing"),
+    *(of_facts(collapsed=COLLAPSED | {"iteration": wrong}) for wrong in ("=cmd", 1.5, None)),
+    *(of_facts(collapsed=wrong) for wrong in ({"iteration": 3}, COLLAPSED | {"state": HOSTILE})),
+    lambda folder: (folder / "metrics.csv").unlink(),
+    *(of_file("metrics.csv", text) for text in (b"", b"iteration\n", b"\xff\n", b"a,b\n1,2\n")),
+    of_file("metrics.csv", b"iteration,test_acc,fit\nx,y,z\n"),
+    of_file("metrics.csv", b"iteration,test_acc,energy/a,energy/b\n0,,1,1\n59,0.5,1,\n"),
+    of_file("metrics.csv", b'iteration,"' + b"a" * 200_000 + b'"\n1,2\n'),
+    of_file("metrics.csv", lambda text: text[: len(text) // 2]),  # cut within a line
+    of_file("metrics.csv", lambda text: b"\n".join(text.splitlines()[:-1])),  # after one
+    of_file("metrics.csv", lambda text: text + b"5,,,,,,\n"),  # not in order
+    of_file("metrics.csv", lambda text: text + b"59,,,,,,,,1\n"),
+    *(
+        of_file("metrics.csv", lambda text, cells=cells: text + b"59," + cells + b"\n")
+        for cells in (b",nan,,,,", b",1e999,,,,", b",,,,nan,", b",,,1.5,,")
+    ),
+]
+
+
+def test_damaged_files_are_a_failed_run(monkeypatch, tmp_path, capsys):
+    """Each on its own; nothing of the files is in what is said, and no run is started."""
+    (run,) = arguments(monkeypatch, tmp_path, "--methods=baseline", "--iterations=60").runs
+    make_up(run, [60.0, 50.0])
+    kept = {path: path.read_bytes() for path in run.folder.iterdir()}
+    for number, damage in enumerate(DAMAGES):
+        for path, content in kept.items():
+            path.unlink(missing_ok=True)
+            path.write_bytes(content)
+        damage(run.folder)
+        one = Run(run.row, run.seed, run.out, run.alike)
+        assert not one.is_finished(), number
+        words = r"damaged: (run\.json|metrics\.csv):? [\w .'/-]+; delete its folder to run it again"
+        assert re.fullmatch(words, one.failure, re.ASCII), (number, one.failure)
+    assert execute([one], 1, []) is None
+    assert one.process is None
+    assert capsys.readouterr().out == f"Baseline, seed 1: {one.failure}\n"
+
+
+class Hostile(Run):
+    """A run that fails, with last words that a terminal or a table would obey."""
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", f"import sys; sys.exit({HOSTILE.replace(chr(10), '')!r})"]
+
+
+def test_no_text_of_a_run_is_shown_raw(monkeypatch, tmp_path, capsys):
+    words = ["--methods=baseline,upt", "--iterations=60", "--seeds=1,2"]
+    args = arguments(monkeypatch, tmp_path, *words)
+    versions = {HOSTILE: HOSTILE}
+    data = f"{HOSTILE} from {HOSTILE}: 9 training and 9 test images of 100 classes"
+    facts = {"data": data, "device": HOSTILE, "git_commit": HOSTILE, "versions": versions}
+    for run in args.runs[:3]:
+        make_up(run, [60.0, 50.0], collapsed=COLLAPSED | {"until": 20}, **facts)
+    path = args.runs[0].folder / "metrics.csv"  # neurons at the same place have infinite energy
+    path.write_text(path.read_text().replace("8.02", "inf"))
+    args.runs[3] = Hostile(args.runs[3].row, "2", tmp_path, args.runs[3].alike)
+    execute(args.runs, 1, [])
+    assert args.runs[3].failure.startswith("failed (1): <img src=x")
+    output.write(args.runs, args)
+    assert rows_of_markdown(tmp_path)["Baseline"][5] == "inf ± nan"
+    said = capsys.readouterr().out
+    assert said.replace("\n", "").isprintable()
+    for name in ("table.md", "report.html", "results.csv"):
+        text = (tmp_path / name).read_text()
+        assert "alert(1)" in text, name
+        assert "\x1b" not in text
+        assert "<img src=x" not in text
+        assert not re.search(r"(?<!\\)\[a|(?<!\\)`c", text) or name != "table.md"
+    lines = csv.reader((tmp_path / "results.csv").read_text().splitlines())
+    assert {len(line) for line in lines} == {len(output.COLUMNS)}
+    for line in (tmp_path / "results.csv").read_text().splitlines():
+        assert not re.search(r"(^|[,;])\"?[=@+]", line)
+
+
 # Table
 
 
@@ -190,7 +334,7 @@ def test_the_table_of_a_comparison_with_collapses(monkeypatch, tmp_path, capsys)
     words = ["--iterations=1000", "--seeds=1,2", "--data_note=re-split"]
     methods = "--methods=baseline,upt,opt_gs,opt_gs:rotation_stddev=0.2,opt_or,opt_hr"
     args = arguments(monkeypatch, tmp_path, *words, methods)
-    errors = {"baseline": [1.0, 99.0], "upt": [60.0, 50.0], "opt_gs": [70.0, 52.0]}
+    errors = {"baseline": [1.0, 97.0], "upt": [60.0, 50.0], "opt_gs": [70.0, 52.0]}
     errors |= {
         "opt_gs:rotation_stddev=0.2": [70.0, 51.0],
         "opt_or": [99.0, 55.0],
@@ -206,7 +350,7 @@ def test_the_table_of_a_comparison_with_collapses(monkeypatch, tmp_path, capsys)
         make_up(run, [first, last + 2 * (run.seed == "2")], **facts)
     output.write(args.runs, args)
     rows = rows_of_markdown(tmp_path)
-    assert rows["Baseline"][:2] == ["collapsed at 340, 340", ""]
+    assert rows["Baseline"][:2] == ["collapsed at 340", ""]
     assert rows["OPT (HR) (1 of 2 collapsed)"][:2] == ["20.00", "20.00"]
     assert rows["UPT"][:2] == [
         "51.00 ± 1.41",
@@ -222,7 +366,7 @@ def test_the_table_of_a_comparison_with_collapses(monkeypatch, tmp_path, capsys)
     assert "does not tell it from OPT (GS), rotation_stddev 0.2." in text
     at = "noticed at iteration 340, rate 0.1"
     seeds = f"seed 1: guessing, {at}; seed 2: guessing, {at}"
-    assert f"Baseline collapsed and did not come back, so it has no result ({seeds})." in text
+    assert f"Baseline has no result ({seeds})." in text
     assert f"OPT (OR) collapsed and came back (seed 1: saturated, {at}, until 600)." in text
     assert "Best, by" in capsys.readouterr().out
 
@@ -241,11 +385,34 @@ def test_the_table_of_a_comparison_with_collapses(monkeypatch, tmp_path, capsys)
     assert "<td>99.00</td>" not in page
 
 
-def test_a_collapse_that_ends_in_guessing_is_one(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("classes", "error", "collapsed"), [(100, 98.9, True), (100, 90.0, False), (2, 5.0, False)]
+)
+def test_a_collapse_that_ends_in_guessing_is_one(monkeypatch, tmp_path, classes, error, collapsed):
     """The loss may leave the band around guessing, and the network still guess."""
     (run,) = arguments(monkeypatch, tmp_path, "--methods=baseline", "--iterations=1000").runs
-    make_up(run, [99.0, 98.9], collapsed=COLLAPSED | {"until": 600})
-    assert run.is_collapsed()
+    data = f"A from B: 1,000 training and 10 test images of {classes} classes"
+    make_up(run, [99.0, error], collapsed=COLLAPSED | {"until": 600}, data=data)
+    assert run.results.is_collapsed is collapsed
+
+
+def test_a_short_run_that_still_guesses_has_no_result(monkeypatch, tmp_path):
+    """Fewer iterations than train.py needs to call it a collapse; the last batch shows it."""
+    args = arguments(monkeypatch, tmp_path, "--methods=baseline,upt,opt_gs", "--iterations=60")
+    for run, error, loss in zip(
+        args.runs, (99.0, 98.0, 60.0), (math.log(100), 9.1, 4.6), strict=True
+    ):
+        make_up(run, [99.0, error], [5.0, loss])
+    output.write(args.runs, args)
+    rows = rows_of_markdown(tmp_path)
+    assert rows["Baseline"][:2] == ["guessing at the end", ""]
+    # 98 % wrong in certain scores: the loss is -log(1e-4) (0.98 - 0.0098 / 100 ...), no 9.1
+    assert rows["UPT"][:2] == ["98.00", "98.00"]
+    assert rows["OPT (GS)"][:2] == ["60.00", "**60.00**"]  # one batch on the way past guessing
+    text = (tmp_path / "table.md").read_text()
+    words = "seed 1: guessing in its last batch, iteration 58, rate 0.01"
+    assert f"Baseline has no result ({words})." in text
+    assert "<td>guessing at the end</td>" in (tmp_path / "report.html").read_text()
 
 
 def test_no_row_is_the_best_of_one(monkeypatch, tmp_path):

@@ -110,7 +110,7 @@ def test_an_outlier_does_not_squeeze_the_loss(monkeypatch, tmp_path):
     assert images.ceiling(lines[:3]) is not None  # the start alone lies above
     same = [images.line_of(summary, images.CURVES[0], as_share=False) for summary in summaries]
     assert images.ceiling(same) is None
-    assert images.rate_drops(args.runs[0]) == [pytest.approx(0.4, abs=0.05)]
+    assert images.rate_drops(args.runs[0].results) == [pytest.approx(0.4, abs=0.05)]
 
 
 def test_runs_of_different_lengths_are_drawn_by_their_share(monkeypatch, tmp_path):

@@ -282,7 +282,8 @@ class _Subclass(keras.layers.Dense):
     pass
 
 
-def test_nothing_is_left_out_in_silence(caplog):
+def test_nothing_is_left_out_in_silence(caplog, capsys):
+    """The report is printed, or logged where Keras's messages are."""
     model = keras.Sequential(
         [
             keras.Input((9, 9, 4)),
@@ -292,26 +293,25 @@ def test_nothing_is_left_out_in_silence(caplog):
             _Subclass(6, name="own"),
         ]
     )
-    with caplog.at_level(logging.INFO, logger="common.convert"):
-        turned, conversion = orthogonalize_model(model, return_conversion=True)
+    turned, conversion = orthogonalize_model(model, return_conversion=True)
+    assert capsys.readouterr().out == f"{conversion}\n"
+    assert not caplog.records
     assert conversion.rotated == ("first", "each/wrapped")
     assert conversion.added_weights == 36**2 + 3**2
     assert turned.count_params() - model.count_params() == 36**2 + 3**2
     assert conversion.left == {"depth": "DepthwiseConv2D", "own": "a subclass, _Subclass"}
-    (record,) = caplog.records
-    assert record.levelname == "WARNING"
-    assert record.getMessage() == str(conversion)
-    for words in (
-        "2 layers rotated",
-        "adds 1,305 weights",
-        "depth (DepthwiseConv2D)",
-        "own (a sub",
-    ):
-        assert words in record.getMessage()
-    caplog.clear()
-    with caplog.at_level(logging.INFO, logger="common.convert"):
-        orthogonalize_model(plain_model())
-    assert [record.levelname for record in caplog.records] == ["INFO"]
+    for words in ("2 layers rotated", "adds 1,305 weights", "depth (Depthwise", "own (a sub"):
+        assert words in str(conversion)
+    keras.config.disable_interactive_logging()
+    try:
+        with caplog.at_level(logging.INFO, logger="common.convert"):
+            orthogonalize_model(model)
+            orthogonalize_model(plain_model())
+    finally:
+        keras.config.enable_interactive_logging()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert caplog.records[0].getMessage() == str(conversion)
+    assert not capsys.readouterr().out
 
 
 def test_a_regularizer_is_dropped_with_a_warning(caplog):
@@ -322,6 +322,19 @@ def test_a_regularizer_is_dropped_with_a_warning(caplog):
     assert len(warnings) == 1
     assert "kernel_regularizer of a, b is dropped" in warnings[0]
     assert not turned.losses
+
+
+@pytest.mark.parametrize("orthogonalize", ["lowdin", "cayley"])
+def test_a_rotation_that_is_not_finite_is_not_folded(orthogonalize):
+    """A solver may refuse NaN, or a map may give NaN without a word."""
+    layer = layers.OrthogonalDense(3, orthogonalize=orthogonalize, block_size=2, name="x")
+    model = keras.Sequential([keras.Input((5,)), layer])
+    for rotation in layer.rotations:
+        good = rotation.numpy()
+        rotation.assign(good * np.nan)
+        with pytest.raises(ValueError, match=rf"x cannot be folded: its {rotation.name} is not"):
+            fold_model(model)
+        rotation.assign(good)
 
 
 def test_one_name_is_one_name():

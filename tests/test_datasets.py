@@ -37,17 +37,67 @@ def assert_holds(data: datasets.Dataset, records: dict, cifar=CIFAR100) -> None:
     assert data.class_names == tuple(records[cifar.names_file][cifar.names_key])
 
 
-@pytest.mark.parametrize(
-    "dumps",
-    [archives.python2_pickle, lambda r: pickle.dumps(r, protocol=4)],
-    ids=["python2", "protocol4"],
-)
-def test_reads_the_official_folder(tmp_path, dumps):
+def test_reads_the_official_folder(tmp_path):
     records = archives.files()
-    folder = archives.write_folder(tmp_path, records, dumps=dumps)
+    folder = archives.write_folder(tmp_path, records)
     data = datasets.load("cifar100", tmp_path)
     assert_holds(data, records)
     assert str(data).startswith(f"CIFAR-100 from {folder}: 20 training and 10 test images")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_reads_pickles_of_any_protocol(tmp_path, protocol):
+    """As Python 3 writes what it has read of the official files, as text and as bytes."""
+
+    def in_bytes(value):
+        if isinstance(value, list):
+            return [in_bytes(part) for part in value]
+        return value.encode() if isinstance(value, str) else value
+
+    def of_bytes(record: dict) -> bytes:
+        pairs = {in_bytes(key): in_bytes(value) for key, value in record.items()}
+        return pickle.dumps(pairs | {b"filenames": [b"a", b"b"] * 60}, protocol)
+
+    def of_arrays(record: dict) -> bytes:
+        convert = {
+            "data": np.asfortranarray,
+            "fine_labels": lambda labels: np.array(labels, ["<i8", ">u2", "u1"][protocol % 3]),
+        }
+        pairs = {key: convert.get(key, list)(value) for key, value in record.items()}
+        return pickle.dumps(pairs, protocol)
+
+    records = archives.files()
+    for dumps in (of_bytes, of_arrays):
+        archives.write_folder(tmp_path / dumps.__name__, records, dumps=dumps)
+        assert_holds(datasets.load("cifar100", tmp_path / dumps.__name__), records)
+
+
+@pytest.mark.parametrize("cifar", [CIFAR10, CIFAR100], ids=lambda cifar: cifar.tfds_name)
+def test_finds_a_data_set_where_people_have_it(tmp_path, monkeypatch, capsys, cifar):
+    records = archives.files(cifar)
+
+    def folder(*above: str) -> pathlib.Path:
+        return archives.write_folder(tmp_path.joinpath(*above), records, cifar)
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    kept = folder("keras", "datasets", f"{cifar.folder}-target")
+    for name, given, found in [
+        ("nowhere but in Keras's cache", "none", kept),
+        ("named itself", f"itself/{cifar.folder}", folder("itself")),
+        ("unpacked twice", "twice", folder("twice", cifar.folder)),
+        ("from Keras's named archive", "named", folder("named", f"{cifar.folder}_extracted")),
+        (
+            "unpacked by half",
+            "tar",
+            archives.write_archive(tmp_path / "tar", records, cifar, suffix=".tar"),
+        ),
+    ]:
+        data = datasets.load(cifar.tfds_name, tmp_path / given)
+        assert data.source == str(found), name
+        assert_holds(data, records, cifar)
+    assert capsys.readouterr().err == ""  # no sum is known of a .tar
+    (tmp_path / "tar" / cifar.folder).mkdir()  # as an unpacking leaves that was broken off
+    assert datasets.load(cifar.tfds_name, tmp_path / "tar").source.endswith(".tar")
 
 
 def test_reads_the_five_files_of_cifar10(tmp_path):
@@ -179,8 +229,10 @@ def test_a_damaged_tfds_copy_is_refused(tfds_copy):
         datasets.load("cifar100", data_dir)
 
 
-def test_order_of_the_sources(tfds_copy):
+def test_order_of_the_sources(tfds_copy, monkeypatch):
     data_dir, _ = tfds_copy
+    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
+    assert datasets.load("cifar100", data_dir / "none").source.startswith(str(data_dir))
     archives.write_archive(data_dir, archives.files(train=30))
     assert len(datasets.load("cifar100", data_dir).train_labels) == 30
     archives.write_folder(data_dir, archives.files(train=40))
@@ -249,7 +301,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path, payload):
     mark = tmp_path / "it ran"
     content = pickle.dumps({"data": payload(mark)}, protocol=4)
     with pytest.raises(ValueError, match="which no such file needs"):
-        datasets.unpickling.unpickle(content)
+        datasets.unpickling.unpickle(content, "data")
     records = archives.files()
     folder = archives.write_folder(tmp_path, records)
     (folder / "train").write_bytes(content)
@@ -302,7 +354,7 @@ def test_a_truncated_file_is_refused(tmp_path, length):
 def test_a_truncated_archive_is_refused(tmp_path, length):
     path = archives.write_archive(tmp_path, archives.files())
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(UserError, match=r"cannot be read as a \.tar\.gz|holds no file"):
+    with pytest.raises(UserError, match=r"cannot be read as an archive|holds no file"):
         datasets.load("cifar100", tmp_path)
 
 
@@ -356,12 +408,13 @@ def test_a_hostile_archive_is_refused(tmp_path, unpacked):
         b"\x80\x02}" + b")" + b"\x85" * 200_000 + b"Ns.",  # {((((...)))): None}
         b"\x80\x02}r\xff\xff\xff\x7f.",  # the memo's entry number 2^31 - 1
         b"\x80\x02}U\x01a\x82\x01s.",  # an extension code
+        b"\x80\x04\x8f(" + b")" + b"\x85" * 200_000 + b"\x90.",  # a set
     ],
-    ids=["tuples in tuples", "a huge memo", "an extension"],
+    ids=["tuples in tuples", "a huge memo", "an extension", "tuples in a set"],
 )
 def test_a_pickle_that_would_exhaust_the_machine_is_refused(content):
-    with pytest.raises(ValueError, match="no such file"):
-        datasets.unpickling.unpickle(content)
+    with pytest.raises(ValueError, match=r"no such file|not text"):
+        datasets.unpickling.unpickle(content, "data")
 
 
 def test_a_missing_file_is_named(tmp_path):

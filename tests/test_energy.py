@@ -16,7 +16,7 @@ from common.training.steps import make_train_step
 from opt_gs.architecture import METHOD as GRAM_SCHMIDT
 
 
-def by_definition(neurons: np.ndarray, s: int, half_space: bool) -> float:
+def by_definition(neurons: np.ndarray, s: float, half_space: bool) -> float:
     units = list((neurons / np.linalg.norm(neurons, axis=0)).T)
     units += [-w for w in units] if half_space else []
     distances = [np.linalg.norm(a - b) for a, b in itertools.permutations(units, 2)]
@@ -48,6 +48,33 @@ def test_known_values():
     assert np.isinf(energy.hyperspherical_energy([[1.0, 2.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match="matrix"):
         energy.hyperspherical_energy([1.0, 2.0])
+    with pytest.raises(ValueError, match="known shape"):
+        tf.function(energy.hyperspherical_energy).get_concrete_function(tf.TensorSpec([4, None]))
+
+
+@pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "XLA"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_it_is_the_same_in_a_graph_and_infinite_where_neurons_coincide(dtype, jit):
+    """To a rounding of the scaled neurons: 3 w and 1e5 w have the direction of w up to that."""
+
+    def energies(neurons: tf.Tensor) -> list[tf.Tensor]:
+        cases = itertools.product((0, 1, 2.5), (False, True))
+        return [energy.hyperspherical_energy(neurons, s, half) for s, half in cases]
+
+    evaluate = energies if jit is None else tf.function(energies, jit_compile=jit)
+    random = np.random.default_rng(0).normal(size=(48, 6)).astype(dtype)
+    expected = [by_definition(random.astype("float64"), s, h) for s in (0, 1, 2.5) for h in (0, 1)]
+    np.testing.assert_allclose(evaluate(random), expected, rtol=1e-12)
+    for factor in (1, 3, 1e5, -1, -3):
+        twin = np.concatenate([random[:, 1:], random[:, :1] * np.asarray(factor, dtype)], axis=1)
+        twin[:, :1] = random[:, :1]
+        np.testing.assert_equal(np.isinf(evaluate(twin)), [factor > 0, True] * 3)
+    # far above rounding: the distance is 2e-3 to three digits
+    near = np.eye(48, 6, dtype=dtype)
+    near[:, 5] = near[:, 0] + 2e-3 * near[:, 1]
+    assert np.isfinite(evaluate(near)).all()
+    zero = random * (np.arange(6) > 0)
+    assert np.isnan(evaluate(zero)).all()
 
 
 def test_thousands_of_neurons_in_blocks():

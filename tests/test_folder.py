@@ -1,6 +1,7 @@
 """--dataset=folder: a user's own images, sound and hostile ones, and the scripts on them."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,9 +20,12 @@ import tensorflow as tf
 from common import datasets
 from common.datasets import folder, images
 from common.errors import UserError
+from common.training import loop
 from comparison.rows import parse
 from comparison.runs import Run, SettingsError
-from tests.test_scripts import ROOT, assert_one_line_error, start
+from tests.made_up_runs import make_up
+from tests.test_run import settings
+from tests.test_scripts import ROOT, assert_one_line_error, method_of, start
 
 COLOURS = {"blue": 2, "green": 1, "red": 0}
 
@@ -75,6 +79,37 @@ def test_train_and_test_folders(tmp_path, capsys):
     assert printed.startswith(note)
     assert sorted(printed.removeprefix(note).split(", ")) == kinds.split(", ")
     assert data.identity == read(tmp_path).identity
+
+
+SPLITS = {
+    ("Train", "Test"): "",
+    ("TRAINING", "val"): "",
+    ("seg_train", "seg_test", "seg_pred"): "seg_pred/",
+}
+SPLITS |= {("train", "test", "validation"): "validation/", ("train2017", "val2017"): ""}
+
+
+@pytest.mark.parametrize(("names", "left_out"), SPLITS.items(), ids="-".join)
+def test_splits_by_other_names(tmp_path, capsys, names, left_out):
+    data = read(make(tmp_path, 1, *names))
+    assert data.class_names == ("blue", "green", "red")
+    assert len(data.train_labels) == len(data.test_labels) == 3
+    note = f"note: {names[0]}/ is for training, {names[1]}/ for tests"
+    assert capsys.readouterr().out.strip() == note + f"; left out: {left_out}" * bool(left_out)
+
+
+def test_classes_that_look_like_splits(tmp_path):
+    """One is called "train" and has images of its own; two have folders of years in them."""
+    for kind in ("bus", "train"):
+        for i in range(20):
+            write(tmp_path / "vehicles" / kind / f"{i}.png", picture("red", i + 50 * len(kind)))
+            year = "2019" if kind == "bus" and i % 2 else "2020"
+            write(
+                tmp_path / "nested" / kind / year / f"{i}.png", picture("red", i + 50 * len(kind))
+            )
+    assert read(tmp_path / "vehicles").class_names == ("bus", "train")
+    (tmp_path / "nested/train").rename(tmp_path / "nested/car")
+    assert read(tmp_path / "nested").class_names == ("bus", "car")
 
 
 def test_the_split_is_by_content(tmp_path):
@@ -220,6 +255,16 @@ def pipe(root: pathlib.Path) -> None:
     os.mkfifo(root / "train/red/7.png")
 
 
+def flat(root: pathlib.Path) -> None:
+    shutil.rmtree(root / "test")
+    write(root / "test/0.png", PIXELS)
+
+
+def renamed(root: pathlib.Path) -> None:
+    (root / "train").rename(root / "a")
+    (root / "test").rename(root / "b")
+
+
 REFUSED = {
     "a link to a file": (linked, "train/red/7.png is a link"),
     "a link to a folder": (linked_folder, "train/etc is a link"),
@@ -231,8 +276,14 @@ REFUSED = {
         "must be printable",
     ),
     "no image in a class": (lambda r: (r / "train/empty").mkdir(), "train/empty holds no image"),
-    "no test folder": (lambda r: (r / "test").rename(r / "val"), r"train/ and no test/ like it"),
-    "another class": (lambda r: write(r / "test/x/0.png", PIXELS), "class x, and train/ has not"),
+    "no test folder": (lambda r: shutil.rmtree(r / "test"), r"data has train/: one folder for tr"),
+    "two training folders": (
+        lambda r: make(r, 1, "Train"),
+        r"has Train/, train/, test/: one folder",
+    ),
+    "tests without classes": (flat, "has train/, test/: one folder for training"),
+    "splits of other names": (renamed, r"a/ and b/ hold the same folders, such as blue/\."),
+    "another class": (lambda r: write(r / "test/x/0.png", PIXELS), "the tests have a class x, and"),
     "no class": (lambda r: [shutil.rmtree(p) for p in r.iterdir()], "a subfolder with images"),
     "no folder": (shutil.rmtree, "there is no folder"),
 }
@@ -261,14 +312,29 @@ def test_too_few_and_too_many_images(tmp_path, monkeypatch):
 def test_a_comparison_does_not_take_another_folder_for_its_own(tmp_path):
     flags = {"dataset": "folder", "data_dir": "/one", "image_size": "32", "iterations": "5"}
     run = Run(parse(["baseline"])[0], "1", tmp_path, flags)
-    run.folder.mkdir(parents=True)
-    settings = {**flags, "image_size": 32, "iterations": 5, "log_every": 1, "eval_every": 1}
-    facts = {"settings": {**settings, "seed": 1, "own": {}}, "test_accuracy": 0.5}
-    (run.folder / "run.json").write_text(json.dumps(facts))
-    assert run.is_finished()
+    make_up(run, [50.0])
     run.flags["data_dir"] = "/another"
     with pytest.raises(SettingsError, match=r"--data_dir=/one, not /another"):
         run.is_finished()
+
+
+def test_a_few_images_make_a_smaller_batch_and_a_run_that_resumes(tmp_path, capsys):
+    """Also in run.json; the note on a warm-up is for a start that lacks one."""
+    root = make(tmp_path / "mine", 2, "train", "test")
+    asked = settings(
+        tmp_path, method="baseline", dataset="folder", data_dir=root, batch_size=None, iterations=6
+    )
+    loop.train(asked, method_of("baseline"))
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "note: --batch_size=6, not 128: there are 6 training images",
+        "note: a run of 6 iterations, not the method's 75,000, needs a warm-up: "
+        "--warmup_iterations=1",
+    ]
+    assert json.loads((tmp_path / "log/run.json").read_text())["settings"]["batch_size"] == 6
+    loop.train(dataclasses.replace(asked, resume=True), method_of("baseline"))
+    printed = capsys.readouterr().out
+    assert "going on after 6 iterations" in printed
+    assert "warm-up" not in printed
 
 
 @pytest.mark.slow

@@ -184,7 +184,8 @@ WRONG_LABELS = [
     7,
     "123456",
     tuple(LABELS),
-    np.array(LABELS),
+    np.array(LABELS, "f4"),
+    np.array([LABELS]),
     set(LABELS),
     dict.fromkeys(LABELS),
     LABELS[1:],
@@ -303,6 +304,13 @@ def giant_sizes() -> Iterator[Case]:
         b"(" * 2000,
         b"\x8c\x03a\nb\x8c\x01c\x93",
         b"]" * 3_000_000,
+        # a thousand copies of one string
+        b"X"
+        + number("<I", 2**20)
+        + b"a" * 2**20
+        + b"q\x00("
+        + b"c_codecs\nencode\nh\x00h\x00\x86R" * 1000
+        + b"l",
     ]
     for code in lengths:
         yield in_folder(

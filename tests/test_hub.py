@@ -12,7 +12,13 @@ from common.rotations import load_rotations, save_rotations
 
 keras_hub = pytest.importorskip("keras_hub")
 
-TRANSFORMER = {"vocabulary_size": 50, "num_layers": 1, "hidden_dim": 16, "intermediate_dim": 24, "dropout": 0.0}
+TRANSFORMER = {
+    "vocabulary_size": 50,
+    "num_layers": 1,
+    "hidden_dim": 16,
+    "intermediate_dim": 24,
+    "dropout": 0.0,
+}
 TOKENS = np.random.default_rng(0).integers(0, 50, (4, 8))
 WORDS = {
     "token_ids": TOKENS,

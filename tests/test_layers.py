@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from common import orthogonal
-from common.convert import fold_model
+from common.convert import fold_model, orthogonalize_model
 from common.energy import EnergyLogger
 from common.layers import (
     BatchNormalization,
@@ -150,10 +150,10 @@ def test_initial_neurons_have_variance_two_over_n():
         ({"filters": 4, "kernel_size": 3, "strides": 2, "dilation_rate": 2}, "`strides > 1`"),
         ({"filters": 4, "kernel_size": 3, "groups": 3}, "groups"),
         (
-            {"filters": 4, "kernel_size": 3, "orthogonalize": "gram_smith"},
-            "a map or one of gram_schmidt, householder, lowdin, cayley, identity, not 'gram_smith'",
+            {"filters": 4, "kernel_size": 3, "orthogonalize": "Cayley"},
+            r"\(gram_schmidt, householder, lowdin, cayley, identity\), not 'Cayley'",
         ),
-        ({"filters": 4, "kernel_size": 3, "orthogonalize": 3}, "must be a map or one of"),
+        ({"filters": 4, "kernel_size": 3, "orthogonalize": 3}, "must be a map"),
         (
             {"filters": 4, "kernel_size": 3, "kernel_regularizer": "l2"},
             "takes no kernel_regularizer; there is `rotation_regularizer`",
@@ -466,6 +466,22 @@ def test_a_map_with_settings_is_saved(tmp_path):
     np.testing.assert_array_equal(copy(images), model(images))
 
 
+def test_a_map_by_its_name(tmp_path):
+    """It is the map itself from then on, in files too."""
+    names = ["gram_schmidt", "householder", "lowdin", "cayley", "identity"]
+    model = keras.Sequential([keras.Input((5, 5, 1))])
+    for name in names:
+        model.add(OrthogonalConv2D(2, 1, orthogonalize=name))
+        model.add(StochasticOrthogonalDense(2, orthogonalize=name))
+    model.save(tmp_path / "model.keras")
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    turned = [orthogonalize_model(plain, name).layers[0] for name in names]
+    for copy in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        found = [layer.orthogonalize for layer in copy.layers]
+        assert found[::2] == found[1::2] == [layer.orthogonalize for layer in turned]
+        assert found[::2] == [getattr(orthogonal, name) for name in names]
+
+
 def _unregistered(w: tf.Tensor) -> tf.Tensor:
     return orthogonal.gram_schmidt(w)
 
@@ -478,7 +494,8 @@ class _Unregistered(Reflected):
 def test_a_map_that_is_not_registered_is_refused_when_saving(tmp_path, own):
     """Not when the file is loaded, by somebody else, later."""
     model = keras.Sequential([keras.Input((4,)), OrthogonalDense(3, orthogonalize=own, name="x")])
-    with pytest.raises(ValueError, match=r"x cannot be saved: .* is not registered with Keras"):
+    name = "_unregistered" if own is _unregistered else "_Unregistered"
+    with pytest.raises(ValueError, match=rf"x cannot be saved: its map {name} is not registered"):
         model.save(tmp_path / "model.keras")
 
 
@@ -603,11 +620,13 @@ def test_averages_start_at_zero_and_are_debiased_at_inference():
         np.testing.assert_allclose(which(batch, training=False), expected, atol=1e-4)
 
 
-def test_an_untrained_layer_passes_its_inputs_on():
-    batch = batches(1)[0]
-    np.testing.assert_allclose(
-        BatchNormalization(epsilon=0.0)(batch, training=False), batch, rtol=1e-6
-    )
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_untrained_layer_passes_its_inputs_on(dtype):
+    batch = tf.constant(batches(1)[0], dtype)
+    layer = BatchNormalization(epsilon=0.0, dtype=dtype)
+    layer.build(batch.shape)
+    for infer in (layer, tf.function(layer)):
+        np.testing.assert_allclose(infer(batch, training=False), batch, rtol=1e-6)
 
 
 @pytest.mark.parametrize("jit", [False, True])

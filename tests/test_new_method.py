@@ -1,21 +1,38 @@
 """A method is one folder: what stands in it is all that the rest of the repository needs."""
 
 import csv
+import functools
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
+from matplotlib.image import imsave
 
-from common.layers import OrthogonalConv2D
-from common.orthogonal import lowdin
+from common.backbones.cnn6 import cnn6
+from common.errors import UserError
+from common.orthogonal import gram_schmidt
 from common.training.folders import known
+from common.training.method import Method, check_saving
+from common.training.opt_model import opt_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = ["--widths=4,4,4,4", "--batch_size=16", "--dataset=digits", "--iterations=10"]
+
+
+def example(of: str) -> str:
+    """Returns the code in CONTRIBUTING.md's paragraph of that title."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().split(f"**{of}.**")[1].split("\n**")[0]
+    return (
+        textwrap.dedent("".join(re.findall(r"^(?:    .*)?\n", text, re.MULTILINE))).strip() + "\n"
+    )
 
 
 def run(folder: pathlib.Path, *words: str) -> str:
@@ -31,7 +48,7 @@ def run(folder: pathlib.Path, *words: str) -> str:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> pathlib.Path:
-    """Returns a copy of the repository with one more folder: opt_gs with another map."""
+    """Returns a copy of the repository with one more folder, made as CONTRIBUTING.md says."""
     folder = tmp_path_factory.mktemp("repository")
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -42,7 +59,8 @@ def copy(tmp_path_factory) -> pathlib.Path:
     shutil.copytree(folder / "opt_gs", folder / "opt_xx")
     for path in (folder / "opt_xx").glob("*.py"):
         text = path.read_text().replace("opt_gs", "opt_xx").replace("OPT (GS)", "OPT (XX)")
-        path.write_text(text.replace("gram_schmidt", "lowdin"))
+        path.write_text(text)
+    (folder / "opt_xx/architecture.py").write_text(example("Add a method"))
     return folder
 
 
@@ -62,6 +80,63 @@ def test_the_benchmarks_have_it_by_default(copy):
     assert title == "OPT (XX)"
 
 
+def test_the_example_works_with_xla():
+    names: dict = {}
+    exec(example("Add a method"), names)  # noqa: S102
+    random = np.random.default_rng(0)
+    w, weights = tf.constant(random.normal(size=(2, 3, 3))), random.normal(size=(2, 3, 3))
+
+    def result_and_gradient() -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            q = names["last_row_first"](w)
+            total = tf.reduce_sum(weights * q)
+        return q, tape.gradient(total, w)
+
+    expected = result_and_gradient()
+    for xla, eager in zip(
+        tf.function(result_and_gradient, jit_compile=True)(), expected, strict=True
+    ):
+        np.testing.assert_allclose(xla, eager, atol=1e-10)  # conditions of some 100, in float64
+    # the last row keeps its direction
+    last = w[:, -1] / tf.norm(w[:, -1], axis=-1, keepdims=True)
+    np.testing.assert_allclose(expected[0][:, -1], last, atol=1e-14)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class _Forgets:
+    """A map whose configuration lacks its setting: it is saved, but cannot be loaded."""
+
+    def __init__(self, sign: int):
+        self.sign = sign
+
+    def __call__(self, w):
+        return self.sign * gram_schmidt(w)
+
+    def get_config(self) -> dict:
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (lambda w: gram_schmidt(w), "conv1_0 .* map <lambda> has no name"),
+        (functools.partial(gram_schmidt), "map partial is not registered"),
+        (_Forgets(-1), "missing 1 required positional argument: 'sign'"),
+        ("gram_schmidt", None),
+    ],
+)
+def test_a_map_that_would_be_lost_is_refused_before_training(own, message):
+    model = Method(functools.partial(opt_model, orthogonalize=own)).build_model(
+        cnn6, widths=[2] * 4
+    )
+    if message is None:
+        check_saving(model)
+        return
+    with pytest.raises(UserError, match=message):
+        check_saving(model)
+
+
 def test_lists_of_methods_need_no_tensorflow(copy):
     program = "import sys, compare; from benchmarks import original, scale, steps"
     program += "; print(*{'tensorflow', 'keras', 'common.training.flags'} & set(sys.modules))"
@@ -69,7 +144,8 @@ def test_lists_of_methods_need_no_tensorflow(copy):
 
 
 @pytest.mark.slow
-def test_compare_trains_it(copy, tmp_path):
+def test_compare_trains_it_and_predict_loads_it(copy, tmp_path):
+    """predict.py finds the map, which `common` does not know."""
     run(copy, "compare.py", "--methods=baseline,opt_xx", *SMALL, f"--out={tmp_path}")
     table = (tmp_path / "table.md").read_text()
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:4]] == [
@@ -77,10 +153,26 @@ def test_compare_trains_it(copy, tmp_path):
         "OPT (XX)",
     ]
     assert "OPT (XX)" in (tmp_path / "report.html").read_text()
-    model = keras.saving.load_model(tmp_path / "runs" / "opt_xx_seed1" / "model.keras")
-    turned = [layer for layer in model.layers if isinstance(layer, OrthogonalConv2D)]
-    assert len(turned) == 7
-    assert {layer.orthogonalize for layer in turned} == {lowdin}
+    imsave(tmp_path / "red.png", np.full((32, 32, 3), [250, 0, 0], "uint8"))
+    words = ["predict.py", str(tmp_path / "red.png")]
+    log = tmp_path / "runs/opt_xx_seed1"
+    answers = [run(copy, *words, f"--model={log / name}.keras") for name in ("model", "folded")]
+    assert answers[0].splitlines()[2:] == answers[1].splitlines()[1:]
+
+
+@pytest.mark.slow
+def test_training_does_not_start_without_the_decorator(copy, tmp_path):
+    architecture = copy / "opt_xx/architecture.py"
+    before = architecture.read_text()
+    architecture.write_text(before.replace("@keras", "# @keras"))
+    command = [sys.executable, "train.py", *SMALL, f"--log_dir={tmp_path}"]
+    result = subprocess.run(command, cwd=copy / "opt_xx", capture_output=True, text=True)
+    architecture.write_text(before)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "map last_row_first is not registered" in line
+    assert "@keras.saving.register_keras_serializable()" in line
+    assert not (tmp_path / "metrics.csv").exists()
 
 
 @pytest.mark.slow

@@ -1,12 +1,16 @@
 """Schedules, momentum, and OGD by their formulae."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from common import optimizers
+from common.layers import OrthogonalDense
 from common.marks import ROTATION, mark
+from common.orthogonal import identity
 
 
 def test_the_rate_drops_where_the_original_drops_it():
@@ -93,6 +97,26 @@ def test_kerass_weight_decay_leaves_rotations_alone():
     np.testing.assert_allclose(kernel, (1 - 0.1 * 0.5) ** 3 * np.eye(4), rtol=1e-6)
 
 
+@pytest.mark.parametrize("overwrite_every", [None, 2])
+def test_kerass_averages_leave_rotations_alone(overwrite_every):
+    """With `use_ema` the kernel ends at its average, and the rotation at its last value: an average
+    of rotations is shorter.
+    """
+    random = np.random.default_rng(0)
+    gradients = [tf.constant(random.normal(size=(4, 4))) for _ in range(6)]
+    ends = []
+    for averages in ({}, {"use_ema": True, "ema_overwrite_frequency": overwrite_every}):
+        rotation = mark(keras.Variable(np.eye(4), dtype="float64"), ROTATION)
+        kernel = keras.Variable(np.eye(4), dtype="float64")
+        optimizer = optimizers.OGD(0.1, rotation_learning_rate=0.2, **averages)
+        for gradient in gradients:
+            optimizer.apply([gradient, gradient], [rotation, kernel])
+        optimizer.finalize_variable_values([rotation, kernel])
+        ends.append((rotation.numpy(), kernel.numpy()))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    assert np.abs(ends[0][1] - ends[1][1]).max() > 0.1
+
+
 def test_momentum_keeps_the_rate_outside_the_average():
     """Against v -= rate * m, m = 0.9 m + g, through a drop of the rate; Keras's SGD gives something
     else.
@@ -175,6 +199,73 @@ def test_reorthogonalization_falls_on_every_kth_update(every):
             assert a == b
         if k % every == 0:
             assert b < 1e-2 * a
+
+
+@pytest.mark.parametrize("case", ["graph", "XLA", "replicas", "loaded"])
+def test_ogd_refuses_a_start_that_is_not_orthogonal(case):
+    """At the first update, wherever it runs, so that weights may be loaded after the optimizer is
+    built.
+    """
+    random = np.random.default_rng(0)
+    replicas = tf.distribute.MirroredStrategy(["CPU:0"]).scope()
+    with replicas if case == "replicas" else contextlib.nullcontext():
+        start = "identity" if case == "loaded" else None
+        first = OrthogonalDense(5, orthogonalize=identity, rotation_initializer=start, name="first")
+        model = keras.Sequential([keras.Input((9,)), first])
+        model.compile(optimizers.OGD(), "mse", jit_compile=case == "XLA")
+    if case == "loaded":
+        model.optimizer.build(model.trainable_variables)
+        # its entries are far from I by less than 0.3, but some singular values are near 0 or 2
+        first.rotation.assign(random.normal(size=(9, 9)) / 3)
+    fit = {"x": random.normal(size=(8, 9)), "y": random.normal(size=(8, 5)), "verbose": 0}
+    before = first.rotation.numpy()
+    with pytest.raises(ValueError, match=r'first/rotation .*rotation_initializer="identity"'):
+        model.fit(**fit)
+    np.testing.assert_array_equal(first.rotation, before)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_ogd_starts_where_its_average_cannot_grow(momentum):
+    """In the basis of X's singular vectors an update multiplies the average by the momentum and
+    1 - (1 - p_i) (1 - p_j), with p the squared singular values. OGD's own updates only shrink them.
+    """
+    random = np.random.default_rng(0)
+    left, right = (np.linalg.qr(random.normal(size=(8, 8)))[0] for _ in range(2))
+    largest = 1 / max(momentum, 1 / 2)
+
+    def start(low: float, high: float) -> tuple[optimizers.OGD, keras.Variable]:
+        x = left * np.sqrt(np.linspace(low, high, 8)) @ right
+        # the second block is always orthogonal
+        rotation = mark(keras.Variable(np.stack([x, left]), dtype="float32"), ROTATION)
+        return optimizers.OGD(rotation_momentum=momentum), rotation
+
+    for low, high in ((0.24, 1), (1, largest + 1e-3), (np.nan, np.nan), (0, 0)):
+        optimizer, rotation = start(low, high)
+        with pytest.raises(ValueError, match="not orthogonal"):
+            optimizer.apply([tf.zeros([2, 8, 8])], [rotation])
+    optimizer, rotation = start(0.26, largest - 1e-3)
+    gradient = tf.constant(random.normal(size=(2, 8, 8)), tf.float32)
+    optimizer.build([rotation])
+
+    @tf.function
+    def run() -> None:
+        for _ in tf.range(500):
+            optimizer.apply([gradient], [rotation])
+
+    run()
+    # 1 / (1 - momentum) gradients, of norms near 8, and as they are projected, at most twice that
+    assert tf.norm(optimizer.momentums[0]) < 2 * np.linalg.norm(gradient) / (1 - momentum)
+    assert np.isfinite(rotation.numpy()).all()
+
+
+def test_ogd_goes_on_with_what_it_has_moved():
+    """A rotation that its own updates have shrunk far, loaded with the optimizer's state."""
+    rotation = mark(keras.Variable(np.eye(3) * 0.1), ROTATION)
+    optimizer = optimizers.OGD()
+    optimizer.build([rotation])
+    optimizer.iterations.assign(75_000)
+    optimizer.apply([tf.ones([3, 3])], [rotation])
+    assert np.isfinite(rotation.numpy()).all()
 
 
 def test_ogd_treats_what_is_no_rotation_as_momentum_does():

@@ -1,6 +1,7 @@
 """predict.py and the example, as a reader would start them."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -36,7 +37,7 @@ def knows_red(path: pathlib.Path, classes: int = 7) -> None:
     model.get_layer("score").set_weights([weights])
     model.save(path)
     names = path.with_name(path.name.replace("folded", "classes")).with_suffix(".txt")
-    names.write_text("\n".join(f"class {i}" for i in range(classes)))
+    names.write_text("\n".join(f"class {i}\x1b[2J" for i in range(classes)))
 
 
 def red_picture(folder: pathlib.Path) -> pathlib.Path:
@@ -64,7 +65,7 @@ def test_the_five_likeliest_classes(tmp_path):
     assert first == f"model: {tmp_path / 'folded_03.keras'}: opt_hr, cnn6, trained on {DATA}"
     assert lines[0] == f"{tmp_path / 'red.png'}:"
     probability = np.exp(5) / (np.exp(5) + 6)
-    assert lines[1] == f"  {100 * probability:5.1f} %  class 4"
+    assert lines[1] == f"  {100 * probability:5.1f} %  class 4\\x1b[2J"
     assert len(lines) == 6
 
 
@@ -73,9 +74,23 @@ def test_a_run_that_is_not_known_is_said_to_be_so(tmp_path):
         if text is not None:
             (tmp_path / "run.json").write_text(text)
         words = predict.description(tmp_path / "folded.keras")
-        assert words == "of an unknown run, since run.json beside it is missing or damaged"
+        assert words == "of an unknown run, since run.json next to it is missing or damaged"
+        assert predict.method_of(tmp_path / "folded.keras") is None
     (tmp_path / "run.json").write_bytes(b"\xff")
     assert "damaged" in predict.description(tmp_path / "folded.keras")
+    (tmp_path / "run.json").unlink()
+    os.mkfifo(tmp_path / "run.json")  # nobody writes into it
+    assert "damaged" in predict.description(tmp_path / "folded.keras")
+
+
+def test_only_a_method_of_this_repository_is_imported(tmp_path):
+    found = []
+    for method in ("opt_hr", "json", "tests", "./opt_hr", ["opt_hr"]):
+        (tmp_path / "run.json").write_text(
+            json.dumps({"settings": {"method": method, "backbone": "cnn6"}, "data": ""})
+        )
+        found.append(predict.method_of(tmp_path / "model.keras"))
+    assert found == ["opt_hr", None, None, None, None]
 
 
 @pytest.mark.slow
@@ -94,23 +109,34 @@ def test_the_model_and_the_folded_one_beside_it(tmp_path):
             result = run("predict.py", f"--model={tmp_path / name}.keras", red_picture(tmp_path))
             assert result.returncode == 0, result.stderr
             answers.append(result.stdout.splitlines())
-        assert answers[0][0].endswith(r"model.keras: 'opt_gs, cnn6, trained on two\nlines'")
+        assert answers[0][0].endswith(r"model.keras: opt_gs, cnn6, trained on two\nlines")
         note = f"note: {tmp_path / 'folded.keras'} is the same function as a plain model, "
         assert answers[0].pop(1) == note + "smaller and faster"
         assert answers[0][1:] == answers[1][1:]
 
 
-def test_what_is_no_model_or_picture_is_one_line(tmp_path):
+def test_what_is_no_model_or_picture_is_one_line(tmp_path, monkeypatch, capsys):
     picture = tmp_path / "picture.png"
     picture.write_text("not a picture")
-    model = tmp_path / "folded.keras"
+    model, pipe, other = tmp_path / "folded.keras", tmp_path / "pipe", tmp_path / "other"
+    os.mkfifo(pipe)
+    other.mkdir()
+    (other / "folded.keras").touch()
+    os.mkfifo(other / "classes.txt")
+    (tmp_path / "folded_01.keras").touch()
+    (tmp_path / "classes_01.txt").write_bytes("café\n".encode("latin-1"))
     for words, message in (
         ([picture, f"--model={model}"], "there is no file"),
         ([tmp_path / "none.png"], "there is no file"),
+        ([picture, f"--model={pipe}"], "there is no file"),
+        ([picture, f"--model={other / 'folded.keras'}"], "there is no file"),
+        ([pipe, f"--model={tmp_path / 'folded_01.keras'}"], "there is no file"),
+        ([picture, f"--model={tmp_path / 'folded_01.keras'}"], ".* classes_01.txt is not UTF-8"),
     ):
-        result = run("predict.py", *words)
-        assert result.returncode == 2
-        assert re.fullmatch(rf"predict.py: {message} .*\n", result.stderr)
+        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, words)])
+        with pytest.raises(SystemExit, match="2"):
+            predict.main()
+        assert re.fullmatch(rf"predict.py: {message}.*\n", capsys.readouterr().err)
     model.write_bytes(b"PK not a model")
     (tmp_path / "classes.txt").write_text("a\nb\n")
     result = run("predict.py", picture, f"--model={model}")

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import importlib.metadata
 import json
+import os
 import pathlib
 import re
 import resource
@@ -143,6 +144,50 @@ def test_versions_are_those_of_what_is_imported(monkeypatch):
     versions = environment.environment()["versions"]
     assert versions["tensorflow"] == tf.__version__
     assert versions["tensorflow-datasets"] is None
+
+
+def test_the_commit_and_the_cores_are_those_of_this_copy_and_process(tmp_path, monkeypatch):
+    """A copy of the code inside another repository has no commit, nor that of GIT_DIR."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    own = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    assert own.stdout.startswith(environment.environment()["git_commit"])
+    (tmp_path / "copy").mkdir()
+    monkeypatch.setattr(environment, "ROOT", tmp_path / "copy")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    found = environment.environment()
+    assert found["git_commit"] is None
+    assert found["device"].startswith("CPU, 3 cores, ")
+
+
+@pytest.mark.parametrize(
+    ("asked", "images", "replicas", "used"),
+    [
+        (None, 1000, 1, 128),
+        (None, 60, 1, 60),
+        (None, 1000, 3, 126),
+        (None, 60, 8, 56),
+        (16, 60, 2, 16),
+        (None, 2, 3, "larger than the training set, 2 images"),
+        (61, 60, 1, "larger than the training set, 60 images"),
+        (16, 60, 3, "cannot be shared by 3 devices"),
+    ],
+)
+def test_the_batch_size_is_the_one_asked_for_or_what_fits(
+    monkeypatch, capsys, asked, images, replicas, used
+):
+    strategy = types.SimpleNamespace(num_replicas_in_sync=replicas)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    if isinstance(used, str):
+        with pytest.raises(UserError, match=used):
+            loop._batch_size(asked, images)
+    else:
+        assert loop._batch_size(asked, images) == used
+        note = f"note: --batch_size={used}, not 128: there are {images} training images"
+        assert (note in capsys.readouterr().out) == (not asked and used != 128)
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 2**20), ("darwin", 2**30)])

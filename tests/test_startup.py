@@ -45,6 +45,7 @@ def speaking(tmp_path):
     """Returns a function that runs ``code``, where TensorFlow is a module that prints `SAID` when
     it is imported, and `SAID` and `REAL` when it is asked for devices.
     """
+    (tmp_path / "keras.py").touch()
     (tmp_path / "tensorflow.py").write_text(
         f"""
 import os, types

@@ -35,7 +35,7 @@ def known() -> dict[str, Facts]:
     found = {}
     for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
         facts = {}
-        for node in ast.parse(path.read_text()).body:
+        for node in ast.parse(path.read_text("utf-8")).body:
             match node:
                 case ast.Assign(targets=[ast.Name("WIDTHS" | "WIDENING" as name)]):
                     facts[name.lower()] = ast.literal_eval(node.value)

@@ -1,6 +1,8 @@
 """Data sets as arrays, and the batches that a run draws from them."""
 
+import os
 import pathlib
+from collections.abc import Iterator
 
 from ..errors import UserError
 from . import cifar, folder, tfds
@@ -15,9 +17,10 @@ __all__ = ["CIFAR10", "CIFAR100", "Dataset", "augment", "draws", "load"]
 def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:
     """Returns the data set ``name``: "cifar100", "cifar10", "digits" or "folder".
 
-    CIFAR is looked for in ``data_dir`` as the official folder, the official archive and a TFDS
-    copy, in this order. If there is none of them, TFDS downloads it to ``data_dir``. "folder" is
-    what `folder.read` finds in ``data_dir``, resized to ``image_size``, which is for it alone.
+    CIFAR is looked for in ``data_dir``, then where Keras and where TFDS keep their downloads: in
+    each place as the official folder, the official archive and a TFDS copy, in this order. If there
+    is none of them, TFDS downloads it to ``data_dir``. "folder" is what `folder.read` finds in
+    ``data_dir``, resized to ``image_size``, which is for it alone.
 
     Raises:
         UserError: if it cannot be downloaded, or what is there is not the data set.
@@ -30,11 +33,20 @@ def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:
         wanted = {"cifar100": CIFAR100, "cifar10": CIFAR10}[name]
         if data_dir.exists() and not data_dir.is_dir():
             raise UserError(f"--data_dir={data_dir} is not a folder")
-        data = cifar.read(wanted, data_dir)
-        if data is None:
-            copy = tfds.find_copy(wanted, data_dir) or tfds.download(wanted, data_dir)
-            data = tfds.read_copy(wanted, copy)
-        return data
+        for place in (data_dir, *_caches()):
+            if data := cifar.read(wanted, place):
+                return data
+            if copy := tfds.find_copy(wanted, place):
+                return tfds.read_copy(wanted, copy)
+        return tfds.read_copy(wanted, tfds.download(wanted, data_dir))
     except OSError as error:
         path = error.filename or data_dir
         raise UserError(f"--data_dir: {path} cannot be read: {error.strerror}") from error
+
+
+def _caches() -> Iterator[pathlib.Path]:
+    """Yields where `keras.datasets` and TFDS keep their downloads."""
+    keras_home = os.environ.get("KERAS_HOME") or "~/.keras"
+    tfds_home = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    yield pathlib.Path(os.path.expanduser(keras_home), "datasets")
+    yield pathlib.Path(os.path.expanduser(tfds_home))

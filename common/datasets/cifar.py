@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import math
+import os
 import pathlib
 import sys
 import tarfile
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..errors import UserError
 from .dataset import IMAGE, Dataset
-from .unpickling import ArrayOfBytes, text, unpickle
+from .unpickling import text, unpickle
 
 LARGEST_FILE = 256 * 2**20  # bytes; CIFAR-100's training file has 155 million
 
@@ -64,8 +65,11 @@ CIFAR10 = Cifar(
 )
 
 
-def read(cifar: Cifar, data_dir: pathlib.Path) -> Dataset | None:
-    """Returns the data set from the official folder or the official archive in ``data_dir``.
+def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
+    """Returns the data set from the official folder or the official archive in ``place``.
+
+    The folder may be ``place`` itself, be unpacked into another one of its name, or lie where
+    `keras.datasets` has put it. The archive may be unpacked to a ``.tar``.
 
     Returns:
         The data set, or None if there is neither of them.
@@ -73,40 +77,52 @@ def read(cifar: Cifar, data_dir: pathlib.Path) -> Dataset | None:
     Raises:
         UserError: if what is there is not the data set.
     """
-    folder, archive = data_dir / cifar.folder, data_dir / cifar.archive
     wanted = (*cifar.train_files, cifar.test_file, cifar.names_file)
-    if folder.is_dir():
-        return _dataset(cifar, str(folder), _read_folder(folder, wanted))
-    if archive.is_file():
+    # what else Keras has named it: NAME-target/NAME, and NAME_extracted/NAME
+    nested = sorted(place.glob(f"{cifar.folder}*/{cifar.folder}"))
+    folders = [
+        folder
+        for folder in (place / cifar.folder, *nested, place)
+        if os.path.isfile(folder / wanted[0])
+    ]
+    name = cifar.archive.removesuffix(".tar.gz")
+    archives = [place / f"{name}{suffix}" for suffix in (".tar.gz", ".tgz", ".tar")]
+    archives = [archive for archive in archives if os.path.isfile(archive)]
+    if not folders and not archives and os.path.isdir(place / cifar.folder):
+        folders = [place / cifar.folder]  # for the error that names the missing file
+    if folders:
+        return _dataset(cifar, str(folders[0]), _read_folder(folders[0], wanted))
+    if archives:
+        archive = archives[0]
         data = _dataset(cifar, str(archive), _read_archive(archive, cifar.folder, wanted))
-        _warn_of_other_sum(archive, cifar.md5)
+        if archive.suffix != ".tar":
+            _warn_of_other_sum(archive, cifar.md5)
         return data
     return None
 
 
 def _dataset(cifar: Cifar, source: str, contents: dict[str, bytes]) -> Dataset:
-    def part(name: str, convert: Callable):
+    def part(name: str, convert: Callable, *keys: str):
         try:
             # pop frees each file's bytes as soon as they are read: they are as large as the images
-            return convert(cifar, unpickle(contents.pop(name)))
+            return convert(cifar, *unpickle(contents.pop(name), *keys))
         except ValueError as error:
             raise UserError(f"{source}: {name}: {error}") from error
 
-    train = [part(name, _images) for name in cifar.train_files]
+    keys = "data", cifar.label_key
+    train = [part(name, _images, *keys) for name in cifar.train_files]
     images, labels = train[0] if len(train) == 1 else map(np.concatenate, zip(*train, strict=True))
-    test_images, test_labels = part(cifar.test_file, _images)
-    names = part(cifar.names_file, _names)
+    test_images, test_labels = part(cifar.test_file, _images, *keys)
+    names = part(cifar.names_file, _names, cifar.names_key)
     return Dataset(cifar.title, source, images, labels, test_images, test_labels, names)
 
 
-def _images(cifar: Cifar, record: dict) -> tuple[np.ndarray, np.ndarray]:
-    data, labels = record.get("data"), record.get(cifar.label_key)
-    if not isinstance(data, ArrayOfBytes) or not isinstance(labels, list):
+def _images(cifar: Cifar, pixels: object, labels: object) -> tuple[np.ndarray, np.ndarray]:
+    labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    if not isinstance(pixels, np.ndarray) or not isinstance(labels, list):
         raise ValueError(f"it holds no data and {cifar.label_key}")
-    try:
-        pixels = data.numpy()
-    except (AttributeError, TypeError, UnicodeError) as error:
-        raise ValueError("an array that is not one of bytes") from error
+    if pixels.dtype != np.uint8:
+        raise ValueError("its data is not an array of bytes")
     if pixels.ndim != 2 or pixels.shape[1] != math.prod(IMAGE) or not len(pixels):
         raise ValueError(f"its data has the shape {list(pixels.shape)}, not [images, 3072]")
     if len(labels) != len(pixels):
@@ -118,8 +134,7 @@ def _images(cifar: Cifar, record: dict) -> tuple[np.ndarray, np.ndarray]:
     return images, np.array(labels, np.int32)
 
 
-def _names(cifar: Cifar, record: dict) -> tuple[str, ...]:
-    names = record.get(cifar.names_key)
+def _names(cifar: Cifar, names: object) -> tuple[str, ...]:
     if (
         not isinstance(names, list)
         or len(names) != cifar.classes
@@ -155,8 +170,11 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
     """
     contents, largest = {}, 2 * LARGEST_FILE
     try:
-        with gzip.open(archive) as file:
-            unpacked = file.read(largest + 1)
+        with archive.open("rb") as packed:
+            is_packed = packed.read(2) == b"\x1f\x8b"
+            packed.seek(0)
+            with gzip.open(packed) if is_packed else packed as file:
+                unpacked = file.read(largest + 1)
         if len(unpacked) > largest:
             raise UserError(f"{archive} unpacks to more than a CIFAR archive can")
         with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
@@ -178,7 +196,7 @@ def _read_archive(archive: pathlib.Path, folder: str, wanted: tuple[str, ...]) -
         raise
     except Exception as error:  # a hostile archive can make the reader raise anything
         reason = str(error) or type(error).__name__
-        raise UserError(f"{archive} cannot be read as a .tar.gz: {reason}") from error
+        raise UserError(f"{archive} cannot be read as an archive: {reason}") from error
     for name in wanted:
         if name not in contents:
             raise UserError(f"{archive} holds no file {folder}/{name}")

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import os
 import pathlib
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ LARGEST = 4 * 2**30  # bytes of all images in memory
 ONE_IN = 5  # how many images have one test image among them, where no folder says which
 READERS = 4  # threads; each may hold an image of images.MOST_PIXELS
 
+# words in the name of a folder for training, for tests, and for tests if there are no others
+TRAIN, TEST = {"train", "training"}, {"test", "testing"}
+VALIDATION = {"val", "valid", "validation", "eval", "evaluation", "dev", "holdout"}
+
 # path, class, and whether it is a test image (None: its content says)
 File = tuple[pathlib.Path, str, bool | None]
 
@@ -28,9 +33,10 @@ File = tuple[pathlib.Path, str, bool | None]
 def read(folder: pathlib.Path, image_size: int) -> Dataset:
     """Returns the images of ``folder/train/CLASS`` and ``folder/test/CLASS``, or ``folder/CLASS``.
 
-    In the second form an image is a test image if the SHA-256 sum of its file, as a number, is a
-    multiple of 5. That is about a fifth of them, and the same ones on every machine, whatever the
-    files are called and whatever files are beside them; equal files stay together.
+    The first form may have other names, such as ``Training`` and ``val``. In the second an image is
+    a test image if the SHA-256 sum of its file, as a number, is a multiple of 5. That is about a
+    fifth of them, and the same ones on every machine, whatever the files are called and whatever
+    files are beside them; equal files stay together.
 
     Classes and images are in the order of their names; test images in the reverse order. Other
     files than images are left out and counted in one line, hidden ones silently. Links are refused.
@@ -43,19 +49,18 @@ def read(folder: pathlib.Path, image_size: int) -> Dataset:
     if not folder.is_dir():
         raise UserError(f"--data_dir: there is no folder {_shown(folder)}")
     others: collections.Counter[str] = collections.Counter()
-    entries = _entries(folder)
-    halves = [e.name for e in entries if e.name in ("test", "train") and _has_folders(e)]
-    if len(halves) == 2:
-        others["beside train/ and test/"] += len(entries) - 2
-        files = [*_files(folder / "train", False, others), *_files(folder / "test", True, others)]
-    elif halves:
-        lacking = "test" if halves == ["train"] else "train"
-        raise UserError(f"{_shown(folder)} has classes in {halves[0]}/ and no {lacking}/ like it")
+    splits = _splits(folder)
+    if splits:
+        between = " and ".join(f"{_shown(name)}/" for name in splits)
+        others[f"beside {between}"] += sum(not entry.is_dir() for entry in _entries(folder))
+        parts = zip(splits, (False, True), strict=True)
+        files = [file for name, test in parts for file in _files(folder / name, test, others)]
     else:
         files = [*_files(folder, None, others)]
     names = tuple(sorted({name for _, name, test in files if not test}))
     if strangers := {name for _, name, _ in files} - set(names):
-        raise UserError(f"{_shown(folder)}: test/ has a class {min(strangers)}, and train/ has not")
+        problem = f"the tests have a class {min(strangers)}, and the training images have not"
+        raise UserError(f"{_shown(folder)}: {problem}")
     if len(names) < 2:
         raise UserError(f"{_shown(folder)} must hold a subfolder with images for each class")
     needed = len(files) * 3 * image_size**2
@@ -81,8 +86,47 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
     return sorted(entries, key=lambda entry: entry.name)
 
 
-def _has_folders(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir() and any(inner.is_dir() for inner in _entries(pathlib.Path(entry)))
+def _splits(folder: pathlib.Path) -> tuple[str, str] | None:
+    """Returns the names of the folders for training and for tests; None if all are classes.
+
+    Such a folder has a word of `TRAIN`, `TEST` or `VALIDATION` in its name, in any case, and a
+    folder for each class. A line says which are read and which are not, unless they are train and
+    test alone.
+
+    Raises:
+        UserError: if there is not one folder for training and one for tests, or if the folders look
+            like splits by other names.
+    """
+    below, with_images = {}, False  # the folders in each folder
+    for entry in _entries(folder):
+        if entry.is_dir():
+            inner = _entries(pathlib.Path(entry))
+            below[entry.name] = [e.name for e in inner if e.is_dir()]
+            with_images |= any(e.name.lower().endswith(images.SUFFIXES) for e in inner)
+    words = {name: set(re.findall("[a-z]+", name.lower())) for name in below}
+    train = [name for name in below if words[name] & TRAIN]
+    tests = [name for name in below if words[name] & (TEST | VALIDATION) and name not in train]
+    if (train and tests) or any(below[name] for name in train + tests):
+        found = ", ".join(f"{_shown(name)}/" for name in train + tests)
+        train = [name for name in train if below[name]]
+        tests = [name for name in tests if below[name]]
+        if len(train) != 1 or not tests:
+            needed = "one folder for training and one for tests, such as train/ and test/"
+            needed += ", must have a folder for each class"
+            raise UserError(f"{_shown(folder)} has {found}: {needed}")
+        chosen = train[0], min(tests, key=lambda name: not words[name] & TEST)
+        rest = [f"{_shown(name)}/" for name in below if name not in chosen]
+        if rest or chosen != ("train", "test"):
+            parts = "{}/ is for training, {}/ for tests".format(*map(_shown, chosen))
+            print(f"note: {parts}{'; left out: ' * bool(rest)}{', '.join(rest)}")
+        return chosen
+    first, *others = below.values() or [[]]
+    if others and len(first) > 1 and not with_images and all(names == first for names in others):
+        pair = " and ".join(f"{_shown(name)}/" for name in list(below)[:2])
+        problem = f"{pair} hold the same folders, such as {_shown(first[0])}/. Call splits train/ "
+        problem += "and test/; a class must have images directly in its folder"
+        raise UserError(f"{_shown(folder)}: {problem}")
+    return None
 
 
 def _files(folder: pathlib.Path, test: bool | None, others: collections.Counter) -> Iterator[File]:

@@ -65,7 +65,7 @@ def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
     import tensorflow_datasets as tfds
 
     try:
-        _check_features(json.loads((folder / "features.json").read_text()))
+        _check_features(json.loads((folder / "features.json").read_text("utf-8")))
         builder = tfds.builder_from_directory(folder)
         parts = []
         # in the order in which they are stored, so that two runs see the same

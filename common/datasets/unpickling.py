@@ -1,112 +1,121 @@
-"""Reads the official CIFAR files, which are Python pickles, without running any of their code."""
+"""Reads CIFAR's files, which are Python pickles, without running any code that they name."""
 
 import io
-import math
 import pickle
 import pickletools
+import re
 
 import numpy as np
 
 
-class ArrayOfBytes:
-    """Takes a NumPy array's place while a pickle is read.
+class _Array:
+    """Replaces an array while a pickle is read: keeps its description, calls nothing of NumPy."""
 
-    It keeps the array's description and calls no function of NumPy.
-    """
+    def __init__(self, raw=None, dtype=None, shape=None, order="C"):
+        self.raw, self.dtype, self.shape, self.fortran = raw, dtype, shape, order == "F"
 
     def __setstate__(self, state):
         _, self.shape, self.dtype, self.fortran, self.raw = state
 
     def numpy(self) -> np.ndarray:
-        """Returns the array, uint8, or raises ValueError."""
+        """Returns the array, of integers; raises an error of any kind if it is none."""
+        if not re.fullmatch("[<>|=]?[iu][1248]", self.dtype.code):
+            raise ValueError("an array of something else than integers")
         raw = self.raw.encode("latin1") if isinstance(self.raw, str) else self.raw
-        plain = (
-            isinstance(raw, bytes)
-            and isinstance(self.shape, tuple)
-            and all(type(n) is int for n in self.shape)
-        )
-        if not plain or self.dtype.name not in ("u1", b"u1") or len(raw) != math.prod(self.shape):
-            raise ValueError("an array that is not one of bytes")
-        return np.frombuffer(raw, np.uint8).reshape(self.shape, order="F" if self.fortran else "C")
+        flat = np.frombuffer(raw, self.dtype.code)
+        return flat.reshape(self.shape, order="F" if self.fortran else "C")
 
 
 class _Dtype:
     def __init__(self, name, *_):
-        self.name = name
+        self.name = self.code = text(name)
 
-    def __setstate__(self, _):
-        """Ignores the rest of a dtype's state, byte order and alignment: bytes have neither."""
+    def __setstate__(self, state):
+        self.code = text(state[1]) + self.name  # the byte order comes first
 
 
+class _Record(dict):
+    """A dictionary with text for keys: the hash of nested tuples would overflow the stack."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key, value):
+        super().__setitem__(text(key), value)
+
+
+# what pickles of arrays of numbers, and before protocol 3 of bytes, name
 _ADMITTED = {
-    ("numpy.core.multiarray", "_reconstruct"): lambda *_: ArrayOfBytes(),
-    ("numpy._core.multiarray", "_reconstruct"): lambda *_: ArrayOfBytes(),
-    ("numpy", "ndarray"): None,  # only ever an argument of _reconstruct
-    ("numpy", "dtype"): _Dtype,
+    "numpy._core.multiarray._reconstruct": lambda *_: _Array(),
+    "numpy._core.numeric._frombuffer": _Array,
+    "numpy.ndarray": None,  # only ever an argument of _reconstruct
+    "numpy.dtype": _Dtype,
+    "_codecs.encode": lambda string, _: string,  # text will do; copies could fill the memory
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads built-in containers, numbers, strings and arrays of bytes; refuses every other name."""
+class _Unpickler(pickle._Unpickler):
+    """Reads numbers, text, containers and arrays; refuses every other name.
+
+    It is Python's unpickler in Python: the memo of the one in C takes memory for indices up to the
+    largest.
+    """
 
     def find_class(self, module: str, name: str):
-        if (module, name) not in _ADMITTED:
-            asked = f"{module}.{name}"
+        asked = f"{module}.{name}".replace("numpy.core.", "numpy._core.")  # as NumPy 1 calls it
+        if asked not in _ADMITTED:
             raise pickle.UnpicklingError(f"it asks for {asked[:100]!r}, which no such file needs")
-        return _ADMITTED[module, name]
+        return _ADMITTED[asked]
+
+    def _record(self, items=()):
+        record = _Record()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            record[key] = value
+        self.append(record)  # type: ignore[attr-defined]
+
+    def _refuse(self):
+        raise pickle.UnpicklingError("it holds an instruction that no such file needs")
+
+    # refused: extension codes, which may name what find_class never sees; sets, which take hashes
+    dispatch = pickle._Unpickler.dispatch | {
+        pickle.EMPTY_DICT[0]: _record,
+        pickle.DICT[0]: lambda self: self._record(self.pop_mark()),
+        **dict.fromkeys(pickle.EXT1 + pickle.EXT2 + pickle.EXT4, _refuse),
+        **dict.fromkeys(pickle.EMPTY_SET + pickle.ADDITEMS + pickle.FROZENSET, _refuse),
+    }
 
 
-_INSTRUCTIONS = frozenset(
-    """PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1
-STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINBYTES SHORT_BINBYTES
-BINBYTES8 EMPTY_DICT DICT SETITEM SETITEMS EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1
-TUPLE2 TUPLE3 GLOBAL STACK_GLOBAL REDUCE BUILD PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET
-LONG_BINGET""".split()  # noqa: SIM905 (a list of one name per line is longer)
-)
+def unpickle(content: bytes, *keys: str) -> list:
+    """Returns the values that a CIFAR file holds under ``keys``, None for one that is missing.
 
+    Args:
+        content: a pickle of any protocol.
+        keys: names of the values; in the file they may be strings or bytes.
 
-def _check_instructions(content: bytes) -> None:
-    """Raises UnpicklingError for a pickle that would exhaust memory or the stack.
-
-    It only looks through the instructions; it builds no object.
-    """
-    tuples = 0
-    for count, (instruction, argument, _) in enumerate(pickletools.genops(content)):
-        name = instruction.name
-        if name not in _INSTRUCTIONS:
-            raise pickle.UnpicklingError(
-                f"it holds the instruction {name}, which no such file needs"
-            )
-        # an array has about five tuples; hashing thousands of nested ones would overflow the stack
-        tuples += "TUPLE" in name
-        # Count: an empty list takes 72 bytes and its instruction 1, so their number is limited; the
-        # official training file has about 200,000 instructions.
-        # PUT: the memory for the memo grows with the largest index.
-        # Large: integers of this size can be chosen to have the same hash, and a dictionary of them
-        # takes hours.
-        number = argument if isinstance(argument, int) else 0
-        beyond = "PUT" in name and number > count
-        if count > 1_000_000 or tuples > 100 or abs(number) >= 2**60 or beyond:
-            raise pickle.UnpicklingError("it is built as no such file is")
-
-
-def unpickle(content: bytes) -> dict:
-    """Returns the dictionary that an official CIFAR file holds, with its keys as strings.
+    Returns:
+        Arrays of integers, and Python's own values.
 
     Raises:
         ValueError: if ``content`` is anything else, with the reason in words.
     """
     try:
-        _check_instructions(content)
+        # An empty list takes 72 bytes and its instruction 1. The official training file has 200,000
+        # instructions, in protocol 0 up to 800,000. Integers as indices of the memo can be chosen
+        # to have the same hash, and then it takes hours
+        for count, (instruction, argument, _) in enumerate(pickletools.genops(content)):
+            if count > 1_000_000 or ("PUT" in instruction.name and (argument or 0) > count):
+                raise ValueError("it is built as no such file is")
         record = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        if not isinstance(record, _Record):
+            raise ValueError("it holds no dictionary")
+        values = [record.get(key) for key in keys]
+        return [value.numpy() if isinstance(value, _Array) else value for value in values]
     except Exception as error:  # a hostile pickle can make the unpickler raise anything
-        raise ValueError(
-            f"not a pickle of a CIFAR file ({str(error) or type(error).__name__})"
-        ) from error
-    if not isinstance(record, dict):
-        raise ValueError("not a pickle of a CIFAR file (it holds no dictionary)")
-    return {text(key): value for key, value in record.items() if isinstance(key, str | bytes)}
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"not a pickle of a CIFAR file ({reason})") from error
 
 
-def text(value) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+def text(value: str | bytes) -> str:
+    """Returns ``value`` as a string; raises ValueError if it is no text."""
+    if not isinstance(value, str | bytes):
+        raise ValueError("a key or a name that is not text")
+    return value.decode("latin1") if isinstance(value, bytes) else value

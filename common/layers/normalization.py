@@ -57,9 +57,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not self.debias:
             return mean, variance
         weight = 1.0 - self.start_weight.value
-        untrained = weight <= 0
-        safe = tf.where(untrained, 1.0, weight)
-        return mean / safe, tf.where(untrained, 1.0, variance / safe)
+        trained = weight > 0
+        safe = tf.where(trained, weight, 1.0)
+        return mean / safe, tf.where(trained, variance / safe, 1.0)
 
     def plain_weights(self) -> dict[str, tf.Tensor]:
         """Returns `averages` by the names that they have in Keras's layer."""

@@ -1,6 +1,5 @@
 """Cayley's map, by an LU factorization or, under XLA, by matrix products."""
 
-import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -8,6 +7,7 @@ import tensorflow as tf
 from ..private import is_compiled_by_xla
 from .inverse import FEW_ROWS, eliminated, inverse_of_positive, largest_row_sum
 from .matrices import (
+    epsilon,
     for_square_matrices,
     matmul,
     once_differentiable,
@@ -15,7 +15,7 @@ from .matrices import (
     vanishes_squared,
     with_padded_rows,
 )
-from .polar import polar_by_products
+from .polar import lowdin
 
 
 @for_square_matrices
@@ -29,7 +29,7 @@ def cayley(w: tf.Tensor) -> tf.Tensor:
 
     Returns:
         ``[..., n, n]`` of the same dtype, orthogonal, with no eigenvalue -1. The map and its
-        gradient are finite for every finite ``w`` whose squares do not overflow.
+        gradient are finite for every finite ``w``.
 
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
@@ -55,11 +55,7 @@ def _cayley_formed(w: tf.Tensor) -> tuple[tf.Tensor, Callable]:
 
 @with_padded_rows
 def _cayley(w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
-    if is_compiled_by_xla():
-        return _cayley_by_products(w, neurons)
-    if w.dtype == tf.float64:
-        return _cayley_by_lu(w, neurons)
-    return _cayley_in_float32(w, neurons)
+    return (_cayley_by_products if is_compiled_by_xla() else _cayley_by_lu)(w, neurons)
 
 
 cayley.product = for_square_matrices(_cayley)  # type: ignore[attr-defined]
@@ -79,81 +75,62 @@ def _skew_gradient(z: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
     return tf.linalg.band_part(ds, 0, -1)
 
 
-def _solve(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the LU factors of I - S, their permutation, and Y = (I - S)^-1 F."""
-    lu, permutation = tf.linalg.lu(tf.eye(w.shape[-1], dtype=w.dtype) - _skew(w))
-    forth = tf.gather(f, permutation, axis=-2, batch_dims=w.shape.rank - 2)
-    half = tf.linalg.triangular_solve(_unit_lower(lu), forth)
-    return lu, permutation, tf.linalg.triangular_solve(lu, half, lower=False)
-
-
-def _pull_back(
-    lu: tf.Tensor, permutation: tf.Tensor, y: tf.Tensor, g: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the gradients of w and F, from that of the product: dS = 2 Z Y^T, dF = 2 Z - G.
-
-    Z = (I - S)^-T G takes the factors of the forward pass.
-    """
-    z = tf.linalg.triangular_solve(lu, g, lower=False, adjoint=True)
-    z = tf.linalg.triangular_solve(_unit_lower(lu), z, adjoint=True)
-    z = tf.gather(z, tf.argsort(permutation), axis=-2, batch_dims=lu.shape.rank - 2)
-    return _skew_gradient(2 * z, y), 2 * z - g
-
-
 def _unit_lower(lu: tf.Tensor) -> tf.Tensor:
     return tf.linalg.set_diag(lu, tf.ones_like(lu[..., 0]))
 
 
 @once_differentiable
 def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Returns ``2 (I - S)^-1 F - F``; forward and backward pass share one factorization."""
-    lu, permutation, y = _solve(w, f)
-    return 2 * y - f, lambda g: _pull_back(lu, permutation, y, g)
+    """Returns ``2 (I - S)^-1 F - F``; forward and backward pass share one factorization.
 
-
-@once_differentiable
-def _cayley_in_float32(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Returns what `_cayley_by_lu` does of float32, computed in float64 where it has to be.
-
-    LU leaves an error of eps |S|. Where that could be more than a few n eps, it is done in float64.
-    What the backward pass needs is then kept as the sum of two float32 tensors: both branches of a
-    `tf.cond` must return the same dtypes.
+    LU leaves an error of eps |S|. Where that could be more than a few n eps, the inverse takes the
+    place of the factors.
     """
-    bound = math.sqrt(2) * tf.norm(tf.linalg.band_part(w, 0, -1), axis=[-2, -1])
-    is_near = tf.reduce_all(bound < 2 * w.shape[-1])
+    s = _skew(w)
+    is_near = _is_near(s, w.dtype)
 
-    def narrow() -> tuple[tf.Tensor, ...]:
-        lu, permutation, y = _solve(w, f)
-        rest = tf.zeros([0])
-        return 2 * y - f, permutation, lu, rest, y, rest
+    def near() -> tuple[tf.Tensor, ...]:
+        lu, permutation = tf.linalg.lu(tf.eye(w.shape[-1], dtype=w.dtype) - s)
+        forth = tf.gather(f, permutation, axis=-2, batch_dims=w.shape.rank - 2)
+        half = tf.linalg.triangular_solve(_unit_lower(lu), forth)
+        y = tf.linalg.triangular_solve(lu, half, lower=False)
+        return 2 * y - f, y, lu, permutation
 
-    def wide() -> tuple[tf.Tensor, ...]:
-        wide_f = tf.cast(f, tf.float64)
-        lu, permutation, y = _solve(tf.cast(w, tf.float64), wide_f)
-        return tf.cast(2 * y - wide_f, tf.float32), permutation, *_split(lu), *_split(y)
+    def far() -> tuple[tf.Tensor, ...]:
+        inverse, wide_f = _wide_inverse(s), tf.cast(f, tf.float64)
+        y = matmul(inverse, wide_f)
+        narrow = (tf.cast(t, w.dtype) for t in (2 * y - wide_f, y, inverse))
+        return *narrow, tf.zeros_like(w[..., 0], tf.int32)
 
-    k, permutation, lu, lu_rest, y, y_rest = tf.cond(is_near, narrow, wide)
+    k, y, factors, permutation = tf.cond(is_near, near, far)
 
-    def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        def pull_back_wide() -> tuple[tf.Tensor, ...]:
-            whole = _joined(lu, lu_rest), permutation, _joined(y, y_rest), tf.cast(g, tf.float64)
-            return tuple(tf.cast(d, tf.float32) for d in _pull_back(*whole))
+    def gradient(g: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def near() -> tf.Tensor:
+            z = tf.linalg.triangular_solve(factors, g, lower=False, adjoint=True)
+            z = tf.linalg.triangular_solve(_unit_lower(factors), z, adjoint=True)
+            return tf.gather(z, tf.argsort(permutation), axis=-2, batch_dims=w.shape.rank - 2)
 
-        return tf.cond(is_near, lambda: _pull_back(lu, permutation, y, g), pull_back_wide)
+        z = tf.cond(is_near, near, lambda: matmul(factors, g, transpose_a=True))
+        return _skew_gradient(2 * z, y), 2 * z - g
 
     return k, gradient
 
 
-def _split(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns float32 tensors whose sum is ``x``, float64, to 48 bits."""
-    near = tf.cast(x, tf.float32)
-    return near, tf.cast(x - tf.cast(near, tf.float64), tf.float32)
+def _is_near(s: tf.Tensor, dtype: tf.DType, growth: int = 1) -> tf.Tensor:
+    """Returns whether an error of eps |S|^growth in ``dtype`` is at most a few n eps of ``s``."""
+    limit = 2 * s.shape[-1] * epsilon(s.dtype) / epsilon(dtype)
+    return tf.reduce_all(tf.norm(s, axis=[-2, -1]) < limit ** (1 / growth))
 
 
-def _joined(near: tf.Tensor, rest: tf.Tensor) -> tf.Tensor:
-    """Returns the float64 tensor that `_split` took."""
-    rest = tf.ensure_shape(tf.reshape(rest, tf.shape(near)), near.shape)
-    return tf.cast(near, tf.float64) + tf.cast(rest, tf.float64)
+def _wide_inverse(s: tf.Tensor) -> tf.Tensor:
+    """Returns (I - S)^-1 in float64 for every S."""
+    wide = tf.cast(s, tf.float64)
+    identity = tf.eye(s.shape[-1], dtype=tf.float64)
+    return tf.cond(
+        _is_near(s, tf.float64),
+        lambda: tf.linalg.inv(identity - wide),
+        lambda: _inverse_by_polar(wide),
+    )
 
 
 @once_differentiable
@@ -177,8 +154,11 @@ def _inverse(s: tf.Tensor) -> tf.Tensor:
         wide = tf.eye(n, dtype=tf.float64) - tf.cast(s, tf.float64)
         identity = tf.eye(n, batch_shape=tf.shape(s)[:-2], dtype=tf.float64)
         m, pivots = eliminated(tf.concat([wide, identity], axis=-1), above=True)
-        return tf.cast(m[..., n:] / pivots, s.dtype)
-    quick, is_accurate = _inverse_by_halves(s)
+        # but pivots, and the rounding errors in them, grow like |S|^2
+        quick, is_accurate = tf.cast(m[..., n:] / pivots, s.dtype), _is_near(s, tf.float64, 2)
+    else:
+        quick, is_accurate = _inverse_by_halves(s)
+        is_accurate &= _is_near(s, s.dtype)
     return tf.cond(tf.reduce_all(is_accurate), lambda: quick, lambda: _inverse_by_polar(s))
 
 
@@ -221,5 +201,5 @@ def _inverse_by_polar(s: tf.Tensor) -> tf.Tensor:
     I + S is normal, and its modulus is (I - S^2)^(1/2). So U^2 = (I + S)^2 (I - S^2)^-1 = Q.
     """
     identity = tf.eye(s.shape[-1], dtype=s.dtype)
-    u = polar_by_products(identity + s)
+    u = lowdin(identity + s)
     return (identity + matmul(u, u)) / 2

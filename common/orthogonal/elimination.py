@@ -9,7 +9,7 @@ import math
 import tensorflow as tf
 
 from .inverse import FEW_ROWS, eliminated, inverse_of_positive, largest_row_sum
-from .matrices import epsilon, largest, matmul, transpose, vanishes_squared
+from .matrices import epsilon, matmul, transpose, vanishes_squared
 
 # The products converge for Gram matrices of first halves down to this part of their row sums. The
 # halves of a Gaussian matrix have a condition of 5.8, and 1/130 here; the rest is for others.
@@ -24,7 +24,7 @@ def orthogonal_rows(
     Q is orthogonal up to rounding for every ``w``.
 
     Args:
-        w: ``[..., n, n]``, float32 or float64.
+        w: ``[..., n, n]``, float32 or float64, with rows whose largest entries are near 1.
         determinant: whether to compute det Q; without it the third result means nothing.
 
     Returns:
@@ -58,8 +58,7 @@ def _by_blocks(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     batch = tf.shape(w)[:-2]
     rows, halvings = _split(n)
     size = rows << halvings
-    scale = largest(w)
-    m = _padded_with_identity(w / scale, size)
+    m = _padded_with_identity(w, size)
     m = tf.concat([m, tf.eye(size, batch_shape=batch, dtype=dtype)], axis=-1)
     for k in range(halvings):
         half = size >> (k + 1)
@@ -80,7 +79,7 @@ def _by_blocks(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         error = matmul(q, q, transpose_b=True) - tf.eye(size, dtype=dtype)
         m -= matmul(_lower_with_half_diagonal(error), m)
     is_accurate = vanishes_squared(error, n)
-    return m[..., :n, :n], m[..., :n, size : size + n] / scale, is_accurate
+    return m[..., :n, :n], m[..., :n, size : size + n], is_accurate
 
 
 def _split(n: int) -> tuple[int, int]:
@@ -151,8 +150,7 @@ def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Te
     block = min(block, n)
     trips = -(-n // block)
     size = trips * block
-    scale = largest(matrix)
-    a = _padded_with_identity(transpose(matrix) / scale, size)
+    a = _padded_with_identity(transpose(matrix), size)
 
     def trip(i: tf.Tensor, a: tf.Tensor, q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         panel = tf.gather(a, i * block + tf.range(block), axis=-1)
@@ -161,6 +159,9 @@ def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Te
             k = i * block + j
             unit = tf.one_hot([k], size, axis=0, dtype=dtype)
             x = panel[..., j : j + 1] * tf.cast(tf.range(size)[:, tf.newaxis] >= k, dtype)
+            # or else the squares of a small column, from rounding errors, could underflow
+            most = tf.reduce_max(tf.abs(x), axis=-2, keepdims=True)
+            x = tf.where(most > 0, x / most, x)
             length = tf.norm(x, axis=[-2, -1], keepdims=True)
             head = tf.reduce_sum(x * unit, axis=[-2, -1], keepdims=True)
             v = tf.where(length > 0, x + tf.where(head < 0, -length, length) * unit, unit)
@@ -170,38 +171,41 @@ def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Te
         v = tf.concat(vectors, axis=-1)
         # |v| = 1, so the diagonal holds ones
         lower = tf.linalg.band_part(matmul(v, v, transpose_a=True), -1, 0)
-        t = _lower_inverse(lower - tf.eye(block, dtype=dtype) / 2)  # T^T
+        t = lower_inverse(lower - tf.eye(block, dtype=dtype) / 2)  # T^T
         a -= matmul(v, matmul(t, matmul(v, a, transpose_a=True)))
         q -= matmul(matmul(matmul(q, v), t, transpose_b=True), v, transpose_b=True)
         return i + 1, a, q
 
     start = [0, a, tf.eye(size, batch_shape=batch, dtype=dtype)]
     _, a, q = tf.while_loop(lambda *_: True, trip, start, maximum_iterations=trips)
-    lower, rows = scale * transpose(a[..., :n, :n]), transpose(q[..., :n, :n])
+    lower, rows = transpose(a[..., :n, :n]), transpose(q[..., :n, :n])
     diagonal = tf.linalg.diag_part(lower)
     signs = tf.where(diagonal < 0, -tf.ones_like(diagonal), tf.ones_like(diagonal))
     # keeps the gradient finite where w is singular
-    least = epsilon(dtype) * largest(diagonal[..., tf.newaxis])[..., 0]
-    lower = tf.linalg.set_diag(lower, signs * tf.maximum(tf.abs(diagonal), least))
+    safe = tf.maximum(tf.abs(diagonal), epsilon(dtype))
+    lower = tf.linalg.set_diag(lower, signs * safe)
     # Each of the n columns has had one reflection, of determinant -1. So has each padding column,
     # whose reflection changes the padding alone.
     determinant = (-1.0) ** n * tf.reduce_prod(signs, axis=-1)
     column = signs[..., tf.newaxis]
-    return column * rows, column * _lower_inverse(lower), determinant
+    return column * rows, column * lower_inverse(lower), determinant
 
 
-def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
+def lower_inverse(lower: tf.Tensor) -> tf.Tensor:
     """Returns the inverse of lower triangular matrices by matrix products.
 
     For XLA, whose triangular solver is a loop. If X is the inverse of diagonal blocks of one size,
     and M what lies between two neighbours, then X - X M X is the inverse of blocks of twice the
-    size.
+    size. It can grow like 2^n. So that all of it is finite, entries end at the fourth root of the
+    largest number.
     """
+    limit = float(lower.dtype.max) ** 0.25
     inverse = tf.linalg.diag(1 / tf.linalg.diag_part(lower))
     size = 1
     while size < lower.shape[-1]:
         block = tf.range(lower.shape[-1]) // size
         between = (block[:, tf.newaxis] == block + 1) & (block % 2 == 0)
         inverse -= matmul(inverse, matmul(lower * tf.cast(between, lower.dtype), inverse))
+        inverse = tf.clip_by_value(inverse, -limit, limit)
         size *= 2
     return inverse

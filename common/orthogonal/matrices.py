@@ -1,6 +1,7 @@
 """What the maps share: checks of arguments, precision, and products that never use TF32."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -73,10 +74,11 @@ def _exact_product(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Callable]:
 
 
 def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tensor]:
-    """Returns `tf.custom_gradient(function)`, with an error for second derivatives.
+    """Returns `tf.custom_gradient(function)`, with an error for other derivatives than first ones.
 
     A custom gradient treats values kept from the forward pass as constants. A second derivative
     would miss their part and be wrong, without a word. So it raises NotImplementedError instead.
+    Forward mode, which differentiates the gradient, ends there too.
     """
 
     @functools.wraps(function)
@@ -89,7 +91,11 @@ def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tens
         @tf.custom_gradient
         def guarded(upstream: tf.Tensor, *_: tf.Tensor) -> tuple:
             def refuse(*_):
-                raise NotImplementedError("an orthogonal map has no second derivative here")
+                raise NotImplementedError(
+                    "an orthogonal map has neither second derivatives nor forward-mode ones "
+                    "(tf.autodiff.ForwardAccumulator) here: tf.GradientTape gives its first "
+                    "derivatives, and differences of these approximate the others"
+                )
 
             return gradient(upstream), refuse
 
@@ -108,10 +114,60 @@ def epsilon(dtype: tf.DType) -> float:
     return {tf.float32: 2.0**-23, tf.float64: 2.0**-52}[dtype]
 
 
-def largest(x: tf.Tensor) -> tf.Tensor:
-    """Returns max |x| of each matrix, ``[..., 1, 1]``, to divide by: 1 for a matrix of zeros."""
-    most = tf.reduce_max(tf.abs(x), axis=[-2, -1], keepdims=True)
-    return tf.where(most > 0, most, tf.ones_like(most))
+def scale_invariant(*axes: int) -> Callable[[Callable], Callable]:
+    """Returns a decorator for a map that positive factors do not change.
+
+    Its first argument is multiplied by powers of two that bring the largest entries near 1, so that
+    no square overflows or underflows. Such a product is exact. Where the gradient is too large for
+    the dtype, it is the largest number.
+
+    Args:
+        axes: the largest entry is taken over these: -1 for a factor of each row, -2 for one of each
+            column, both for one of the matrix.
+    """
+
+    def decorator(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        @functools.wraps(function)
+        def scaled(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+            most = tf.reduce_max(tf.abs(tf.stop_gradient(w)), axis=axes, keepdims=True)
+            return function(_multiplied(w, _reciprocal_power_of_two(most)), *neurons)
+
+        return scaled
+
+    return decorator
+
+
+def _reciprocal_power_of_two(x: tf.Tensor) -> tf.Tensor:
+    """Returns p, a power of two, with p x between 1/2 and 1, or up to 4 for the largest x.
+
+    For 0 it is that for 1.
+    """
+    most = {tf.float32: 2.0**126, tf.float64: 2.0**1022}[x.dtype]  # of those with a reciprocal
+    inverse = 1 / tf.where(x > 0, tf.minimum(x, most), tf.ones_like(x))
+    integer = {tf.float32: tf.int32, tf.float64: tf.int64}[x.dtype]
+    exponent = tf.bitcast(tf.constant(math.inf, x.dtype), integer)  # the bits of all exponents
+    return tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(inverse, integer), exponent), x.dtype)
+
+
+@tf.custom_gradient
+def _multiplied(w: tf.Tensor, p: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    return w * p, lambda g: (tf.clip_by_value(g * p, g.dtype.min, g.dtype.max), None)
+
+
+def noise(w: tf.Tensor) -> tf.Tensor:
+    """Returns a matrix of the size and dtype of ``w``, of numbers in [-1, 1), always the same."""
+    return tf.random.stateless_uniform(tf.shape(w)[-2:], [0, 0], -1, 1, w.dtype)
+
+
+def disturbed(w: tf.Tensor) -> tf.Tensor:
+    """Returns ``w`` in float64, with noise of 2^-50; its largest entries are near 1.
+
+    Where ``w`` has equal columns, say, the errors of a factorization have them too, and so have the
+    errors of these, until squares underflow: then the factors are not orthogonal. Noise has no
+    such structure.
+    """
+    wide = tf.cast(w, tf.float64)
+    return wide + 2.0**-50 * noise(wide)
 
 
 def vanishes_squared(error: tf.Tensor, n: int | tf.Tensor) -> tf.Tensor:
@@ -127,8 +183,7 @@ def with_padded_rows(turned: Callable[..., tf.Tensor]) -> Callable[..., tf.Tenso
     """Returns ``turned`` with padding for matrices whose rows are a whole number of KiB long.
 
     Such rows compete for the same cache lines, and Eigen's factorizations then take up to twice as
-    long. A map takes blockdiag(c I, w) to blockdiag(I, map(w)), whose last block is the result. c
-    is the largest entry of ``w``, so that ``w`` loses no accuracy beside it.
+    long. A map takes blockdiag(I, w) to blockdiag(I, map(w)), whose last block is the result.
     """
 
     @functools.wraps(turned)
@@ -137,7 +192,7 @@ def with_padded_rows(turned: Callable[..., tf.Tensor]) -> Callable[..., tf.Tenso
         if n is None or n < 512 or n % 256 or is_compiled_by_xla():
             return turned(w, *neurons)
         batch = [[0, 0]] * (w.shape.rank - 2)
-        top = tf.stop_gradient(largest(w)) * tf.eye(more, n + more, dtype=w.dtype)
+        top = tf.eye(more, n + more, batch_shape=tf.shape(w)[:-2], dtype=w.dtype)
         whole = tf.concat([top, tf.pad(w, [*batch, [0, 0], [more, 0]])], axis=-2)
         result = turned(whole, *(tf.pad(f, [*batch, [more, 0], [0, 0]]) for f in neurons))
         return result[..., more:, :] if neurons else result[..., more:, more:]

@@ -7,11 +7,13 @@ import tensorflow as tf
 
 from ..private import is_compiled_by_xla
 from .matrices import (
+    disturbed,
     epsilon,
     for_square_matrices,
-    largest,
     matmul,
+    noise,
     once_differentiable,
+    scale_invariant,
     transpose,
     vanishes_squared,
     with_padded_rows,
@@ -31,16 +33,15 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
     the factors come from an SVD, and X from a division by s_i + s_j. XLA's own SVD takes seconds,
     so under XLA both come from matrix products alone.
 
-    If ``w`` is singular, the SVD sends a null direction of ``w`` to some unit vector. The products
-    send it to a vector of length at most 1. The sums s_i + s_j are never taken below some
-    eps * max s, which keeps the gradient finite.
+    If ``w`` is singular, a null direction of ``w`` goes to some unit vector. The sums s_i + s_j are
+    never taken below some eps * max s, which keeps the gradient finite.
 
     Args:
         w: ``[..., n, n]``, of a floating-point dtype.
 
     Returns:
-        ``[..., n, n]`` of the same dtype, orthogonal if ``w`` is invertible. The map and its
-        gradient are finite for every finite ``w``.
+        ``[..., n, n]`` of the same dtype, orthogonal. The map and its gradient are finite for every
+        finite ``w``.
 
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
@@ -48,6 +49,7 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
     return _polar(w)
 
 
+@scale_invariant(-2, -1)
 @with_padded_rows
 def _polar(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     if is_compiled_by_xla():
@@ -71,20 +73,39 @@ def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
 
     @once_differentiable
     def polar(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        s, u, v = tf.linalg.svd(w)
+        s, u, v = _svd(w)
         right = matmul(v, *neurons, transpose_a=True) if neurons else transpose(v)  # V^T F
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
             left = matmul(u, g, transpose_a=True)
             turned = matmul(left, right, transpose_b=True)  # U^T dQ V, with dQ = G F^T
             sums = s[..., :, tf.newaxis] + s[..., tf.newaxis, :]
-            sums = tf.maximum(sums, epsilon(s.dtype) * largest(s[..., tf.newaxis]))
+            sums = tf.maximum(sums, epsilon(s.dtype))
             dw = matmul(u, matmul((turned - transpose(turned)) / sums, v, transpose_b=True))
             return (dw, matmul(v, left)) if neurons else (dw,)
 
         return matmul(u, right), gradient
 
     return polar(w, *neurons)
+
+
+def _svd(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns S, U and V of ``w = U S V^T``, where U and V are orthogonal for every ``w``.
+
+    A few vectors x tell whether (U V^T)^T (U V^T) x = x.
+    """
+    s, u, v = tf.linalg.svd(w)
+    n = tf.shape(w)[-1]
+    squares = tf.range(tf.cast(n, w.dtype))[:, tf.newaxis] ** 2
+    x = tf.cos(tf.constant([0.3, 0.7, 1.1, 1.9], w.dtype) * squares) + tf.zeros_like(w[..., :1])
+    forth = matmul(u, matmul(v, x, transpose_a=True))
+    error = matmul(v, matmul(u, forth, transpose_a=True)) - x
+    is_orthogonal = tf.reduce_max(tf.abs(error)) <= 4 * tf.cast(n, w.dtype) * epsilon(w.dtype)
+    return tf.cond(
+        is_orthogonal,
+        lambda: (s, u, v),
+        lambda: tuple(tf.cast(factor, w.dtype) for factor in tf.linalg.svd(disturbed(w))),
+    )
 
 
 # The scaled Newton-Schulz iteration X <- a X (3 - a^2 X^T X) / 2 takes singular values in [l, 1] to
@@ -113,38 +134,48 @@ def _spectral_bound(w: tf.Tensor) -> tf.Tensor:
 
     It is the fourth root of |w^T w|_F^2.
     """
-    scale = largest(w)
-    gram = matmul(w / scale, w / scale, transpose_a=True)
-    bound = scale * tf.sqrt(tf.norm(gram, axis=[-2, -1], keepdims=True))
+    gram = matmul(w, w, transpose_a=True)
+    bound = tf.sqrt(tf.norm(gram, axis=[-2, -1], keepdims=True))
     return tf.where(bound > 0, bound, tf.ones_like(bound))
 
 
 # A few of 100 Gaussian matrices of 576 rows have a smaller one (Edelman, 1988: a condition above k
 # has the probability 2 n / k).
 _USUAL = 1e-5
+# For noise of n rows it is some 1/n (the same source), and rounding errors may be in its way.
+_LEAST = 2.0**-16
 
 
 def _polar_factor(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the polar factor of ``w [..., n, n]``, and `_spectral_bound` of w.
 
     The first steps suffice for singular values down to ``_USUAL`` times the bound. If one of them
-    is smaller, others follow, down to 2.5 eps.
+    is smaller, noise of some eps makes all of them larger than `_LEAST` eps, and others follow.
     """
-    bound, least = _spectral_bound(w), 2.5 * epsilon(w.dtype)
-    x, error = _iterated(w / bound, _scales(_USUAL, w.dtype))
+    bound = _spectral_bound(w)
+    x = w / bound
+    for a in _scales(_USUAL, w.dtype):
+        x, error = _step(x, a)
+
+    def singular() -> tf.Tensor:
+        steps = _scales(_LEAST * epsilon(x.dtype), x.dtype)
+        scales = tf.constant(steps, x.dtype)
+        return tf.while_loop(
+            lambda *_: True,
+            lambda i, x: (i + 1, _step(x, scales[i])[0]),
+            [0, x + epsilon(x.dtype) * noise(x)],
+            maximum_iterations=len(steps),
+        )[1]
+
     is_near = tf.reduce_all(vanishes_squared(error, tf.shape(w)[-1]))
-    return tf.cond(
-        is_near, lambda: x, lambda: _iterated(x, _scales(least / _USUAL, w.dtype))[0]
-    ), bound
+    return tf.cond(is_near, lambda: x, singular), bound
 
 
-def _iterated(x: tf.Tensor, scales: list[float]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns X after the steps, and X^T X - I before the last one."""
+def _step(x: tf.Tensor, a: float | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns X after a step, and X^T X - I before it."""
     identity = tf.eye(tf.shape(x)[-1], dtype=x.dtype)
-    for a in scales:
-        gram = matmul(x, x, transpose_a=True)
-        x = matmul(x, 1.5 * a * identity - a**3 / 2 * gram)
-    return x, gram - identity
+    gram = matmul(x, x, transpose_a=True)
+    return matmul(x, 1.5 * a * identity - a**3 / 2 * gram), gram - identity
 
 
 @once_differentiable

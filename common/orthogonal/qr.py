@@ -6,18 +6,20 @@ import numpy as np
 import tensorflow as tf
 
 from ..private import is_compiled_by_xla
-from .elimination import orthogonal_rows
+from .elimination import lower_inverse, orthogonal_rows
 from .matrices import (
+    disturbed,
     epsilon,
     for_square_matrices,
-    largest,
     matmul,
     once_differentiable,
+    scale_invariant,
     transpose,
     with_padded_rows,
 )
 
 
+@scale_invariant(-1)
 @with_padded_rows
 def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns ``D Q^T @ neurons`` of ``w^T = Q R``, or D Q^T itself without ``neurons``.
@@ -41,6 +43,7 @@ def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     return turned(w, *neurons)
 
 
+@scale_invariant(-2)
 @with_padded_rows
 def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns ``Q D @ neurons`` of ``w = Q R``, or Q D itself without ``neurons``.
@@ -97,7 +100,7 @@ def _factors(
     """Returns the factors of ``a = Q R``, where Q is orthogonal up to rounding for every ``a``.
 
     Args:
-        a: ``[..., n, n]``.
+        a: ``[..., n, n]``, with columns whose largest entries are near 1.
         determinant: whether to compute det Q.
 
     Returns:
@@ -125,19 +128,33 @@ def _by_library(
     Block Gram-Schmidt with Cholesky factors, by matrix products, is no faster on two cores and
     needs both of them. This needs one and leaves the other to another layer.
     """
-    if determinant:
-        q, r, sign = _by_counting(a)
-    else:
-        q, r = _by_reflections(a)
-        sign = tf.ones_like(a[..., 0, 0])
+    n = a.shape[-1]
+    q, r = _by_counted_reflections(a) if determinant and n > 128 else _by_reflections(a)
+
+    def usual() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        if determinant and n <= 128:
+            return q, r, tf.linalg.slogdet(q).sign
+        return q, r, tf.fill(tf.shape(a)[:-2], tf.constant((-1.0) ** (n - 1), a.dtype))
+
+    def singular() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        q, r = _by_reflections(disturbed(a))
+        sign = tf.linalg.slogdet(q).sign if determinant else tf.ones_like(q[..., 0, 0])
+        return tf.cast(q, a.dtype), tf.cast(r, a.dtype), tf.cast(sign, a.dtype)
+
+    is_regular = tf.reduce_all(tf.abs(tf.linalg.diag_part(r)) > n * epsilon(a.dtype))
+    q, r, sign = tf.cond(is_regular, usual, singular)
     pivots = tf.linalg.diag_part(r)
     signs = tf.where(pivots < 0, -tf.ones_like(pivots), tf.ones_like(pivots))
 
     def solve(y: tf.Tensor) -> tf.Tensor:
-        # no pivot below eps times the largest: the gradient stays finite
-        least = epsilon(a.dtype) * largest(pivots[..., tf.newaxis])[..., 0]
-        safe = tf.linalg.set_diag(r, signs * tf.maximum(tf.abs(pivots), least))
-        return tf.linalg.triangular_solve(safe, y, lower=False)
+        # no pivot below eps: the gradient stays finite
+        safe = tf.linalg.set_diag(r, signs * tf.maximum(tf.abs(pivots), epsilon(a.dtype)))
+        x = tf.linalg.triangular_solve(safe, y, lower=False)
+        return tf.cond(
+            tf.math.is_finite(tf.reduce_sum(x)),
+            lambda: x,
+            lambda: matmul(lower_inverse(transpose(safe)), y, transpose_a=True),
+        )
 
     return q, signs[..., tf.newaxis], solve, sign
 
@@ -147,18 +164,14 @@ def _by_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.linalg.qr(a, full_matrices=True)
 
 
-def _by_counting(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns Q and R of ``a = Q R``, and det Q, by an LU only where ``a`` is small or singular.
+def _by_counted_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns Q and R of ``a = Q R``, where det Q is (-1)^(n-1) unless ``a`` is singular.
 
-    Eigen and LAPACK reflect a column unless all of it below the diagonal is zero, so det Q could be
+    Eigen and LAPACK reflect a column unless all of it below the diagonal is zero, so det Q can be
     had by counting. In `_mirrored` only a singular ``a`` has such a column: else an entry is zero
     once in 10^7 times, by rounding. So QR is left at the last but two columns, where that needs two
     entries at once, and a rotation does the rest.
     """
-    n = a.shape[-1]
-    if n <= 128:
-        q, r = _by_reflections(a)
-        return q, r, tf.linalg.slogdet(q).sign
     mirrored = _mirrored(a)
     q, r = _by_reflections(mirrored[..., :-2])
     last = matmul(q, mirrored[..., -2:], transpose_a=True)
@@ -168,15 +181,7 @@ def _by_counting(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     turn = tf.concat([tf.concat([cos, sin], -1), tf.concat([-sin, cos], -1)], axis=-2)
     q = tf.concat([q[..., :-2], matmul(q[..., -2:], turn, transpose_b=True)], axis=-1)
     last = tf.concat([last[..., :-2, :], matmul(turn, last[..., -2:, :])], axis=-2)
-    q, r = _mirrored(q), tf.concat([r, last], axis=-1)
-    pivots = tf.abs(tf.linalg.diag_part(r))[..., :-2]
-    least = n * epsilon(a.dtype) * tf.reduce_max(pivots, axis=-1, keepdims=True)
-    sign = tf.cond(
-        tf.reduce_all(pivots > least),
-        lambda: tf.fill(tf.shape(a)[:-2], tf.constant((-1.0) ** (n - 1), a.dtype)),
-        lambda: tf.linalg.slogdet(q).sign,
-    )
-    return q, r, sign
+    return _mirrored(q), tf.concat([r, last], axis=-1)
 
 
 def _mirrored(a: tf.Tensor) -> tf.Tensor:

@@ -21,10 +21,10 @@ import numpy as np
 
 from ..errors import UserError
 from . import collapse
-from .files import whole
+from .files import atomic_write
 
 VERSION = 2  # of facts.json
-KEPT = 2  # how many regular checkpoints are kept; the best one is kept too
+KEPT = {"checkpoint": 2, "best": 1}  # how many of each kind are kept
 _NAME = re.compile(r"(checkpoint|best)_(\d{8,12})\.npz")
 _LOGS = {"number", "train", "test", "metrics"}  # the keys of RunFolder.sizes
 
@@ -115,19 +115,36 @@ class Checkpoints:
                 f"{self.how_to_go_on()}"
             )
         facts = {"version": VERSION, "settings": self.settings, "progress": vars(progress)}
-        path = self.folder / f"{kind}_{progress.iteration:08d}.npz"
-        with whole(path, self.how_to_go_on()) as file, zipfile.ZipFile(file, "w") as archive:
+        path = self._path(progress.iteration, kind)
+        with (
+            atomic_write(path, self.how_to_go_on()) as unfinished,
+            zipfile.ZipFile(unfinished, "w") as archive,
+        ):
             archive.writestr("facts.json", json.dumps(facts))
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, version=(1, 0), allow_pickle=False)
         self.good = path
-        # those of later iterations are damaged: otherwise the run would have continued from them
-        earlier = [old for i, k, old in self.found() if k == kind and i <= progress.iteration]
-        for old in earlier[KEPT if kind == "checkpoint" else 1 :]:
-            with contextlib.suppress(OSError):
-                old.unlink()
+        self.prune(progress.iteration)
         return path
+
+    def prune(self, iteration: int) -> None:
+        """Deletes the checkpoints that those up to ``iteration`` replace.
+
+        Those of later iterations are damaged: otherwise the run would have continued from them.
+        """
+        for kind, kept in KEPT.items():
+            earlier = [path for i, k, path in self.found() if k == kind and i <= iteration]
+            for path in earlier[kept:]:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def has(self, iteration: int, kind: str = "checkpoint") -> bool:
+        """Returns whether the one saved or restored last is this one."""
+        return self.good == self._path(iteration, kind)
+
+    def _path(self, iteration: int, kind: str) -> pathlib.Path:
+        return self.folder / f"{kind}_{iteration:08d}.npz"
 
     def how_to_go_on(self) -> str:
         """Returns what to add to the message that ends a run."""

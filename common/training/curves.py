@@ -5,7 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .startup import default_style
 
+
+@default_style()
 def draw(rows: Sequence[dict], title: str, path: pathlib.Path) -> None:
     """Draws loss and error against iterations, and saves the image as ``path``.
 
@@ -14,7 +17,7 @@ def draw(rows: Sequence[dict], title: str, path: pathlib.Path) -> None:
         title: the heading.
         path: of a PNG file.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # imported here, since it takes a second
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, error = figure.subplots(1, 2)

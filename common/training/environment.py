@@ -14,11 +14,6 @@ from .folders import ROOT
 
 def environment() -> dict:
     """Returns the versions of what is imported, the repository's git commit, and the device."""
-    try:
-        words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-        commit = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None  # no git, or no repository: a copy of the code has no commit
     gpus = tf.config.get_visible_devices("GPU")
     details = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus
@@ -30,9 +25,27 @@ def environment() -> dict:
             **{module.__name__: module.__version__ for module in (tf, keras, np)},
             "tensorflow-datasets": _installed_version("tensorflow-datasets"),
         },
-        "git_commit": commit,
-        "device": ", ".join(details) or f"CPU, {os.cpu_count()} cores, {platform.machine()}",
+        "git_commit": _commit(),
+        "device": ", ".join(details) or f"CPU, {_cores()} cores, {platform.machine()}",
     }
+
+
+def _commit() -> str | None:
+    """Returns this repository's commit; None without git, and for a copy of the code."""
+    # named, since git would look for a repository in the folders above, or take that of GIT_DIR
+    repository = [f"--git-dir={ROOT / '.git'}", f"--work-tree={ROOT}"]
+    words = ["git", *repository, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _cores() -> int | None:
+    """Returns how many cores this process may use, where the system says, else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def _installed_version(name: str) -> str | None:

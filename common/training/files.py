@@ -1,32 +1,37 @@
-"""A folder that one process writes into, and files that are never half written."""
+"""A folder that one process writes into, and files that are complete or not there."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import IO
 
 from ..errors import UserError
+
+# what a file system says that lacks locks, or that cannot sync a folder
+_LACKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
+# in front of the name, since Keras goes by what is behind the dot
+_UNFINISHED = ".unfinished_"
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
     """Locks ``folder`` for this process; the folder is made if it is missing.
 
-    The kernel releases the lock when the process ends, in whatever way it ends.
+    The kernel releases the lock when the process ends, in whatever way it ends. Where the file
+    system has no locks, a warning is printed.
 
     Raises:
         UserError: if ``folder`` cannot be written, or another process holds it.
     """
     path, was_there = folder / "lock", folder.is_dir()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # another process may have deleted the file between the two lines above
-        if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-            raise BlockingIOError
+        _make(folder)
+        file = path.open("a", encoding="utf-8")
+        _lock(file, path)
     except BlockingIOError as error:
         raise UserError(
             f"another run is writing into --log_dir={folder}; give this one a folder of its own"
@@ -37,33 +42,81 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # a run that was refused leaves no files
-            if [entry.name for entry in folder.iterdir()] == ["lock"]:
+            # a run that was refused leaves no files; the folder itself may have been deleted
+            if folder.is_dir() and os.listdir(folder) == ["lock"]:
                 path.unlink()
                 if not was_there:
                     folder.rmdir()
 
 
+def _make(folder: pathlib.Path) -> None:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def _lock(file: IO, path: pathlib.Path) -> None:
+    """Raises BlockingIOError if another process holds the lock."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _LACKS:
+            raise
+        print(
+            f"warning: {path.parent} cannot be locked ({error.strerror}); "
+            "do not start another run there before this one ends",
+            file=sys.stderr,
+        )
+    # another process may have deleted the file before it was locked
+    if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+        raise BlockingIOError
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Writes the names of the files in ``folder`` to the disk, where its file system can do it."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a parent folder that this user may use and not list
+        return
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in _LACKS:
+            raise
+    finally:
+        os.close(number)
+
+
 @contextlib.contextmanager
-def whole(path: pathlib.Path, hint: str = "") -> Iterator[IO[bytes]]:
-    """Yields a file that takes the name ``path`` after the block: it is complete or not there.
+def atomic_write(path: pathlib.Path, hint: str = "") -> Iterator[pathlib.Path]:
+    """Yields the path of a file that takes the name ``path`` after the block.
+
+    So the file at ``path`` is complete or not there, also after a power cut. Its folder is made if
+    it is missing.
 
     Raises:
         UserError: if it cannot be written, with ``hint`` at the end. What was there stays.
     """
-    written = path.with_suffix(".tmp")
+    unfinished = path.with_name(_UNFINISHED + path.name)
     try:
         path.parent.mkdir(exist_ok=True)
-        with written.open("wb") as file:
-            yield file
-            file.flush()
+        yield unfinished
+        with unfinished.open("rb") as file:
             os.fsync(file.fileno())
-        written.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)  # so that the new name is on the disk too
-        os.close(folder)
-    except OSError as error:
+        unfinished.replace(path)
+        for folder in path.absolute().parents[:2]:  # the folder itself may be new
+            sync_folder(folder)
+    except BaseException as error:
         with contextlib.suppress(OSError):
-            written.unlink()
+            unfinished.unlink()
+        if not isinstance(error, OSError):
+            raise
         reason = error.strerror or error
         raise UserError(f"{path} cannot be written: {reason}{hint}") from error
+
+
+def remove_unfinished(folder: pathlib.Path) -> None:
+    """Deletes what `atomic_write` left in ``folder`` when its process was killed."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        path.unlink()

@@ -6,6 +6,7 @@ import importlib
 import math
 import pathlib
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -57,7 +58,12 @@ flags.DEFINE_integer(
     lower_bound=1,
     upper_bound=2**31 - 1,
 )
-flags.DEFINE_integer("batch_size", 128, "images per step", lower_bound=1)
+flags.DEFINE_integer(
+    "batch_size",
+    None,
+    f"images per step (default: {folders.BATCH_SIZE}, or the most that fit a smaller training set)",
+    lower_bound=1,
+)
 flags.DEFINE_float("base_lr", 0.1, "the first learning rate")
 flags.DEFINE_integer(
     "warmup_iterations",
@@ -273,7 +279,9 @@ def run(script: str) -> None:
         print("Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
         sys.exit(2)
     folder = pathlib.Path(script).resolve().parent
+    usual = {}
     for name, value in folders.facts(folder.name).defaults.items():
+        usual[name] = FLAGS[name].default
         FLAGS.set_default(name, value)
 
     def train(settings: Settings) -> None:
@@ -293,3 +301,16 @@ def run(script: str) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        _forget(usual)
+
+
+def _forget(defaults: dict[str, Any]) -> None:
+    """Makes the flags what they were, so that a notebook can run another train.py."""
+    for flag in list(_own_flags()):
+        delattr(FLAGS, flag.name)
+    FLAGS.unparse_flags()
+    for name, value in defaults.items():
+        FLAGS.set_default(name, value)
+    for flag in FLAGS.flags_by_module_dict()[__name__]:
+        flag.unparse()

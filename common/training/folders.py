@@ -7,6 +7,7 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ITERATIONS = 75_000  # of most methods
+BATCH_SIZE = 128  # unless there are fewer images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,15 @@ class Facts:
     def iterations(self) -> int:
         """Returns the length of a whole run."""
         return self.defaults.get("iterations", ITERATIONS)
+
+
+def usual_warmup(iterations: int, whole: int) -> int:
+    """Returns how many iterations of warm-up a run needs that is shorter than the whole schedule.
+
+    It is 0 for one that is not: there the first 2,000 iterations or so, in which plain training may
+    recover from the first steps, are few.
+    """
+    return min(400, iterations // 5) if iterations < whole else 0
 
 
 def facts(name: str) -> Facts:

@@ -1,27 +1,50 @@
-"""SIGTERM and SIGINT: the run finishes its current chunk of steps, saves its state and ends."""
+"""Stop signals: a run finishes its current chunk of steps, saves its state and ends."""
 
 import shlex
 import signal
 import sys
+import time
+
+# Ctrl-C, a closed terminal, and what batch systems send before a job's time is up
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+REPEAT = 1.0  # seconds
 
 
 class Interruption:
-    """Remembers SIGTERM or SIGINT for the loop; a second signal ends the process at once."""
+    """Notes the first stop signal in place of ending the process.
+
+    More of them within a second of the first are ignored: wrappers forward what the process group
+    got already. A later one does what it would have done without this, and so ends the process.
+    A signal that is ignored at the start, as SIGHUP is under nohup, stays ignored.
+
+    Attributes:
+        signal: the number of the first signal, or None.
+    """
 
     signal: int | None = None
 
     def __enter__(self):
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        self.before = {number: signal.signal(number, self._note) for number in numbers}
+        self.before = {}
+        for number in SIGNALS:
+            # None: a handler that Python did not install, and cannot put back
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self.before[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, _) -> None:
-        self.signal = number
-        self.__exit__()
+        if self.signal is None:
+            self.signal, self.since = number, time.monotonic()
+        elif time.monotonic() - self.since > REPEAT:
+            self._restore()
+            signal.raise_signal(number)
 
-    def __exit__(self, *_) -> None:
+    def _restore(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def __exit__(self, *_) -> None:
+        if self.signal is None:  # else the process is about to end, and may still get a repeat
+            self._restore()
 
 
 def stop_after(number: int, done: int) -> None:

@@ -16,12 +16,12 @@ from tqdm import tqdm
 from .. import backbones, convert, datasets, energy, layers, optimizers
 from ..errors import UserError
 from ..private import layers_by_path
-from . import collapse, devices
+from . import collapse, devices, folders
 from .checkpoints import Checkpoints
 from .clock import Clock
 from .environment import environment
 from .interruption import Interruption, stop_after
-from .method import Method
+from .method import Method, check_saving
 from .precision import policy, scaled
 from .run_folder import RunFolder
 from .schedule import Chunk, Schedule
@@ -35,14 +35,9 @@ def train(settings: Settings, method: Method) -> None:
     Raises:
         UserError: for settings that fit neither the data nor the machine, and for a run that
             breaks down.
-        SystemExit: after SIGTERM or SIGINT, with the state saved.
+        SystemExit: after a stop signal, with the state saved.
     """
     strategy = devices.strategy_for(settings)
-    if settings.batch_size % strategy.num_replicas_in_sync:
-        raise UserError(
-            f"--batch_size={settings.batch_size} cannot be shared by "
-            f"{strategy.num_replicas_in_sync} devices"
-        )
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
     # one process writes; the others compute the same and write nothing
@@ -77,17 +72,23 @@ def run(
         data = data.part(settings.train_images)
     print(data, flush=True)
     count = len(data.train_labels)
-    if settings.batch_size > count:
-        reason = f"is larger than the training set, {count} images"
-        raise UserError(f"--batch_size={settings.batch_size} {reason}")
+    batch_size = _batch_size(settings.batch_size, count)
+    settings = folder.settings = dataclasses.replace(settings, batch_size=batch_size)
+    length = folders.facts(settings.method).iterations
+    warmup = folders.usual_warmup(settings.iterations, length)
+    if warmup and not settings.warmup_iterations and not settings.resume:
+        shortened = f"{settings.iterations:,} iterations, not the method's {length:,}"
+        print(f"note: a run of {shortened}, needs a warm-up: --warmup_iterations={warmup}")
 
     # build
+    keras.utils.clear_session()  # names count from the start, also in a process with two runs
     keras.utils.set_random_seed(settings.seed)
     model, optimizer, made_by_factory = _build(settings, method, data.num_classes)
+    check_saving(model)
     # on a GPU, where XLA is the default, the device should not wait for Python between two steps
     per_call = settings.steps_per_execution or (20 if jit_step else 1)
     step = make_step(method, model, optimizer, jit_maps=jit and not jit_step)
-    steps = make_steps(step, data, settings.batch_size, per_call, jit_step)
+    steps = make_steps(step, data, batch_size, per_call, jit_step)
     # tests run on the plain model, so that a test of many batches evaluates each map once
     folded = convert.fold_model(model)
     test = make_test(folded, data, jit_step)
@@ -104,7 +105,7 @@ def run(
     progress = folder.open(title, variables, f"of {data.identity}", list(start_figures))
     first = progress.iteration
     facts = {"settings": dataclasses.asdict(settings), "data": str(data), "jit": jit}
-    if first < settings.iterations:  # a finished run keeps its summary
+    if not folder.is_finished():  # a finished run keeps its summary
         folder.describe(**facts, **environment())
     if settings.resume:
         print(f"going on after {first:,} iterations", flush=True)
@@ -124,16 +125,19 @@ def run(
         per_call,
     )
     batches = datasets.draws(
-        settings.seed, first, count, settings.batch_size, data.mirror, method.episode_length
+        settings.seed, first, count, batch_size, data.mirror, method.episode_length
     )
 
-    def save(kind: str = "checkpoint") -> None:
+    def save(iteration: int, kind: str = "checkpoint") -> None:
         with clock.part("saving"):
             reached = dataclasses.replace(
-                progress, iteration=chunk.end, seconds=clock.seconds(), collapse=watch.memory()
+                progress, iteration=iteration, seconds=clock.seconds(), collapse=watch.memory()
             )
             folder.save(reached, kind)
 
+    # the run was killed between its best checkpoint and the regular one
+    if first and schedule.saves_after(first) and not folder.checkpoints.has(first):
+        save(first)
     with Interruption() as interruption, _progress_bar(settings, first) as bar:
         for chunk in schedule.chunks(first):
             if chunk.episode is not None and method.start_episode:
@@ -156,19 +160,20 @@ def run(
                 progress = dataclasses.replace(progress, test_accuracy=accuracy)
                 if accuracy > progress.best_accuracy:
                     progress = dataclasses.replace(progress, best_accuracy=accuracy)
-                    save("best")
+                    save(chunk.end, "best")
             if chunk.save:
-                save()
+                save(chunk.end)
             if interruption.signal and chunk.end < settings.iterations:
-                save()
+                save(chunk.end)
                 stop_after(interruption.signal, chunk.end)
 
     # write the results
     made = settings.iterations - first
     seconds = clock.seconds()
-    if made:
+    if not folder.is_finished():
         with clock.part("saving"):
-            folder.save_models(model, folded, data.class_names)
+            convert.refold(model, folded)
+            folder.save_results(model, folded, data.class_names)
         collapsed = watch.collapsed
         if collapsed:
             rate = optimizers.rate_at(optimizer, collapsed["iteration"])
@@ -189,6 +194,24 @@ def run(
     print(f"results: {settings.log_dir.absolute()}")
     print(f"learning curves: {settings.log_dir.absolute() / 'curves.png'}")
     return model, optimizer
+
+
+def _batch_size(asked: int | None, images: int) -> int:
+    """Returns the number of images per step: the one asked for, or 128 or the most that fit.
+
+    Raises:
+        UserError: if the one asked for does not fit the training images or the devices.
+    """
+    devices = tf.distribute.get_strategy().num_replicas_in_sync
+    size = asked or max(1, min(folders.BATCH_SIZE, images) // devices) * devices
+    if size % devices:
+        raise UserError(f"--batch_size={size} cannot be shared by {devices} devices")
+    if size > images:
+        raise UserError(f"--batch_size={size} is larger than the training set, {images} images")
+    if not asked and size != folders.BATCH_SIZE:
+        why = f"{images} training images" + f", {devices} devices" * (devices > 1)
+        print(f"note: --batch_size={size}, not {folders.BATCH_SIZE}: there are {why}")
+    return size
 
 
 def _build(

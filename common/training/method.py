@@ -7,6 +7,9 @@ from collections.abc import Callable
 import keras
 
 from .. import optimizers
+from ..energy import is_orthogonal_layer
+from ..errors import UserError
+from ..private import all_layers
 
 
 def momentum(base_lr: float, decay: Callable) -> optimizers.Momentum:
@@ -42,3 +45,16 @@ class Method:
     def with_options(self, **options) -> "Method":
         """Returns the method as its own flags have it; unless overridden, they are the model's."""
         return dataclasses.replace(self, build_model=functools.partial(self.build_model, **options))
+
+
+def check_saving(model: keras.Model) -> None:
+    """Raises UserError for a model that could not be saved, or whose maps would not be found again.
+
+    A map, or another part, of one's own may be unknown to Keras. The end of a run is too late.
+    """
+    try:
+        model.to_json()
+        for layer in filter(is_orthogonal_layer, all_layers(model)):
+            type(layer).from_config(layer.get_config())
+    except Exception as error:  # a method's own code can raise anything
+        raise UserError(f"a run saves its model, but {error}") from error

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -19,19 +20,12 @@ from tqdm import tqdm
 from ..errors import UserError
 from .checkpoints import Checkpoints, Progress
 from .curves import draw
-from .files import locked, whole
+from .files import atomic_write, locked, remove_unfinished, sync_folder
 from .settings import BEFORE, Settings
 
-# the newest run's files
-KEPT = (
-    "metrics.csv",
-    "curves.png",
-    "model.keras",
-    "folded.keras",
-    "classes.txt",
-    "run.json",
-    "checkpoints",
-)
+RESULTS = ("model.keras", "folded.keras", "classes.txt")
+# the newest run's files; without its checkpoints it cannot be resumed while the others are renamed
+KEPT = ("checkpoints", "metrics.csv", "curves.png", *RESULTS, "run.json")
 COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_acc", "seconds")
 
 
@@ -71,6 +65,7 @@ class RunFolder:
         self.settings, self.path, self.writes = settings, settings.log_dir, writes
         self.history: list[dict] = []  # rows of metrics.csv that have a line in the logs
         self.facts: dict = {}  # what run.json holds
+        self._warned = False  # that the curves cannot be drawn
         self._open = contextlib.ExitStack()
 
     def __enter__(self):
@@ -78,6 +73,7 @@ class RunFolder:
             self._open.enter_context(locked(self.path))
         return self
 
+    @_writing  # closing a file writes what it still holds
     def __exit__(self, *_) -> None:
         self._open.close()
 
@@ -102,6 +98,9 @@ class RunFolder:
         resume = self.settings.resume
         progress = self.checkpoints.restore() if resume else Progress()
         if self.writes:
+            remove_unfinished(self.path)
+            remove_unfinished(self.checkpoints.folder)
+            self.checkpoints.prune(progress.iteration if resume else -1)
             if self.checkpoints.found() and not resume:
                 print(
                     f"note: starting anew; the checkpoints that are in {self.path} "
@@ -134,7 +133,7 @@ class RunFolder:
             }
             self.files = {
                 key: self._open.enter_context(
-                    (self.path / name).open("r+" if sizes else "x", newline="")
+                    (self.path / name).open("r+" if sizes else "x", encoding="utf-8", newline="")
                 )
                 for key, name in names.items()
             }
@@ -151,12 +150,13 @@ class RunFolder:
         self.rows = csv.DictWriter(self.files["metrics"], (*COLUMNS, *columns))
         if sizes:
             self.facts = _read_facts(self.path / "run.json")
-            with (self.path / "metrics.csv").open(newline="") as file:
+            with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
                 rows = [
                     {name: float(value) for name, value in row.items() if value}
                     for row in csv.DictReader(file)
                 ]
             self.history = [row for row in rows if "seconds" in row]
+            self._draw()
         else:
             self.rows.writeheader()
         self.scalars = None
@@ -170,19 +170,23 @@ class RunFolder:
                 self._add_scalars(row)
 
     def _keep_earlier(self) -> int:
-        """Renames the results of the run before by its number, and returns the next number."""
-        names = [
-            re.fullmatch(r"([a-z_]+)_(\d+)(\.\w+)?", path.name) for path in self.path.iterdir()
-        ]
-        numbers = {int(m[2]) for m in names if m}
-        kept = {int(m[2]) for m in names if m and not m[1].startswith("log_")}
-        last = max(numbers, default=-1)
+        """Renames the results of the run before by its number, and returns the next number.
+
+        A start that was killed while it renamed them is finished by the next one.
+        """
+        names = [re.fullmatch(r"[a-z_]+_(\d+)(\.\w+)?", path.name) for path in self.path.iterdir()]
+        last = max((int(match[1]) for match in names if match), default=-1)
         here = [path for path in (self.path / name for name in KEPT) if path.exists()]
-        if here and (last < 0 or last in kept):
+
+        def kept(path: pathlib.Path) -> pathlib.Path:
+            return path.with_stem(f"{path.stem}_{last:02d}")
+
+        if here and (last < 0 or any(kept(path).exists() for path in here)):
             # their logs were deleted: a new number, so that no file is overwritten
             last += 1
         for path in here:
-            path.rename(path.with_stem(f"{path.stem}_{last:02d}"))
+            path.rename(kept(path))
+        sync_folder(self.path)
         return last + 1
 
     def sizes(self) -> dict[str, int]:
@@ -198,8 +202,15 @@ class RunFolder:
     def describe(self, **facts) -> None:
         """Adds ``facts`` to run.json: settings, versions, results. The file is always complete."""
         self.facts |= facts
-        with whole(self.path.absolute() / "run.json") as file:
-            file.write((json.dumps(self.facts, indent=2, default=str) + "\n").encode())
+        with atomic_write(self.path / "run.json") as unfinished:
+            text = json.dumps(self.facts, indent=2, default=str) + "\n"
+            unfinished.write_text(text, encoding="utf-8")
+
+    def is_finished(self) -> bool:
+        """Returns whether all results are there; run.json gets its result after the others."""
+        return "test_accuracy" in self.facts and all(
+            (self.path / name).is_file() for name in RESULTS
+        )
 
     @_writing
     def note(self, **row) -> None:
@@ -222,7 +233,18 @@ class RunFolder:
         ``row`` has iteration, test_acc, seconds and the columns given to `open`.
         """
         self._add(f"++++{label}: test acc={row['test_acc']:.4f}", "test", row)
-        draw(self.history, self.title, self.path / "curves.png")
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draws curves.png; a failure is a warning, since training is worth more than the image."""
+        try:
+            with atomic_write(self.path / "curves.png") as unfinished:
+                draw(self.history, self.title, unfinished)
+        except Exception as error:  # of Matplotlib, its fonts or the disk
+            if not self._warned:
+                reason = " ".join(str(error).split())[:200]
+                print(f"warning: curves.png cannot be drawn: {reason}", file=sys.stderr)
+            self._warned = True
 
     def _add(self, line: str, log: str, row: dict) -> None:
         tqdm.write(line)
@@ -259,18 +281,20 @@ class RunFolder:
         self.checkpoints.save(dataclasses.replace(progress, logs=self.sizes()), kind)
 
     @_writing
-    def save_models(
+    def save_results(
         self, model: keras.Model, folded: keras.Model, class_names: Sequence[str]
     ) -> None:
         """Writes model.keras, folded.keras and classes.txt."""
-        model.save(self.path / "model.keras")
-        folded.save(self.path / "folded.keras")
-        (self.path / "classes.txt").write_text("\n".join(class_names) + "\n", "utf-8")
+        for name, network in (("model.keras", model), ("folded.keras", folded)):
+            with atomic_write(self.path / name) as unfinished:
+                network.save(unfinished)
+        with atomic_write(self.path / "classes.txt") as unfinished:
+            unfinished.write_text("\n".join(class_names) + "\n", encoding="utf-8")
 
 
 def _read_facts(path: pathlib.Path) -> dict:
     """Returns what a run.json holds; an empty dictionary if it is missing or damaged."""
     try:
-        return {**json.loads(path.read_text())}
+        return {**json.loads(path.read_text(encoding="utf-8"))}
     except (OSError, ValueError, TypeError, RecursionError):
         return {}

@@ -87,5 +87,9 @@ class Schedule:
             episode=start // length if start % length == 0 else None,
             log=heading if inside and inside % self.log_every == 0 else None,
             test=test,
-            save=is_last or (last + 1) % self.checkpoint_every == 0,
+            save=self.saves_after(last + 1),
         )
+
+    def saves_after(self, done: int) -> bool:
+        """Returns whether a checkpoint is due after ``done`` iterations."""
+        return done == self.iterations or (done > 0 and done % self.checkpoint_every == 0)

@@ -28,7 +28,7 @@ class Settings:
     backbone: str
     widths: tuple[int, ...] | None
     iterations: int
-    batch_size: int
+    batch_size: int | None  # None: see loop
     base_lr: float
     warmup_iterations: int
     seed: int

@@ -1,4 +1,4 @@
-"""TensorFlow's import, without its notes about a GPU where the machine has none."""
+"""Imports for the scripts: no notes about a missing GPU, no settings of the user's own."""
 
 import contextlib
 import glob
@@ -25,8 +25,44 @@ for line in sys.stdin.buffer:
 """
 
 
+# In place of what the user has set for other programs: no keras.json, no matplotlibrc
+_SETTINGS = {
+    "KERAS_BACKEND": "tensorflow",
+    "KERAS_HOME": os.devnull,
+    "MATPLOTLIBRC": os.devnull,
+    "MPLBACKEND": "agg",
+}
+
+
+@contextlib.contextmanager
+def _without_settings() -> Iterator[None]:
+    """Keeps the user's settings of Keras and Matplotlib from what the block imports."""
+    before = {name: os.environ.get(name) for name in _SETTINGS}
+    os.environ.update(_SETTINGS)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def default_style() -> Iterator[None]:
+    """Draws what the block draws in Matplotlib's own style, whatever a matplotlibrc says."""
+    with _without_settings():
+        import matplotlib
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
 def import_tensorflow() -> Any:
     """Imports and returns `tensorflow`; the scripts call it before anything else imports it.
+
+    It imports `keras` too, with none of the user's own settings.
 
     TensorFlow's notes are not shown, and its warnings and errors are. The user's own
     TF_CPP_MIN_LOG_LEVEL is kept, and 0 shows all. This is for the scripts alone: in an application
@@ -34,11 +70,12 @@ def import_tensorflow() -> Any:
     """
     shows_all = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1") == "0"
     quiet = not shows_all and "tensorflow" not in sys.modules and not has_nvidia_gpu()
-    with _without_notes() if quiet else contextlib.nullcontext():
+    with _without_notes() if quiet else contextlib.nullcontext(), _without_settings():
         import tensorflow as tf
 
         if quiet:
             tf.config.list_physical_devices()  # here it looks for a GPU
+        import keras  # noqa: F401
     return tf
 
 
@@ -52,7 +89,7 @@ def has_nvidia_gpu(root: str = "/") -> bool:
     signs = ("dev/nvidia*", "dev/nvhost*", "dev/dxg", "proc/driver/nvidia")
     vendors = pathlib.Path(root).glob("sys/bus/pci/devices/*/vendor")
     return any(glob.glob(root + sign) for sign in signs) or any(
-        vendor.read_text().strip() == "0x10de" for vendor in vendors
+        vendor.read_text("utf-8").strip() == "0x10de" for vendor in vendors
     )
 
 

@@ -1,0 +1,38 @@
+"""Text of files that others may have written: how it is read, and how it is shown."""
+
+import os
+import pathlib
+
+LIMIT = 2**24  # bytes; a run's files are far smaller
+
+
+def read_text(path: pathlib.Path) -> str:
+    """Returns the text of a regular file in UTF-8.
+
+    Raises:
+        ValueError: if it is missing, cannot be read, is too large or not UTF-8. A pipe is refused
+            too: reading would wait for whoever writes into it.
+    """
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+        raise ValueError(f"{path.name} is not a file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(LIMIT + 1)
+        if len(content) > LIMIT:
+            raise ValueError(f"{path.name} has more than {LIMIT:,} bytes")
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8") from error
+
+
+def shown(text: object, most: int = 500) -> str:
+    """Returns text in one line for a terminal or a table: printable, ``most`` characters at most.
+
+    Other characters become escapes such as ``\\x1b``: a terminal obeys some, ends of lines break
+    tables, and marks of direction change how the rest reads.
+    """
+    text = str(text)
+    text = text if len(text) <= most else text[: most - 4] + " ..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,95 @@
+"""A run depends neither on the user's settings of other programs nor on the file system."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import keras
+
+from common.training import run_folder
+from tests.test_checkpoints import ROW, logs
+from tests.test_scripts import ROOT, SMALL
+
+# train.py on a file system that has no locks and cannot sync a folder
+ODD_FILE_SYSTEM = """
+import errno, fcntl, os, runpy, stat, sys
+def fail(number):
+    raise OSError(number, os.strerror(number))
+fsync = os.fsync
+def sync(file):
+    return fail(errno.EINVAL) if stat.S_ISDIR(os.fstat(file).st_mode) else fsync(file)
+fcntl.flock, os.fsync = lambda *_: fail(errno.ENOLCK), sync
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_run_in_odd_surroundings(tmp_path):
+    """On such a file system, with settings that each would end the run."""
+    (tmp_path / "keras.json").write_text('{"backend": "no", "image_data_format": "channels_first"}')
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    environment = os.environ | {
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "KERAS_HOME": str(tmp_path),
+        "KERAS_BACKEND": "torch",
+        "MPLCONFIGDIR": str(tmp_path),
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # of a notebook
+        "PYTHONSAFEPATH": "1",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONPATH": "",
+    }
+    script, log = ROOT / "opt_gs" / "train.py", tmp_path / "log"
+    flags = [*SMALL, "--iterations=4", "--log_every=2", "--eval_every=4", f"--log_dir={log}"]
+    code = f"import sys; sys.argv = {[str(script), *flags]}\n{ODD_FILE_SYSTEM}"
+    result = subprocess.run(
+        # the current folder is where Matplotlib looks first
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    said = [line for line in re.split(r"[\r\n]+", result.stderr) if line.startswith("warning")]
+    reason = os.strerror(errno.ENOLCK)
+    other = "do not start another run there before this one ends"
+    assert said == [f"warning: {log} cannot be locked ({reason}); {other}"]
+    assert (log / "curves.png").stat().st_size > 10_000
+    assert list(log.glob("checkpoints/checkpoint_*.npz"))
+    assert "test_accuracy" in json.loads((log / "run.json").read_text())
+    assert keras.saving.load_model(log / "folded.keras").input_shape == (None, 32, 32, 3)
+
+
+def test_an_image_that_cannot_be_drawn_is_one_warning(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("latex could\nnot be found")
+
+    monkeypatch.setattr(run_folder, "draw", fail)
+    run = logs(tmp_path)
+    for iteration in (1, 2):
+        run.test("iter", **ROW | {"iteration": iteration, "test_acc": 0.5})
+    said = "warning: curves.png cannot be drawn: latex could not be found\n"
+    assert capsys.readouterr().err == said
+    assert (tmp_path / "log_test_00.txt").read_text().count("\n") == 2
+
+
+def test_make_quickstart_in_a_folder_with_a_space(tmp_path):
+    """Its Python is a script here, which writes where it was started and with what."""
+    folder = tmp_path / "a folder"
+    (folder / "opt_gs").mkdir(parents=True)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(ROOT / name, folder)
+    python = folder / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$PWD $1"\n')
+    python.chmod(0o755)
+    command = ["make", "-s", "quickstart", "PYTHON=true"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"{folder}/opt_gs train.py"
