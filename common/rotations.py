@@ -12,7 +12,7 @@ from .layers.orthogonal import OrthogonalLayer
 from .layers.stochastic import StochasticLayer
 from .private import layers_by_path
 
-_DTYPES = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
 def save_rotations(model: keras.Model, path: str | os.PathLike) -> None:
@@ -83,7 +83,8 @@ def _checked(path: str | os.PathLike) -> pathlib.Path:
 
 def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[str, str]]:
     """Returns the rotations by path and name, and the names of the layers' maps by path."""
-    rotations, maps = {}, {}
+    rotations: dict[str, keras.Variable] = {}
+    maps: dict[str, str] = {}
     for path, layer in layers_by_path(model).items():
         if not isinstance(layer, OrthogonalLayer):
             continue
@@ -104,7 +105,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     data = path.read_bytes()
     try:
         start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start])
+        header: dict = json.loads(data[8:start])
         maps = header.pop("__metadata__", {})
         arrays = {}
         for name, entry in header.items():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import orthogonal
+from common import layers, orthogonal
 from common.convert import fold_model, orthogonalize_model
 from common.energy import EnergyLogger
 from common.layers import (
@@ -86,7 +86,7 @@ def test_arguments_stand_in_kerass_order():
             for n, p in inspect.signature(ours).parameters.items()
             if p.kind is p.POSITIONAL_OR_KEYWORD
         ]
-        assert positional == theirs[: len(positional)]
+        assert positional == theirs[1 : len(positional) + 1]  # without `self`
         assert {"activation", "use_bias", "kernel_initializer", "bias_initializer"} <= set(
             positional
         )
@@ -104,7 +104,7 @@ def test_arguments_stand_in_kerass_order():
 
 
 def test_an_unknown_last_axis_is_refused():
-    with pytest.raises(ValueError, match="invalid entry 'None'"):
+    with pytest.raises(ValueError, match="must be fully-defined"):
         OrthogonalDense(3).build((None, None))
 
 
@@ -112,10 +112,11 @@ def test_images_may_have_their_channels_first():
     images = np.random.default_rng(0).normal(size=(2, 4, 9, 8)).astype("float32")
     layer = OrthogonalConv2D(6, 3, data_format="channels_first", rotation_initializer=DRAWN)
     plain = keras.layers.Conv2D(6, 3, data_format="channels_first")
-    outputs = layer(images)
+    outputs = tf.function(layer, jit_compile=True)(images)  # TensorFlow has it for GPUs and XLA
     plain.build(images.shape)
     plain.kernel.assign(layer.kernel)
-    np.testing.assert_array_equal(outputs, plain(images))
+    expected = tf.function(plain, jit_compile=True)(images)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
     last = layer.kernel.numpy().reshape(36, 6)
     q = orthogonal.gram_schmidt(layer.rotation.value).numpy()
     np.testing.assert_allclose(last, q @ layer.fix.numpy(), atol=1e-5)
@@ -681,3 +682,58 @@ model.fit(np.ones((8, 8)), np.ones((8, 4)), verbose=0)
     )
     assert "Type inference failed" not in result.stderr
     assert "invalid graph" not in result.stderr
+
+
+# Kinds
+
+
+@pytest.mark.parametrize(
+    ("plain", "shape", "arguments", "n"),
+    [
+        (keras.layers.Conv1D, (2, 7, 4), {"filters": 6, "kernel_size": 3, "padding": "causal"}, 12),
+        (keras.layers.Conv3D, (2, 4, 3, 4, 2), {"filters": 3, "kernel_size": (1, 2, 3)}, 12),
+        (
+            keras.layers.EinsumDense,
+            (2, 5, 3, 4),
+            {"equation": "abcd,ecd->abe", "output_shape": (None, 6), "bias_axes": "e"},
+            12,
+        ),
+        (
+            keras.layers.EinsumDense,
+            (2, 5, 3, 4),
+            {"equation": "abcd,cde->abce", "output_shape": (None, 3, 6)},
+            4,
+        ),
+    ],
+)
+def test_every_kind_is_kerass_layer_with_neurons_rotated(plain, shape, arguments, n):
+    """Each neuron is rotated by one matrix: the entries that a sum runs over are its own."""
+    inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
+    kind = getattr(layers, f"Orthogonal{plain.__name__}")
+    layer = kind(**arguments, rotation_initializer=DRAWN, bias_initializer="ones")
+    outputs = layer(inputs)
+    assert layer.rotation.shape == (n, n)
+    other = plain(**arguments, bias_initializer="ones")
+    other.build(shape)
+    other.kernel.assign(layer.kernel)
+    np.testing.assert_allclose(outputs, other(inputs), atol=1e-5)
+    q = orthogonal.gram_schmidt(layer.rotation.value).numpy()
+    kernel, equation = layer.kernel.numpy(), arguments.get("equation")
+    if equation:
+        kernel = np.einsum({"ecd": "ecd->cde", "cde": "cde->dce"}[equation[5:8]], kernel)
+    np.testing.assert_allclose(kernel.reshape(n, -1), q @ layer.fix.numpy(), atol=1e-5)
+
+
+def test_what_is_for_plain_layers_is_refused():
+    layer = OrthogonalDense(3)
+    layer.build((None, 4))
+    for refused in (lambda: layer.quantize("int8"), lambda: layer.enable_lora(2)):
+        with pytest.raises(NotImplementedError, match="fold the model with `fold_model`"):
+            refused()
+    for arguments in ({"lora_rank": 2}, {"dtype": "int8_from_float32"}):
+        with pytest.raises(NotImplementedError, match="fold the model with `fold_model`"):
+            OrthogonalDense(3, **arguments).build((None, 4))
+    model = keras.Sequential([keras.Input((4,)), OrthogonalDense(3)])
+    fold_model(model, copy=False)
+    model.quantize("int8")
+    assert model(np.ones((1, 4), "float32")).shape == (1, 3)

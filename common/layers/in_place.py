@@ -64,7 +64,7 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor | None = None) -> None:
             if isinstance(vars(layer).get(name), keras.Variable):
                 remove_weight(layer, name)
         for name in (*layer.own_arguments, *layer.own_state):
-            vars(layer).pop(name, None)
+            layer.__dict__.pop(name, None)
         layer.__class__ = layer.plain
         if not hasattr(layer, "_kernel"):
             layer._kernel = layer.add_weight(
@@ -103,8 +103,8 @@ def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
         for layer in layers:
             if isinstance(layer, OrthogonalLayer):
                 undo.callback(setattr, layer, "__class__", type(layer))
-                undo.callback(vars(layer).pop, "_kernel")
-                vars(layer)["_kernel"] = layer.kernel_of(layer.fix.value)
+                undo.callback(layer.__dict__.pop, "_kernel")
+                layer.__dict__["_kernel"] = layer.kernel_of(layer.fix.value)
                 layer.__class__ = layer.plain
             if isinstance(layer, keras.Model):
                 for name, value in (("compiled", False), ("optimizer", None)):

@@ -90,7 +90,7 @@ def contracted_axes(layer: keras.layers.Layer, rank: int) -> list[int]:
     return [i for i, letter in enumerate(kernel) if letter in inputs and letter not in output]
 
 
-class OrthogonalLayer:
+class OrthogonalLayer(keras.layers.Layer):
     """A layer of Keras whose kernel is ``map(rotation) @ fix`` (Liu et al., CVPR 2021).
 
     A neuron is a column of ``fix``: the kernel's entries on the axes that are summed over, n of
@@ -144,12 +144,10 @@ class OrthogonalLayer:
         parameters = [p for f in functions for p in inspect.signature(f).parameters.values()]
         own = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
         cls.own_arguments = tuple(p.name for p in own)
-        plain = [c for c in cls.__mro__ if c.__module__.startswith("keras.")]
-        if plain:
-            cls.plain = plain[0]
-            _, *theirs, rest = inspect.signature(cls.plain.__init__).parameters.values()
-            theirs = [p.replace(default=None) if p.name == _KERNEL else p for p in theirs]
-            cls.__signature__ = inspect.Signature([*theirs, *own, rest])  # for help and editors
+        cls.plain = next(c for c in cls.__mro__ if c.__module__.startswith("keras."))
+        _, *theirs, rest = inspect.signature(cls.plain.__init__).parameters.values()
+        theirs = [p.replace(default=None) if p.name == _KERNEL else p for p in theirs]
+        cls.__signature__ = inspect.Signature([*theirs, *own, rest])  # for help and editors
 
     def __init__(self, *args, **kwargs):
         own = {name: kwargs.pop(name) for name in self.own_arguments if name in kwargs}

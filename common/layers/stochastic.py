@@ -128,7 +128,7 @@ class StochasticEpisodes(keras.callbacks.Callback):
         self.layers = [v for v in all_layers(self.model) if isinstance(v, StochasticLayer)]
         if not self.layers:
             raise ValueError(f"{self.model.name} has no stochastic layer")
-        self.episode = None
+        self.episode = -1
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         episode = int(self.model.optimizer.iterations) // self.steps
