@@ -38,12 +38,12 @@ CASES = {
     ],
     "OrthogonalEinsumDense": [
         (
-            {"equation": "abc,cde->abde", "output_shape": (None, 2, 3), "bias_axes": "de"},
+            {"equation": "abc,cde->abde", "output_shape": (4, 2, 3), "bias_axes": "de"},
             (2, 4, 8),
             (2, 4, 2, 3),
         ),
         (
-            {"equation": "...cd,ecd->...e", "output_shape": (None, 3), "bias_axes": "e"},
+            {"equation": "abcd,ecd->abe", "output_shape": (4, 3), "bias_axes": "e"},
             (2, 4, 2, 3),
             (2, 4, 3),
         ),

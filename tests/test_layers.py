@@ -112,8 +112,9 @@ def test_images_may_have_their_channels_first():
     images = np.random.default_rng(0).normal(size=(2, 4, 9, 8)).astype("float32")
     layer = OrthogonalConv2D(6, 3, data_format="channels_first", rotation_initializer=DRAWN)
     plain = keras.layers.Conv2D(6, 3, data_format="channels_first")
+    for each in (layer, plain):
+        each.build(images.shape)
     outputs = tf.function(layer, jit_compile=True)(images)  # TensorFlow has it for GPUs and XLA
-    plain.build(images.shape)
     plain.kernel.assign(layer.kernel)
     expected = tf.function(plain, jit_compile=True)(images)
     np.testing.assert_allclose(outputs, expected, atol=1e-5)

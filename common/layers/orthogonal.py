@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -90,6 +90,18 @@ def contracted_axes(layer: keras.layers.Layer, rank: int) -> list[int]:
     return [i for i, letter in enumerate(kernel) if letter in inputs and letter not in output]
 
 
+class _OfTheClass:
+    """The signature that help and editors show of a class; a layer that is made has its call's."""
+
+    def __init__(self, signature: inspect.Signature):
+        self.signature = signature
+
+    def __get__(self, layer: keras.layers.Layer | None, kind: type) -> inspect.Signature:
+        if layer is not None:
+            raise AttributeError("a layer's signature is that of its call")
+        return self.signature
+
+
 class OrthogonalLayer(keras.layers.Layer):
     """A layer of Keras whose kernel is ``map(rotation) @ fix`` (Liu et al., CVPR 2021).
 
@@ -147,7 +159,7 @@ class OrthogonalLayer(keras.layers.Layer):
         cls.plain = next(c for c in cls.__mro__ if c.__module__.startswith("keras."))
         _, *theirs, rest = inspect.signature(cls.plain.__init__).parameters.values()
         theirs = [p.replace(default=None) if p.name == _KERNEL else p for p in theirs]
-        cls.__signature__ = inspect.Signature([*theirs, *own, rest])  # for help and editors
+        cls.__signature__ = _OfTheClass(inspect.Signature([*theirs, *own, rest]))
 
     def __init__(self, *args, **kwargs):
         own = {name: kwargs.pop(name) for name in self.own_arguments if name in kwargs}
@@ -298,6 +310,15 @@ class OrthogonalLayer(keras.layers.Layer):
     def plain_weights(self) -> dict[str, tf.Tensor]:
         """Returns, by name, the weights of Keras's layer that this one has not."""
         return {"kernel": self.kernel}
+
+    def rematerialized_call(self, layer_call: Callable, *args, **kwargs) -> Callable:
+        """Returns Keras's call with gradient checkpointing, without `training`.
+
+        In a graph Keras's takes no keywords, and `training` changes nothing here.
+        """
+        kwargs.pop("training", None)
+        call = super().rematerialized_call(layer_call, *args, **kwargs)
+        return lambda *args, training=None, **kwargs: call(*args, **kwargs)
 
     # Dense and convolutions write `kernel` alone
     save_own_variables = keras.layers.Layer.save_own_variables
