@@ -128,8 +128,7 @@ def orthogonalize_model(
     if copy:
         model = copied(model)
         layers = dict(zip(layers, all_layers(model), strict=True))
-    regularized = [path for path in chosen if layers[path].kernel_regularizer is not None]
-    done: list[keras.layers.Layer] = []
+    penalties = {p: layers[p].kernel_regularizer for p in chosen if layers[p].kernel_regularizer}
     try:
         for path in chosen:
             layers[path].kernel_regularizer = None
@@ -140,10 +139,12 @@ def orthogonalize_model(
                 rotation_initializer=rotation_initializer,
                 block_size=block_size,
             )
-            done.append(layers[path])
-    except Exception:
-        for layer in done:
-            fold(layer)
+    except Exception:  # the model stays as it was
+        for path in chosen:
+            if isinstance(layers[path], OrthogonalLayer):
+                fold(layers[path])
+            layers[path].kernel_regularizer = penalties.get(path)
+            layers[path].kernel.regularizer = penalties.get(path)
         raise
     if rotations_only:
         _freeze_all_but_rotations(model)
@@ -152,10 +153,10 @@ def orthogonalize_model(
     after = model.count_params()
     trained = sum(w.shape.num_elements() for w in model.trainable_weights)
     conversion = Conversion(tuple(chosen), after - before, left, trained, after)
-    if regularized:
+    if penalties:
         _LOGGER.warning(
             "the kernel_regularizer of %s is dropped: a rotation does not change a neuron's norm",
-            ", ".join(regularized),
+            ", ".join(penalties),
         )
     if keras.config.is_interactive_logging_enabled():
         print(conversion)
@@ -231,7 +232,9 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
     if not model.built:
         raise ValueError("the model must be built: call it once, or give it an Input")
     for path, layer in layers_by_path(model).items():
-        for rotation in layer.rotations if isinstance(layer, OrthogonalLayer) else ():
+        if not isinstance(layer, OrthogonalLayer):
+            continue
+        for rotation in layer.rotations if layer.built else ():
             if not np.isfinite(rotation).all():
                 raise ValueError(
                     f"{path} cannot be folded: its {rotation.name} is not finite; training has "

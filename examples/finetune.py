@@ -75,6 +75,7 @@ WAYS: dict[str, tuple[Callable[[keras.Model], None], float]] = {
 
 
 def main() -> dict[str, float]:
+    keras.config.disable_interactive_logging()  # the report of a conversion goes to the log
     keras.utils.set_random_seed(0)
     digits = load_digits()
     split = train_test_split(digits.images / 16, digits.target, test_size=0.3, random_state=0)

@@ -354,13 +354,15 @@ def test_unknown_names_are_said():
 
 
 def test_a_rotation_that_is_not_orthogonal_changes_nothing():
-    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, use_bias=False)])
-    kernel = plain.layers[0].kernel
+    dense = keras.layers.Dense(4, use_bias=False, kernel_regularizer="l2")
+    plain = keras.Sequential([keras.Input((6,)), dense])
+    kernel, penalty = plain.layers[0].kernel.numpy(), float(plain.losses[0])
     for wrong in ({"orthogonalize": orthogonal.identity}, {"block_size": 1}):
         with pytest.raises(ValueError, match=r"no orthogonal matrix|`block_size`"):
             orthogonalize_model(plain, rotation_initializer="random_normal", copy=False, **wrong)
         assert type(plain.layers[0]) is keras.layers.Dense
         np.testing.assert_array_equal(plain.layers[0].kernel, kernel)
+        assert float(plain.losses[0]) == penalty
 
 
 # Layers inside layers

@@ -95,13 +95,14 @@ def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
     functions = {
         f"lambda_{number}": layer.function
         for number, layer in enumerate(layers)
-        if isinstance(layer, keras.layers.Lambda) and layer.function.__name__ == "<lambda>"
+        if isinstance(layer, keras.layers.Lambda)
+        and getattr(layer.function, "__name__", "") == "<lambda>"
     }
     classes = {type(layer).__name__: type(layer) for layer in layers}
     unregistered = {k: v for k, v in classes.items() if keras.saving.get_registered_name(v) == k}
     with contextlib.ExitStack() as undo:
         for layer in layers:
-            if isinstance(layer, OrthogonalLayer):
+            if isinstance(layer, OrthogonalLayer) and layer.built:
                 undo.callback(setattr, layer, "__class__", type(layer))
                 undo.callback(layer.__dict__.pop, "_kernel")
                 layer.__dict__["_kernel"] = layer.kernel_of(layer.fix.value)
@@ -149,7 +150,7 @@ def copied(model: keras.layers.Layer) -> keras.layers.Layer:
             f"Keras cannot copy {model.name}: {reason}; with copy=False it is changed in place"
         ) from error
     for old, new in layers:
-        if isinstance(old, OrthogonalLayer):
+        if isinstance(old, OrthogonalLayer) and old.built:
             own = {name: getattr(old, name) for name in old.own_arguments}
             _add_rotation(new, type(old), own | {"check_map": False})
             new.check_map = old.check_map
