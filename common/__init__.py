@@ -13,15 +13,23 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time `__getattr
     from .energy import EnergyLogger, hyperspherical_energy
     from .layers import (
         BatchNormalization,
+        OrthogonalConv1D,
         OrthogonalConv2D,
+        OrthogonalConv3D,
         OrthogonalDense,
+        OrthogonalEinsumDense,
+        StochasticEpisodes,
+        StochasticOrthogonalConv1D,
         StochasticOrthogonalConv2D,
+        StochasticOrthogonalConv3D,
         StochasticOrthogonalDense,
+        StochasticOrthogonalEinsumDense,
     )
     from .losses import smoothed_cross_entropy
     from .optimizers import OGD, Momentum
     from .orthogonal import cayley, gram_schmidt, householder, identity, lowdin, product
     from .regularizers import HypersphericalEnergy, OrthogonalityPenalty
+    from .rotations import load_rotations, save_rotations
 
 __version__ = "0.1.0"
 
@@ -31,11 +39,18 @@ __all__ = [
     "EnergyLogger",
     "HypersphericalEnergy",
     "Momentum",
+    "OrthogonalConv1D",
     "OrthogonalConv2D",
+    "OrthogonalConv3D",
     "OrthogonalDense",
+    "OrthogonalEinsumDense",
     "OrthogonalityPenalty",
+    "StochasticEpisodes",
+    "StochasticOrthogonalConv1D",
     "StochasticOrthogonalConv2D",
+    "StochasticOrthogonalConv3D",
     "StochasticOrthogonalDense",
+    "StochasticOrthogonalEinsumDense",
     "__version__",
     "cayley",
     "fold_model",
@@ -43,9 +58,11 @@ __all__ = [
     "householder",
     "hyperspherical_energy",
     "identity",
+    "load_rotations",
     "lowdin",
     "orthogonalize_model",
     "product",
+    "save_rotations",
     "smoothed_cross_entropy",
 ]
 
@@ -54,15 +71,23 @@ _MODULES = {
     "energy": ("EnergyLogger", "hyperspherical_energy"),
     "layers": (
         "BatchNormalization",
+        "OrthogonalConv1D",
         "OrthogonalConv2D",
+        "OrthogonalConv3D",
         "OrthogonalDense",
+        "OrthogonalEinsumDense",
+        "StochasticEpisodes",
+        "StochasticOrthogonalConv1D",
         "StochasticOrthogonalConv2D",
+        "StochasticOrthogonalConv3D",
         "StochasticOrthogonalDense",
+        "StochasticOrthogonalEinsumDense",
     ),
     "losses": ("smoothed_cross_entropy",),
     "optimizers": ("OGD", "Momentum"),
     "orthogonal": ("cayley", "gram_schmidt", "householder", "identity", "lowdin", "product"),
     "regularizers": ("HypersphericalEnergy", "OrthogonalityPenalty"),
+    "rotations": ("load_rotations", "save_rotations"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -4,15 +4,16 @@ Reference: Liu et al., NeurIPS 2018 and CVPR 2021.
 """
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from .layers import OrthogonalConv2D, OrthogonalDense
-from .private import all_layers
+from .layers.orthogonal import OrthogonalLayer
+from .private import layers_by_path
 
+Layers = Mapping[str, keras.layers.Layer]
 CHUNK = 1024  # neurons per block: 1024 x 1024 float64 distances are 8 MiB
 
 
@@ -80,28 +81,33 @@ def orthogonality_drift(q: tf.Tensor) -> tf.Tensor:
 
 def is_orthogonal_layer(layer: keras.layers.Layer) -> bool:
     """Returns whether ``layer`` is an OPT layer."""
-    return isinstance(layer, OrthogonalConv2D | OrthogonalDense)
+    return isinstance(layer, OrthogonalLayer)
 
 
-def layer_energies(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
-    """Returns ``energy/NAME`` of each layer's current kernel; each layer must have a ``kernel``."""
-    kernels = {layer.name: tf.convert_to_tensor(layer.kernel) for layer in layers}
+def layer_energies(layers: Layers) -> dict[str, float]:
+    """Returns ``energy/NAME`` of the neurons that each layer has now, in its ``kernel``."""
+
+    def neurons(layer: keras.layers.Layer) -> tf.Tensor:
+        if is_orthogonal_layer(layer):
+            return layer.neurons()
+        return tf.reshape(tf.convert_to_tensor(layer.kernel), [-1, layer.kernel.shape[-1]])
+
     return {
-        f"energy/{name}": float(hyperspherical_energy(tf.reshape(kernel, [-1, kernel.shape[-1]])))
-        for name, kernel in kernels.items()
+        f"energy/{name}": float(hyperspherical_energy(neurons(layer)))
+        for name, layer in layers.items()
     }
 
 
-def layer_drifts(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
+def layer_drifts(layers: Layers) -> dict[str, float]:
     """Returns ``drift/NAME`` of each OPT layer: how far map(rotation) is from orthogonal.
 
     Of a layer with blocks it is the largest of its blocks.
     """
     return {
-        f"drift/{layer.name}": float(
+        f"drift/{name}": float(
             tf.reduce_max([orthogonality_drift(q) for q in layer.orthogonal_matrices()])
         )
-        for layer in layers
+        for name, layer in layers.items()
         if is_orthogonal_layer(layer)
     }
 
@@ -109,9 +115,10 @@ def layer_drifts(layers: Iterable[keras.layers.Layer]) -> dict[str, float]:
 class EnergyLogger(keras.callbacks.Callback):
     """Adds the OPT layers' hyperspherical energy and drift to the logs after each epoch.
 
-    The names in the logs are ``energy/NAME`` and ``drift/NAME`` of each layer, or ``energy/mean``
-    and ``drift/mean``. Drift is max |Q Q^T - I| of Q = map(rotation). Put this callback before
-    those that write logs, such as `keras.callbacks.CSVLogger`:
+    The names in the logs are ``energy/PATH`` and ``drift/PATH`` of each layer, or ``energy/mean``
+    and ``drift/mean``. The path is the layer's name, after those of the layers that it lies in.
+    Drift is max |Q Q^T - I| of Q = map(rotation). Put this callback before those that write logs,
+    such as `keras.callbacks.CSVLogger`:
     ``model.fit(callbacks=[EnergyLogger(), CSVLogger("log.csv")])``.
 
     Args:
@@ -124,7 +131,8 @@ class EnergyLogger(keras.callbacks.Callback):
         self.per_layer = per_layer
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        found = [layer for layer in all_layers(self.model) if is_orthogonal_layer(layer)]
+        layers = layers_by_path(self.model)
+        found = {path: layer for path, layer in layers.items() if is_orthogonal_layer(layer)}
         if logs is None or not found:
             return
         energies, drifts = layer_energies(found), layer_drifts(found)

@@ -4,6 +4,9 @@ Tested with TensorFlow 2.21 and Keras 3.15. If a private API is missing, each fu
 ones instead: slower, but correct. tests/test_private.py fails if one is missing.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 import tensorflow as tf
 
@@ -71,17 +74,90 @@ def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] |
     return context.entry_layer, memory
 
 
-def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Returns the layers of a model, including those inside its models and wrappers, each once.
+def autocast(kernel: tf.Tensor) -> tf.Tensor:
+    """Returns ``kernel`` in the dtype in which Keras reads a variable in the current scope.
+
+    In mixed precision this is the compute dtype. Without the private scope ``kernel`` stays as it
+    is: Keras then computes in the wider dtype of kernel and inputs.
+    """
+    scope = global_state and global_state.get_global_attribute("autocast_scope")
+    return scope.maybe_cast(kernel) if scope else kernel
+
+
+def inner_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the layers directly inside a layer or model, each once.
 
     The public ``model.layers`` does not look into wrappers and custom layers. Without the private
     method, layers inside of those are not found.
     """
-    flatten = getattr(model, "_flatten_layers", None)
+    flatten = getattr(layer, "_flatten_layers", None)
     if flatten is not None:
-        return list(flatten(include_self=False))
-    found: dict[keras.layers.Layer, None] = {}
-    for layer in model.layers:
-        inner = all_layers(layer) if hasattr(layer, "layers") else []
-        found |= dict.fromkeys([layer, *inner])
-    return list(found)
+        return list(flatten(include_self=False, recursive=False))
+    return list(getattr(layer, "layers", []))
+
+
+def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns the weights of a layer that are not those of layers inside it."""
+    inner = {id(w) for other in inner_layers(layer) for w in other.weights}
+    return [w for w in layer.weights if id(w) not in inner]
+
+
+def layers_by_path(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
+    """Returns the layers of a model, including those inside its models and layers, each once.
+
+    A path is made of the names from the model down, such as ``block/attention/query``. Layers with
+    the same name and place are numbered: ``dense``, ``dense#2``.
+    """
+    found: dict[str, keras.layers.Layer] = {}
+    seen = {id(model)}
+
+    def visit(layer: keras.layers.Layer, start: str) -> None:
+        for inner in inner_layers(layer):
+            if id(inner) in seen:
+                continue
+            seen.add(id(inner))
+            path, number = start + inner.name, 1
+            while path in found:
+                number += 1
+                path = f"{start}{inner.name}#{number}"
+            found[path] = inner
+            visit(inner, f"{path}/")
+
+    visit(model, "")
+    return found
+
+
+def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the layers of `layers_by_path`."""
+    return list(layers_by_path(model).values())
+
+
+@contextlib.contextmanager
+def weights_may_change(layer: keras.layers.Layer) -> Iterator[None]:
+    """Lets a layer that is built add and remove weights, as Keras's own ``enable_lora`` does."""
+    was_locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        yield
+    finally:
+        if was_locked:
+            layer._tracker.lock()
+
+
+def remove_weight(layer: keras.layers.Layer, name: str) -> None:
+    """Removes the weight ``layer.NAME``.
+
+    As ``del layer.NAME`` does, without the garbage collection after each, which takes long in a
+    model of many layers.
+    """
+    layer._untrack_variable(getattr(layer, name))
+    super(keras.layers.Layer, layer).__delattr__(name)
+
+
+def move_to_end(layer: keras.layers.Layer, weight: keras.Variable) -> None:
+    """Makes ``weight`` the last of the layer's trainable weights."""
+    layer._untrack_variable(weight)
+    trainable, weight.trainable = weight.trainable, True
+    with weights_may_change(layer):
+        layer._track_variable(weight)
+    weight.trainable = trainable

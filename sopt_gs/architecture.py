@@ -14,6 +14,7 @@ import numpy as np
 from common import orthogonal
 from common.backbones.cnn6 import cnn6
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
+from common.layers.stochastic import draw_rows
 from common.orthogonal import Map, gram_schmidt
 from common.training.method import Method
 
@@ -51,14 +52,6 @@ def build_model(
         StochasticOrthogonalConv2D, rotated_fraction=rotated_fraction, **common
     )
     return backbone(layer, stem=functools.partial(OrthogonalConv2D, **common), **kwargs)
-
-
-def draw_rows(seed: int, episode: int, number: int, n: int, rows: int) -> np.ndarray:
-    """Returns ``rows`` different integers from 0 to n - 1, for stochastic layer ``number``.
-
-    The same arguments always give the same rows, an int64 array ``[rows]``.
-    """
-    return np.random.default_rng([seed, episode, number]).permutation(n)[:rows]
 
 
 def following(model: keras.Model, layer: keras.layers.Layer) -> list[BatchNormalization]:

@@ -10,7 +10,12 @@ import tensorflow as tf
 from common import layers, orthogonal
 from common.convert import fold_model, orthogonalize_model
 from common.energy import hyperspherical_energy, layer_drifts
-from common.layers import OrthogonalConv2D, OrthogonalDense, StochasticOrthogonalDense, base
+from common.layers import (
+    OrthogonalConv2D,
+    OrthogonalDense,
+    OrthogonalEinsumDense,
+    StochasticOrthogonalDense,
+)
 from common.marks import ROTATION, mark
 from common.optimizers import OGD
 from common.regularizers import OrthogonalityPenalty
@@ -20,14 +25,14 @@ each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name
 # n, block_size, the size of each block
 SPLITS = [(24, 8, [8] * 3), (27, 8, [8] * 3 + [3]), (27, 13, [13, 13, 1]), (9, 5, [5, 4])]
 UNITS = 6
+DRAWN = keras.initializers.RandomNormal(stddev=1.0)
 
 
 def built(n: int, block_size: int | None, **kwargs) -> OrthogonalDense:
     """Returns a layer in float64 that keras.utils.set_random_seed makes the same each time."""
     keras.utils.set_random_seed(0)
-    layer = OrthogonalDense(
-        UNITS, block_size=block_size, use_bias=False, dtype=kwargs.pop("dtype", "float64"), **kwargs
-    )
+    kwargs = {"dtype": "float64", "rotation_initializer": DRAWN} | kwargs
+    layer = OrthogonalDense(UNITS, block_size=block_size, use_bias=False, **kwargs)
     layer.build((None, n))
     return layer
 
@@ -101,22 +106,42 @@ def test_gradients_are_those_of_each_block_by_itself(orthogonalize, jit):
         np.testing.assert_allclose(gradient, expected, atol=lost * np.abs(expected).max())
 
 
-def test_peft_merges_the_same_weight():
-    """OFT of Hugging Face's PEFT, from the same skew parameters; see benchmarks/oft.py."""
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_peft_merges_the_same_weight(dtype):
+    """OFT of Hugging Face's PEFT, from the same skew parameters; see benchmarks/oft.py.
+
+    As a Dense layer, and as attention's layers of two heads before and after: they are EinsumDense.
+    """
     golden = np.load(pathlib.Path(__file__).parent / "golden" / "peft_oft.npz")
     blocks, (units, n) = len(golden["skew"]), golden["weight"].shape
     b = n // blocks
     rotation = np.zeros((blocks, b, b))
     rotation[:, *np.triu_indices(b, 1)] = -golden["skew"]  # theirs has the other sign
     assert np.abs(golden["merged"] - golden["weight"]).max() > 0.1
-    for dtype in ("float64", "float32"):
-        layer = OrthogonalDense(
-            units, orthogonalize=orthogonal.cayley, block_size=b, use_bias=False, dtype=dtype
-        )
-        layer.build((None, n))
+    common = {"orthogonalize": orthogonal.cayley, "block_size": b, "dtype": dtype}
+    for layer, inputs, kernel in (
+        (OrthogonalDense(units, use_bias=False, **common), (n,), (n, units)),
+        (
+            OrthogonalEinsumDense("abc,cde->abde", (None, units, 1), **common),
+            (3, n),
+            (n, units, 1),
+        ),
+        (
+            OrthogonalEinsumDense("abcd,cde->abe", (None, units), **common),
+            (3, 2, n // 2),
+            (2, n // 2, units),
+        ),
+        (
+            OrthogonalEinsumDense("abc,dec->abde", (None, units, 1), **common),
+            (3, n),
+            (units, 1, n),
+        ),
+    ):
+        layer.build((None, *inputs))
         layer.rotation.assign(rotation)
         layer.fix.assign(golden["weight"].T)
-        np.testing.assert_allclose(layer.kernel, golden["merged"].T, rtol=0, atol=1e-6)
+        merged = golden["merged"] if kernel[-1] == n else golden["merged"].T
+        np.testing.assert_allclose(layer.kernel, merged.reshape(kernel), rtol=0, atol=1e-6)
 
 
 # What is drawn, and what is refused
@@ -135,8 +160,8 @@ def test_a_block_of_all_rows_is_no_block(block_size):
 
 @pytest.mark.parametrize(
     "initializer",
-    [None, "orthogonal", keras.initializers.RandomNormal(seed=3)],
-    ids=["None", "orthogonal", "an object"],
+    [DRAWN, "orthogonal", keras.initializers.RandomNormal(seed=3)],
+    ids=["drawn", "orthogonal", "an object"],
 )
 def test_each_block_draws_numbers_of_its_own(initializer):
     layer = built(27, 8, rotation_initializer=initializer)
@@ -190,7 +215,7 @@ def test_a_large_rotation_is_warned_of(caplog, monkeypatch):
         assert words in message
     assert build(4095) == build(4096, block_size=2048) == []
     caplog.clear()
-    monkeypatch.setattr(base, "_LARGE", 48)
+    monkeypatch.setattr(layers.orthogonal, "_LARGE", 48)
     orthogonalize_model(plain_model())
     assert [r.getMessage().split(":")[0] for r in caplog.records] == ["head"]
 
@@ -275,12 +300,12 @@ def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
 def test_drift_is_that_of_the_worst_block():
     layer = built(27, 8, orthogonalize=orthogonal.identity, rotation_initializer="identity")
     name = f"drift/{layer.name}"
-    assert layer_drifts([layer]) == {name: 0}
+    assert layer_drifts({layer.name: layer}) == {name: 0}
     for variable, drift in ((layer.rotation, 3.0), (layer.rotation_rest, 8.0)):
         value = np.array(variable)
         value.flat[-1] = np.sqrt(1 + drift)  # in the last block alone
         variable.assign(value)
-        assert layer_drifts([layer])[name] == pytest.approx(drift)
+        assert layer_drifts({layer.name: layer})[name] == pytest.approx(drift)
 
 
 # Without a map

@@ -13,7 +13,8 @@ from keras.src.testing import TestCase
 
 import common
 from common import orthogonal
-from common.layers.base import OrthogonalLayer
+from common.layers.kinds import ROTATED
+from common.layers.orthogonal import OrthogonalLayer
 
 # a generator of the test's own data, which is not to be shuffled
 pytestmark = pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
@@ -21,14 +22,31 @@ pytestmark = pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWa
 CONVOLUTION = {"filters": 4, "kernel_size": 2}
 # by layer: arguments, the shapes of inputs and outputs
 CASES = {
+    "OrthogonalConv1D": [
+        (CONVOLUTION, (2, 5, 4), (2, 4, 4)),
+        ({**CONVOLUTION, "padding": "causal", "dilation_rate": 2}, (2, 5, 4), (2, 5, 4)),
+    ],
     "OrthogonalConv2D": [
         (CONVOLUTION, (2, 4, 5, 4), (2, 3, 4, 4)),
         ({**CONVOLUTION, "padding": "same", "strides": 2}, (2, 4, 5, 4), (2, 2, 3, 4)),
         ({**CONVOLUTION, "groups": 2, "dilation_rate": (1, 2)}, (2, 4, 5, 4), (2, 3, 3, 4)),
     ],
+    "OrthogonalConv3D": [(CONVOLUTION, (2, 3, 4, 3, 2), (2, 2, 3, 2, 4))],
     "OrthogonalDense": [
         ({"units": 3}, (2, 8), (2, 3)),
         ({"units": 3}, (2, 4, 8), (2, 4, 3)),
+    ],
+    "OrthogonalEinsumDense": [
+        (
+            {"equation": "abc,cde->abde", "output_shape": (4, 2, 3), "bias_axes": "de"},
+            (2, 4, 8),
+            (2, 4, 2, 3),
+        ),
+        (
+            {"equation": "abcd,ecd->abe", "output_shape": (4, 3), "bias_axes": "e"},
+            (2, 4, 2, 3),
+            (2, 4, 3),
+        ),
     ],
 }
 CASES |= {f"Stochastic{name}": cases for name, cases in CASES.items()}
@@ -42,6 +60,7 @@ def public_classes(base: type) -> set[str]:
 
 def test_no_public_layer_is_left_out():
     assert public_classes(keras.layers.Layer) == {*CASES, "BatchNormalization"}
+    assert {kind.__name__ for kind in ROTATED.values()} == {c for c in CASES if c[0] == "O"}
     assert {own.__name__ for own in orthogonal.ALL} == set(orthogonal.__all__) & set(
         common.__all__
     ) - {"product"}
@@ -64,7 +83,9 @@ def cases() -> list:
 def test_layers_with_each_map(name, own, case):
     arguments, inputs, outputs = CASES[name][case]
     options = {"activation": "relu", "rotation_regularizer": "l2", "bias_regularizer": "l1"}
-    options = {**options, "activity_regularizer": "l2"} if case else {}
+    if "Einsum" not in name:
+        options["activity_regularizer"] = "l2"
+    options = options if case else {}
     stochastic = name.startswith("Stochastic")
     TestCase().run_layer_test(
         getattr(common, name),
@@ -75,8 +96,8 @@ def test_layers_with_each_map(name, own, case):
         expected_num_trainable_weights=2,  # rotation and bias
         expected_num_non_trainable_weights=1 + stochastic,  # fix, and the rows' indices
         expected_num_seed_generators=0,
-        expected_num_losses=3 if case else 0,
-        supports_masking="Dense" in name,  # as Keras's Dense and Conv2D
+        expected_num_losses=len(options) - 1 if case else 0,
+        supports_masking=name.endswith("lDense"),  # as Keras's layers
     )
 
 

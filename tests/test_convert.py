@@ -7,10 +7,14 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from common import layers, orthogonal
 from common.convert import fold_model, orthogonalize_model, refold
+from common.energy import EnergyLogger
+from common.marks import ROTATION, purpose_of
 from common.regularizers import HypersphericalEnergy
+from common.rotations import load_rotations, save_rotations
 
 MAPS = [
     orthogonal.gram_schmidt,
@@ -173,6 +177,12 @@ def test_sequential_models_stay_sequential():
     np.testing.assert_allclose(turned(np.eye(6)), model(np.eye(6)), atol=1e-6)
 
 
+def quantized() -> keras.Model:
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, name="dense_q")])
+    model.quantize("int8")
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -183,13 +193,8 @@ def test_sequential_models_stay_sequential():
             ),
             "kernel_constraint",
         ),
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.ReLU()]), "no Conv2D or Dense"),
-        (
-            lambda: keras.Sequential(
-                [keras.Input((4, 9, 9)), keras.layers.Conv2D(3, 3, data_format="channels_first")]
-            ),
-            "channels_first",
-        ),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.ReLU()]), "no layer to rotate"),
+        (lambda: quantized(), "dense_q: quantized, int8"),
     ],
 )
 def test_what_cannot_be_turned_is_said(make, message):
@@ -282,24 +287,20 @@ def test_nothing_is_left_out_in_silence(caplog, capsys):
     model = keras.Sequential(
         [
             keras.Input((9, 9, 4)),
-            keras.layers.Conv2D(3, 3, name="turned"),
+            keras.layers.Conv2D(3, 3, name="first"),
             keras.layers.DepthwiseConv2D(3, name="depth"),
-            keras.layers.TimeDistributed(keras.layers.Dense(5, name="wrapped")),
+            keras.layers.TimeDistributed(keras.layers.Dense(5, name="wrapped"), name="each"),
             _Subclass(6, name="own"),
         ]
     )
     turned, conversion = orthogonalize_model(model, return_conversion=True)
     assert capsys.readouterr().out == f"{conversion}\n"
     assert not caplog.records
-    assert conversion.turned == ("turned",)
-    assert conversion.added_weights == 36**2
-    assert turned.count_params() - model.count_params() == 36**2
-    assert conversion.left == {
-        "depth": "DepthwiseConv2D",
-        "wrapped": "inside a wrapper or another layer",
-        "own": "a subclass, _Subclass",
-    }
-    for words in ("1 layer turned", "adds 1,296 weights", "depth (DepthwiseConv2D)", "own (a sub"):
+    assert conversion.rotated == ("first", "each/wrapped")
+    assert conversion.added_weights == 36**2 + 3**2
+    assert turned.count_params() - model.count_params() == 36**2 + 3**2
+    assert conversion.left == {"depth": "DepthwiseConv2D", "own": "a subclass, _Subclass"}
+    for words in ("2 layers rotated", "adds 1,305 weights", "depth (Depthwise", "own (a sub"):
         assert words in str(conversion)
     keras.config.disable_interactive_logging()
     try:
@@ -345,33 +346,268 @@ def test_one_name_is_one_name():
     assert kinds == [True, False]
 
 
-def test_a_subclassed_model_is_told_what_would_do():
-    class Own(keras.Model):
+def test_unknown_names_are_said():
+    with pytest.raises(ValueError, match=r"no layers that can be rotated: add, nowhere"):
+        orthogonalize_model(plain_model(), layer_names=["shared", "nowhere", "add"])
+    with pytest.raises(ValueError, match=r"can be rotated: gru_cell \(gru/gru_cell: GRUCell\)"):
+        orthogonalize_model(model_with_attention(), layer_names="gru_cell")
+
+
+def test_a_rotation_that_is_not_orthogonal_changes_nothing():
+    dense = keras.layers.Dense(4, use_bias=False, kernel_regularizer="l2")
+    plain = keras.Sequential([keras.Input((6,)), dense])
+    kernel, penalty = plain.layers[0].kernel.numpy(), float(plain.losses[0])
+    for wrong in ({"orthogonalize": orthogonal.identity}, {"block_size": 1}):
+        with pytest.raises(ValueError, match=r"no orthogonal matrix|`block_size`"):
+            orthogonalize_model(plain, rotation_initializer="random_normal", copy=False, **wrong)
+        assert type(plain.layers[0]) is keras.layers.Dense
+        np.testing.assert_array_equal(plain.layers[0].kernel, kernel)
+        assert float(plain.losses[0]) == penalty
+
+
+# Layers inside layers
+
+
+class _Block(keras.layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = keras.layers.MultiHeadAttention(2, 4, name="attention")
+        self.dense = keras.layers.Dense(8, name="dense")
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(x + self.attention(x, x))
+
+
+def model_with_attention() -> keras.Model:
+    inputs = keras.Input((5, 8))
+    x = keras.layers.TimeDistributed(keras.layers.Dense(8, name="each"), name="time")(inputs)
+    x = keras.layers.GRU(6, name="gru")(_Block(name="block")(x))
+    return keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
+
+
+SEQUENCES = np.random.default_rng(0).normal(size=(4, 5, 8)).astype("float32")
+INSIDE = [f"block/attention/{name}" for name in ("query", "key", "value", "attention_output")]
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_layers_inside_layers_are_rotated_and_folded(copy):
+    model = model_with_attention()
+    before = model.predict(SEQUENCES, verbose=0)  # a compiled function, which must not stay
+    turned, conversion = orthogonalize_model(
+        model, "cayley", rotation_initializer="orthogonal", copy=copy, return_conversion=True
+    )
+    assert (turned is model) is not copy
+    assert {*conversion.rotated} == {"time/each", *INSIDE, "block/dense", "head"}
+    assert conversion.left == {"gru/gru_cell": "GRUCell"}
+    assert any(isinstance(layer, layers.OrthogonalDense) for layer in leaves(model)) is not copy
+    # sums of up to 8 terms, ten layers deep, in float32
+    bound = {"rtol": 0, "atol": 1e-5 * np.abs(before).max()}
+    np.testing.assert_allclose(turned.predict(SEQUENCES, verbose=0), before, **bound)
+    shake(turned)
+    after = turned.predict(SEQUENCES, verbose=0)
+    assert np.abs(after - before).max() > 0.1
+    folded = fold_model(turned, copy=copy)
+    assert (folded is turned) is not copy
+    assert not [layer for layer in leaves(folded) if hasattr(layer, "fix")]
+    np.testing.assert_allclose(folded.predict(SEQUENCES, verbose=0), after, **bound)
+    assert [w.shape for w in folded.weights] == [w.shape for w in model_with_attention().weights]
+
+
+def test_names_paths_and_patterns_choose_layers():
+    def chosen(names) -> set[str]:
+        _, conversion = orthogonalize_model(
+            model_with_attention(), "cayley", names, return_conversion=True
+        )
+        assert conversion.left == {}
+        return {*conversion.rotated}
+
+    assert chosen("query") == {"block/attention/query"}
+    assert chosen(["block/dense", "head"]) == {"block/dense", "head"}
+    assert chosen("block/attention/*") == {*INSIDE}
+    assert chosen("[kq]*y") == {"block/attention/query", "block/attention/key"}
+
+
+def test_a_name_that_occurs_twice_is_two_layers():
+    def part(name: str) -> keras.Model:
+        inputs = keras.Input((6,))
+        return keras.Model(inputs, keras.layers.Dense(4, name="dense")(inputs), name=name)
+
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, keras.layers.Add()([part("a")(inputs), part("b")(inputs)]))
+    turned, conversion = orthogonalize_model(model, return_conversion=True)
+    assert conversion.rotated == ("a/dense", "b/dense")
+    turned.compile("sgd", "mse")
+    data = np.ones((8, 6)), np.zeros((8, 4))
+    history = turned.fit(*data, verbose=0, callbacks=[EnergyLogger()]).history
+    names = ["drift/a/dense", "drift/b/dense", "energy/a/dense", "energy/b/dense", "loss"]
+    assert sorted(history) == names
+
+
+def test_what_is_converted_is_converted_again_without_a_change():
+    model = orthogonalize_model(model_with_attention(), rotation_initializer="orthogonal")
+    rotations = [layer.rotation.numpy() for layer in leaves(model) if hasattr(layer, "fix")]
+    for copy in (True, False):
+        again, conversion = orthogonalize_model(model, copy=copy, return_conversion=True)
+        assert conversion.rotated == ()
+        found = [layer.rotation for layer in leaves(again) if hasattr(layer, "fix")]
+        for ours, expected in zip(found, rotations, strict=True):
+            np.testing.assert_array_equal(ours, expected)
+    folded = fold_model(model)
+    outputs_of = [m(SEQUENCES).numpy() for m in (folded, fold_model(folded))]
+    np.testing.assert_array_equal(*outputs_of)
+
+
+def test_a_file_that_would_lose_layers_is_refused(tmp_path):
+    """A layer of one's own is built by its constructor, which knows of no rotation."""
+    model = orthogonalize_model(model_with_attention())
+    with pytest.raises(ValueError, match=r"plain layers in place of .* block|attention/query"):
+        model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    fold_model(model).save(tmp_path / "model.keras")
+    only = orthogonalize_model(model_with_attention(), layer_names=["each", "head"])
+    only.save(tmp_path / "only.keras")  # a wrapper's file has the layer inside
+
+
+class _Own(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block = _Block()
+        self.dense = keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.block.build(shape)
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        return self.dense(self.block(inputs))
+
+
+def test_a_subclassed_model_is_converted():
+    class Local(_Own):
+        pass
+
+    for kind in (_Own, Local):
+        model = kind()
+        before = model(SEQUENCES).numpy()
+        turned = orthogonalize_model(model)
+        assert type(turned) is kind
+        np.testing.assert_array_equal(turned(SEQUENCES), before)
+        np.testing.assert_array_equal(fold_model(turned)(SEQUENCES), before)
+        assert type(model.dense) is keras.layers.Dense
+
+
+def test_a_model_that_cannot_be_copied_is_changed_in_place():
+    class Closed(_Own):
         def __init__(self):
             super().__init__()
-            self.dense = keras.layers.Dense(3)
 
-        def call(self, inputs):
-            return self.dense(inputs)
+    class NotBuilt(_Own):
+        build = keras.Model.build
 
-    model = Own()
-    model(np.ones((1, 4), "float32"))
-    for convert in (orthogonalize_model, fold_model):
-        with pytest.raises(ValueError, match="must be functional or Sequential"):
-            convert(model)
+    for model, message in ((Closed(), "unexpected keyword"), (NotBuilt(), "is not built")):
+        before = model(SEQUENCES).numpy()
+        with pytest.raises(ValueError, match=rf"cannot copy .*{message}.*; with copy=False"):
+            orthogonalize_model(model)
+        assert orthogonalize_model(model, copy=False) is model
+        np.testing.assert_array_equal(model(SEQUENCES), before)
 
 
-def test_what_cannot_be_folded_is_said():
-    wrapped = keras.Sequential(
-        [keras.Input((3, 6)), keras.layers.TimeDistributed(layers.OrthogonalDense(4))]
+# State that is not a weight
+
+
+def test_state_beside_weights_is_kept(tmp_path):
+    words = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="one_hot", name="lookup")
+    scale = keras.layers.Normalization()
+    scale.adapt(np.random.default_rng(0).normal(5, 3, (64, 3)))
+    inputs = keras.Input((1,), dtype="string")
+    x = keras.layers.Lambda(lambda z: tf.square(z) / len(INSIDE))(scale(words(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    data = tf.constant([["a"], ["b"], ["c"]])
+    before = model(data).numpy()
+    turned = orthogonalize_model(model)
+    np.testing.assert_array_equal(turned(data), before)
+    np.testing.assert_array_equal(fold_model(turned)(data), before)
+    assert model.layers[3].function.__name__ == "<lambda>"
+
+
+def test_a_copy_leaves_the_optimizer_where_it_is():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("adam", lambda y, p: tf.reduce_mean((y - p) ** 2))
+    model.fit(np.ones((8, 4)), np.ones((8, 3)), verbose=0)
+    optimizer = model.optimizer
+    assert orthogonalize_model(model).optimizer is None
+    assert model.compiled
+    assert model.optimizer is optimizer
+    model.fit(np.ones((8, 4)), np.ones((8, 3)), verbose=0)
+
+
+# Fine-tuning
+
+
+def test_rotations_alone_are_trained_saved_and_loaded(tmp_path):
+    model, conversion = orthogonalize_model(
+        model_with_attention(), "cayley", rotations_only=True, block_size=3, return_conversion=True
     )
-    with pytest.raises(ValueError, match="cannot be folded"):
-        fold_model(wrapped)
-    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4)])
-    with pytest.raises(ValueError, match="no orthogonal matrix"):
-        orthogonalize_model(plain, orthogonal.identity, rotation_initializer="random_normal")
+    trained = {purpose_of(weight) for weight in model.trainable_weights}
+    assert trained == {ROTATION}
+    assert conversion.trained_weights == conversion.added_weights == 5 * (2 * 9 + 4) + 22 + 2 * 9
+    assert f"{conversion.trained_weights:,} of {model.count_params():,} are trained" in str(
+        conversion
+    )
+    frozen = [w.numpy() for w in model.non_trainable_weights]
+    model.compile(keras.optimizers.Adam(0.1), "mse")
+    model.fit(SEQUENCES, np.ones((4, 3)), epochs=2, verbose=0)
+    for weight, value in zip(model.non_trainable_weights, frozen, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+    path = tmp_path / "rotations.safetensors"
+    save_rotations(model, path)
+    assert path.stat().st_size < 5 * conversion.trained_weights + 3000
+    plain = fold_model(model)
+    for layer in leaves(model):
+        if hasattr(layer, "fix"):
+            for rotation in layer.rotations:
+                rotation.assign(np.zeros(rotation.shape))
+    load_rotations(model, path)
+    np.testing.assert_allclose(model(SEQUENCES), plain(SEQUENCES), atol=1e-6)
+
+    for change, message in (
+        (
+            {"block_size": 4},
+            r"rotation of shape \(2, 3, 3\) in place of \(2, 4, 4\)|no .*rotation_rest",
+        ),
+        ({"layer_names": "head"}, "rotation, unknown here; .* more"),
+        ({"orthogonalize": "lowdin"}, "the map cayley of .* in place of lowdin"),
+    ):
+        arguments = {"orthogonalize": "cayley", "block_size": 3} | change
+        with pytest.raises(ValueError, match=rf"is of another model: .*{message}"):
+            load_rotations(orthogonalize_model(model_with_attention(), **arguments), path)
+    content = path.read_bytes()
+    for damaged in (b"", content[:7], content[:200], content[:-4], b"\xff" * 64):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is no safetensors file of rotations, or damaged"):
+            load_rotations(model, path)
+    for model_of, message in (
+        (model_with_attention(), "has no OPT layer"),
+        (keras.Sequential([keras.Input((4,)), layers.StochasticOrthogonalDense(3)]), "more than"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            save_rotations(model_of, path)
+    with pytest.raises(ValueError, match=r"must end with \.safetensors"):
+        save_rotations(model, tmp_path / "rotations.h5")
 
 
-def test_unknown_names_are_said():
-    with pytest.raises(ValueError, match=r"no Conv2D or Dense layers: add, nowhere"):
-        orthogonalize_model(plain_model(), layer_names=["shared", "nowhere", "add"])
+def test_others_read_the_file(tmp_path):
+    library = pytest.importorskip("safetensors.numpy")
+    model = orthogonalize_model(model_with_attention(), rotation_initializer="orthogonal")
+    save_rotations(model, tmp_path / "r.safetensors")
+    found = library.load_file(tmp_path / "r.safetensors")
+    assert len(found) == 7
+    expected = model.get_layer("head").rotation
+    np.testing.assert_array_equal(found["head/rotation"], expected)
+    library.save_file(found, tmp_path / "theirs.safetensors")
+    load_rotations(model, tmp_path / "theirs.safetensors")

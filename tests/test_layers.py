@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import orthogonal
+from common import layers, orthogonal
 from common.convert import fold_model, orthogonalize_model
 from common.energy import EnergyLogger
 from common.layers import (
@@ -21,11 +21,12 @@ from common.layers import (
     StochasticOrthogonalConv2D,
     StochasticOrthogonalDense,
 )
-from common.layers.together import maps_by_xla
+from common.layers.batched import maps_by_xla
 
 MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley]
 each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
 
+DRAWN = keras.initializers.RandomNormal(stddev=1.0)
 CONFIGURATIONS = [
     {"filters": 5, "kernel_size": 3, "padding": "same"},
     {"filters": 4, "kernel_size": (3, 2), "strides": (2, 1), "activation": "relu"},
@@ -38,7 +39,7 @@ CONFIGURATIONS = [
 def test_convolution_is_kerass_with_the_rotated_kernel(config):
     """Same outputs and shapes as Conv2D whose kernel is map(rotation) @ fix, reshaped."""
     inputs = np.random.default_rng(0).normal(size=(2, 9, 8, 4)).astype("float32")
-    layer = OrthogonalConv2D(**config)
+    layer = OrthogonalConv2D(**config, rotation_initializer=DRAWN)
     outputs = layer(inputs)
     plain = keras.layers.Conv2D(**config)
     plain.build(inputs.shape)
@@ -82,10 +83,10 @@ def test_arguments_stand_in_kerass_order():
         theirs = list(inspect.signature(keras_class.__init__).parameters)
         positional = [
             n
-            for n, p in inspect.signature(ours.__init__).parameters.items()
+            for n, p in inspect.signature(ours).parameters.items()
             if p.kind is p.POSITIONAL_OR_KEYWORD
         ]
-        assert positional == theirs[: len(positional)]
+        assert positional == theirs[1 : len(positional) + 1]  # without `self`
         assert {"activation", "use_bias", "kernel_initializer", "bias_initializer"} <= set(
             positional
         )
@@ -96,28 +97,30 @@ def test_arguments_stand_in_kerass_order():
         StochasticOrthogonalDense,
     ):
         assert {"orthogonalize", "activation", "learn_neurons"} <= set(
-            inspect.signature(layer.__init__).parameters
+            inspect.signature(layer).parameters
         )
     assert OrthogonalDense(10, "relu").activation is keras.activations.relu
     assert OrthogonalConv2D(4, 3, 2, "same", "channels_last", 1, 1, "relu").strides == (2, 2)
 
 
 def test_an_unknown_last_axis_is_refused():
-    with pytest.raises(ValueError, match="last axis"):
+    with pytest.raises(ValueError, match="must be fully-defined"):
         OrthogonalDense(3).build((None, None))
 
 
-def test_channels_first_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"channels_last.*channels_first"):
-        OrthogonalConv2D(4, 3, data_format="channels_first")
-    before = keras.config.image_data_format()
-    keras.config.set_image_data_format("channels_first")
-    try:
-        with pytest.raises(ValueError, match="channels_first"):
-            OrthogonalConv2D(4, 3)
-        assert OrthogonalConv2D(4, 3, data_format="channels_last").data_format == "channels_last"
-    finally:
-        keras.config.set_image_data_format(before)
+def test_images_may_have_their_channels_first():
+    images = np.random.default_rng(0).normal(size=(2, 4, 9, 8)).astype("float32")
+    layer = OrthogonalConv2D(6, 3, data_format="channels_first", rotation_initializer=DRAWN)
+    plain = keras.layers.Conv2D(6, 3, data_format="channels_first")
+    for each in (layer, plain):
+        each.build(images.shape)
+    outputs = tf.function(layer, jit_compile=True)(images)  # TensorFlow has it for GPUs and XLA
+    plain.kernel.assign(layer.kernel)
+    expected = tf.function(plain, jit_compile=True)(images)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    last = layer.kernel.numpy().reshape(36, 6)
+    q = orthogonal.gram_schmidt(layer.rotation.value).numpy()
+    np.testing.assert_allclose(last, q @ layer.fix.numpy(), atol=1e-5)
 
 
 def test_layers_that_share_an_initializer_draw_rotations_of_their_own():
@@ -142,20 +145,22 @@ def test_initial_neurons_have_variance_two_over_n():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"filters": 0, "kernel_size": 3}, "must be positive"),
+        ({"filters": 0, "kernel_size": 3}, "positive value"),
         ({"filters": 4, "kernel_size": 0}, "kernel_size"),
         ({"filters": 4, "kernel_size": (3, 3, 3)}, "kernel_size"),
         ({"filters": 4, "kernel_size": 3, "padding": "causal"}, "padding"),
-        (
-            {"filters": 4, "kernel_size": 3, "strides": 2, "dilation_rate": 2},
-            "cannot both exceed 1",
-        ),
+        ({"filters": 4, "kernel_size": 3, "strides": 2, "dilation_rate": 2}, "`strides > 1`"),
         ({"filters": 4, "kernel_size": 3, "groups": 3}, "groups"),
         (
             {"filters": 4, "kernel_size": 3, "orthogonalize": "Cayley"},
             r"\(gram_schmidt, householder, lowdin, cayley, identity\), not 'Cayley'",
         ),
         ({"filters": 4, "kernel_size": 3, "orthogonalize": 3}, "must be a map"),
+        (
+            {"filters": 4, "kernel_size": 3, "kernel_regularizer": "l2"},
+            "takes no kernel_regularizer; there is `rotation_regularizer`",
+        ),
+        ({"filters": 4, "kernel_size": 3, "kernel_constraint": "non_neg"}, "no kernel_constraint"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -274,7 +279,9 @@ def test_layers_evaluated_together_give_what_each_gives_by_itself():
 @pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5)])
 def test_dense_is_kerass_with_the_rotated_kernel(shape):
     inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
-    layer = OrthogonalDense(7, activation="tanh", bias_initializer="ones")
+    layer = OrthogonalDense(
+        7, activation="tanh", bias_initializer="ones", rotation_initializer=DRAWN
+    )
     outputs = layer(inputs)
     kernel = orthogonal.gram_schmidt(layer.rotation.value).numpy() @ layer.fix.numpy()
     np.testing.assert_allclose(outputs, np.tanh(inputs @ kernel + 1), atol=1e-5)
@@ -676,3 +683,58 @@ model.fit(np.ones((8, 8)), np.ones((8, 4)), verbose=0)
     )
     assert "Type inference failed" not in result.stderr
     assert "invalid graph" not in result.stderr
+
+
+# Kinds
+
+
+@pytest.mark.parametrize(
+    ("plain", "shape", "arguments", "n"),
+    [
+        (keras.layers.Conv1D, (2, 7, 4), {"filters": 6, "kernel_size": 3, "padding": "causal"}, 12),
+        (keras.layers.Conv3D, (2, 4, 3, 4, 2), {"filters": 3, "kernel_size": (1, 2, 3)}, 12),
+        (
+            keras.layers.EinsumDense,
+            (2, 5, 3, 4),
+            {"equation": "abcd,ecd->abe", "output_shape": (None, 6), "bias_axes": "e"},
+            12,
+        ),
+        (
+            keras.layers.EinsumDense,
+            (2, 5, 3, 4),
+            {"equation": "abcd,cde->abce", "output_shape": (None, 3, 6)},
+            4,
+        ),
+    ],
+)
+def test_every_kind_is_kerass_layer_with_neurons_rotated(plain, shape, arguments, n):
+    """Each neuron is rotated by one matrix: the entries that a sum runs over are its own."""
+    inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
+    kind = getattr(layers, f"Orthogonal{plain.__name__}")
+    layer = kind(**arguments, rotation_initializer=DRAWN, bias_initializer="ones")
+    outputs = layer(inputs)
+    assert layer.rotation.shape == (n, n)
+    other = plain(**arguments, bias_initializer="ones")
+    other.build(shape)
+    other.kernel.assign(layer.kernel)
+    np.testing.assert_allclose(outputs, other(inputs), atol=1e-5)
+    q = orthogonal.gram_schmidt(layer.rotation.value).numpy()
+    kernel, equation = layer.kernel.numpy(), arguments.get("equation")
+    if equation:
+        kernel = np.einsum({"ecd": "ecd->cde", "cde": "cde->dce"}[equation[5:8]], kernel)
+    np.testing.assert_allclose(kernel.reshape(n, -1), q @ layer.fix.numpy(), atol=1e-5)
+
+
+def test_what_is_for_plain_layers_is_refused():
+    layer = OrthogonalDense(3)
+    layer.build((None, 4))
+    for refused in (lambda: layer.quantize("int8"), lambda: layer.enable_lora(2)):
+        with pytest.raises(NotImplementedError, match="fold the model with `fold_model`"):
+            refused()
+    for arguments in ({"lora_rank": 2}, {"dtype": "int8_from_float32"}):
+        with pytest.raises(NotImplementedError, match="fold the model with `fold_model`"):
+            OrthogonalDense(3, **arguments).build((None, 4))
+    model = keras.Sequential([keras.Input((4,)), OrthogonalDense(3)])
+    fold_model(model, copy=False)
+    model.quantize("int8")
+    assert model(np.ones((1, 4), "float32")).shape == (1, 3)

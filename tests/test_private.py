@@ -32,8 +32,8 @@ def test_keras_has_a_call_context():
     """
     layer, calls = OrthogonalDense(3), []
     layer.build((None, 3))
-    original = layer.rows_to_turn
-    layer.rows_to_turn = lambda: calls.append(1) or original()
+    original = layer.rows_to_rotate
+    layer.rows_to_rotate = lambda: calls.append(1) or original()
     inputs = keras.Input((3,))
     model = keras.Model(inputs, layer(layer(inputs)))
     for count in (1, 2):
@@ -94,4 +94,38 @@ def test_without_flatten_layers_those_of_models_are_found(monkeypatch):
     inner = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="deep")])
     model = keras.Sequential([keras.Input((3,)), inner])
     monkeypatch.delattr(keras.layers.Layer, "_flatten_layers")
-    assert [layer.name for layer in private.all_layers(model)] == [inner.name, "deep"]
+    assert list(private.layers_by_path(model)) == [inner.name, f"{inner.name}/deep"]
+
+
+def test_keras_reads_variables_in_the_dtype_of_the_scope():
+    """In mixed precision the kernel is cast as a variable's value is; without the scope it stays,
+    and Keras computes in the wider dtype.
+    """
+    seen = []
+
+    class Layer(keras.layers.Layer):
+        def call(self, inputs):
+            seen.append(private.autocast(tf.ones(3)).dtype)
+            return inputs
+
+    Layer(dtype="mixed_bfloat16")(np.ones(3, "float32"))
+    Layer()(np.ones(3, "float32"))
+    assert seen == [tf.bfloat16, tf.float32]
+    assert private.autocast(tf.ones(3)).dtype == tf.float32
+
+
+def test_weights_are_added_to_and_removed_from_a_layer_that_is_built():
+    layer = keras.layers.Dense(3)
+    layer.build((None, 2))
+    first, bias = layer.kernel, layer.bias
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        layer.add_weight(name="more", shape=())
+    with private.weights_may_change(layer):
+        layer.more = layer.add_weight(name="more", shape=())
+    private.move_to_end(layer, first)
+    assert [w is v for w, v in zip(layer.weights, (bias, layer.more, first), strict=True)]
+    private.remove_weight(layer, "more")
+    assert not hasattr(layer, "more")
+    assert len(layer.weights) == 2
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        layer.add_weight(name="more", shape=())

@@ -3,6 +3,8 @@
 import pathlib
 import re
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -11,6 +13,7 @@ def test_in_your_own_model_can_be_pasted(tmp_path, monkeypatch, own_model, opt_k
     section = README.split("## In your own model")[1].split("\n## ")[0]
     assert section.count("\n") <= 40
     assert "orthogonalize_model" in own_model
+    pytest.importorskip("keras_hub")
     monkeypatch.chdir(tmp_path)
     exec(own_model, {})  # noqa: S102 (the README is ours)
     assert (tmp_path / "plain.keras").is_file()

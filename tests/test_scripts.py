@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from common import datasets
-from common.layers.base import OrthogonalLayer
+from common.layers.orthogonal import OrthogonalLayer
 from common.optimizers import OGD
 from common.orthogonal import identity
 from common.training.folders import known

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from common import orthogonal
 from common.backbones.cnn6 import cnn6
-from common.layers import StochasticOrthogonalConv2D
-from sopt_gs.architecture import build_model, draw_rows, start_episode
+from common.layers import StochasticEpisodes, StochasticOrthogonalConv2D, StochasticOrthogonalDense
+from common.layers.stochastic import draw_rows
+from sopt_gs.architecture import build_model, start_episode
 
 MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley]
 each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
@@ -183,3 +184,48 @@ def test_gradients_reach_the_small_rotation_alone():
         total = tf.reduce_sum(layer(np.ones((2, 8, 8, 8), "float32")) ** 2)
     assert [v.name for v in layer.trainable_variables] == ["rotation"]
     assert np.abs(tape.gradient(total, layer.rotation.value)).max() > 0
+
+
+def test_episodes_under_fit():
+    """Rows are drawn every three steps, by the seed and the step alone, and no angle changes."""
+    images = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+    seen: list[list] = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen[-1].append(tuple(self.model.layers[0].indices.numpy()))
+
+    def train(fits: list[int], seed: int) -> None:
+        """Calls fit for so many epochs each, of four steps."""
+        keras.utils.set_random_seed(0)
+        layer = StochasticOrthogonalDense(5, rotated_fraction=0.5, orthogonalize="cayley")
+        model = keras.Sequential([keras.Input((8,)), layer])
+        start = layer.fix.numpy()
+        model.compile(keras.optimizers.SGD(0.3), "mse")
+        seen.append([])
+        for epochs in fits:
+            callbacks = [StochasticEpisodes(steps=3, seed=seed), Watch()]
+            model.fit(images, images[:, :5], 8, epochs, verbose=0, callbacks=callbacks)
+        neurons = layer.neurons().numpy()
+        assert np.abs(neurons - start).max() > 0.05
+        # sums of 8 terms, four merges, in float32
+        np.testing.assert_allclose(neurons.T @ neurons, start.T @ start, atol=1e-5)
+
+    train([3], seed=0)
+    train([1, 2], seed=0)
+    train([3], seed=1)
+    once, twice, other = seen
+    assert [len(set(once[i : i + 3])) for i in (0, 3, 6, 9)] == [1] * 4
+    assert len(set(once)) == 4
+    assert once == twice
+    assert not set(once) & set(other)
+    assert once[3] == tuple(draw_rows(0, 1, 0, 8, 4))
+
+
+def test_episodes_refuse_what_has_none():
+    with pytest.raises(ValueError, match="`steps` must be positive, not 0"):
+        StochasticEpisodes(steps=0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="has no stochastic layer"):
+        model.fit(np.ones((2, 4)), np.ones((2, 3)), verbose=0, callbacks=[StochasticEpisodes()])

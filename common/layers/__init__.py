@@ -2,17 +2,34 @@
 
 # a loaded model must find its loss and regularizers
 from .. import losses, regularizers  # noqa: F401
-from .base import he_normal
-from .convolution import OrthogonalConv2D
-from .dense import OrthogonalDense
+from .kinds import (
+    OrthogonalConv1D,
+    OrthogonalConv2D,
+    OrthogonalConv3D,
+    OrthogonalDense,
+    OrthogonalEinsumDense,
+    StochasticOrthogonalConv1D,
+    StochasticOrthogonalConv2D,
+    StochasticOrthogonalConv3D,
+    StochasticOrthogonalDense,
+    StochasticOrthogonalEinsumDense,
+)
 from .normalization import BatchNormalization
-from .stochastic import StochasticOrthogonalConv2D, StochasticOrthogonalDense
+from .orthogonal import he_normal
+from .stochastic import StochasticEpisodes
 
 __all__ = [
     "BatchNormalization",
+    "OrthogonalConv1D",
     "OrthogonalConv2D",
+    "OrthogonalConv3D",
     "OrthogonalDense",
+    "OrthogonalEinsumDense",
+    "StochasticEpisodes",
+    "StochasticOrthogonalConv1D",
     "StochasticOrthogonalConv2D",
+    "StochasticOrthogonalConv3D",
     "StochasticOrthogonalDense",
+    "StochasticOrthogonalEinsumDense",
     "he_normal",
 ]

@@ -1,4 +1,4 @@
-"""Rotations in blocks: how they are drawn, and how they turn the rows of a matrix."""
+"""Rotations in blocks: how they are drawn, and how they rotate the rows of a matrix."""
 
 import copy
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def joined(parts: list[tf.Tensor]) -> tf.Tensor:
     return tf.concat([tf.reshape(part, [-1, part.shape[-1]]) for part in parts], axis=0)
 
 
-def turned_back(matrices: list[tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
+def rotated_back(matrices: list[tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
     """Returns ``Q^T @ rows``, ``[n, c]``; Q has ``matrices`` as the blocks on its diagonal."""
     parts = zip(matrices, split(matrices, rows), strict=True)
     return joined([matmul(matrix, part, transpose_a=True) for matrix, part in parts])

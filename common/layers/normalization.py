@@ -61,6 +61,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
         safe = tf.where(trained, weight, 1.0)
         return mean / safe, tf.where(trained, variance / safe, 1.0)
 
+    def plain_weights(self) -> dict[str, tf.Tensor]:
+        """Returns `averages` by the names that they have in Keras's layer."""
+        return dict(zip(("moving_mean", "moving_variance"), self.averages(), strict=True))
+
     def call(
         self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
     ) -> tf.Tensor:

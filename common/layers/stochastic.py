@@ -1,4 +1,4 @@
-"""S-OPT's layers, which rotate only some of their neurons' rows at a time."""
+"""S-OPT, which rotates only some of the neurons' rows at a time (Liu et al., CVPR 2021)."""
 
 from collections.abc import Sequence
 
@@ -6,58 +6,66 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..orthogonal import Map, gram_schmidt
-from .base import OrthogonalLayer, passed_on
-from .blocks import turned_back
-from .convolution import OrthogonalConv2D
-from .dense import OrthogonalDense
+from ..private import all_layers
+from .orthogonal import OrthogonalLayer
 
 
-class _Stochastic(OrthogonalLayer):
-    """A layer that rotates only some rows at a time: stochastic OPT (Liu et al., CVPR 2021).
+class StochasticLayer(OrthogonalLayer):
+    """An OPT layer that rotates only some rows at a time.
 
     ``indices [r]`` lists rows of ``fix``, with
-    ``r = area * max(1, round(rotated_fraction * channels))``. A rotation ``[r, r]`` turns these
-    rows, in that order; with ``block_size`` several do, each a block of them. The other rows stay
-    as they are. After an episode of training, `merge` writes the rotated rows into ``fix``. Then
-    `restart` resets the rotation to I and selects other rows. It works with any map.
+    ``r = area * max(1, round(rotated_fraction * channels))``; the channels are the last of the
+    kernel's axes on which the entries of a neuron lie, the area all others of them. A rotation
+    ``[r, r]`` rotates these rows, in that order; with ``block_size`` several do, each a block of
+    them. The other rows stay as they are. After an episode of training, `merge` writes the rotated
+    rows into ``fix``. Then `restart` resets the rotation to I and selects other rows. The callback
+    `StochasticEpisodes` does both. It works with any map.
 
-    Weights: those of the layer that this class is combined with, and
+    Args:
+        rotated_fraction: the share of the channels that is rotated at a time, over 0 and at most 1.
+            Defaults to the original's 0.25.
+
+    The other arguments are those of `OrthogonalLayer`. Weights: its own, and
         indices: int32 ``[r]``, not trained. The first ones are drawn at random.
+
+    Raises:
+        ValueError: also if ``rotated_fraction`` is not in (0, 1].
     """
 
-    def __init__(self, *, rotated_fraction: float, **kwargs):
-        super().__init__(**kwargs)
+    def configure(self, *, rotated_fraction: float = 0.25, **arguments) -> None:
+        super().configure(**arguments)
         if not 0 < rotated_fraction <= 1:
             raise ValueError(f"`rotated_fraction` must lie in (0, 1], not {rotated_fraction}")
         self.rotated_fraction = rotated_fraction
 
-    def _rotated_rows(self, area: int, channels: int) -> int:
-        return area * max(1, round(self.rotated_fraction * channels))
+    def _rotated_rows(self, n: int, channels: int) -> int:
+        return n // channels * max(1, round(self.rotated_fraction * channels))
 
-    def build_weights(self, area: int, channels: int) -> None:
-        super().build_weights(area, channels)
+    def add_rotation(self) -> None:
+        super().add_rotation()
 
         def draw(shape, dtype=None):
-            return keras.random.shuffle(keras.ops.arange(area * channels, dtype=dtype))[: shape[0]]
+            return keras.random.shuffle(keras.ops.arange(self.fix.shape[0], dtype=dtype))[
+                : shape[0]
+            ]
 
         self.indices = self.add_weight(
             name="indices",
-            shape=(self._rotated_rows(area, channels),),
+            shape=(sum(v.shape[:-1].num_elements() for v in self.rotations),),
             dtype="int32",
             initializer=draw,
             trainable=False,
             autocast=False,
         )
 
-    def rows_to_turn(self) -> tf.Tensor:
-        """Returns the rows of ``fix`` that the rotation turns, ``[r, units]``."""
+    def rows_to_rotate(self) -> tf.Tensor:
+        """Returns the rows of ``fix`` that the rotation rotates, ``[r, neurons]``."""
         return tf.gather(self.fix.value, self.indices.value)
 
-    def with_turned_rows(self, turned: tf.Tensor) -> tf.Tensor:
+    def with_rotated_rows(self, rotated: tf.Tensor) -> tf.Tensor:
         """Returns ``fix`` with those rows in the place of what they were."""
         return tf.tensor_scatter_nd_update(
-            self.fix.value, self.indices.value[:, tf.newaxis], turned
+            self.fix.value, self.indices.value[:, tf.newaxis], rotated
         )
 
     def merge(self) -> None:
@@ -84,88 +92,50 @@ class _Stochastic(OrthogonalLayer):
             *blocks, size, _ = rotation.shape
             rotation.assign(tf.eye(size, batch_shape=blocks, dtype=rotation.dtype))
         self.indices.assign(indices)
-        rows = turned_back(self.orthogonal_matrices(), self.rows_to_turn())
-        self.fix.assign(self.with_turned_rows(rows))
-
-    def get_config(self) -> dict:
-        return {**super().get_config(), "rotated_fraction": self.rotated_fraction}
+        self.rotate_back(self.orthogonal_matrices())
 
 
-@keras.saving.register_keras_serializable(package="opt")
-class StochasticOrthogonalConv2D(_Stochastic, OrthogonalConv2D):
-    """`OrthogonalConv2D` that rotates only some of its neurons' rows at a time (S-OPT).
+def draw_rows(seed: int, episode: int, number: int, n: int, rows: int) -> np.ndarray:
+    """Returns ``rows`` different integers from 0 to n - 1, for stochastic layer ``number``.
+
+    The same arguments always give the same rows, an int64 array ``[rows]``.
+    """
+    return np.random.default_rng([seed, episode, number]).permutation(n)[:rows]
+
+
+class StochasticEpisodes(keras.callbacks.Callback):
+    """Has the stochastic layers of a model merge their rotations and select other rows.
+
+    ``model.fit(images, labels, epochs=10, callbacks=[StochasticEpisodes(steps=750)])``. Training
+    that goes on after a break draws the rows that it would have drawn without one.
 
     Args:
-        rotated_fraction: the share of the input channels that is rotated at a time, over 0 and at
-            most 1. Defaults to the original's 0.25.
-        rotation_initializer: for ``rotation``, ``[r, r]``. Defaults to I.
-
-    The other arguments, the shapes and the errors are those of `OrthogonalConv2D`.
+        steps: training steps between two selections. Defaults to the original's 750.
+        seed: for the selections. Defaults to 0.
 
     Raises:
-        ValueError: also if ``rotated_fraction`` is not in (0, 1].
+        ValueError: if ``steps`` is not positive; when training starts, if the model has no
+            stochastic layer.
     """
 
-    def __init__(
-        self,
-        filters: int,
-        kernel_size: int | Sequence[int],
-        strides: int | Sequence[int] = 1,
-        padding: str = "valid",
-        data_format: str | None = None,
-        dilation_rate: int | Sequence[int] = 1,
-        groups: int = 1,
-        activation=None,
-        use_bias: bool = True,
-        kernel_initializer=None,
-        bias_initializer="zeros",
-        *,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        orthogonalize: Map | str = gram_schmidt,
-        rotation_initializer="identity",
-        rotation_regularizer=None,
-        learn_neurons: bool = False,
-        check_map: bool = True,
-        block_size: int | None = None,
-        rotated_fraction: float = 0.25,
-        **kwargs,
-    ):
-        super().__init__(**passed_on(locals()))
+    def __init__(self, steps: int = 750, seed: int = 0):
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"`steps` must be positive, not {steps}")
+        self.steps, self.seed = steps, seed
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.layers = [v for v in all_layers(self.model) if isinstance(v, StochasticLayer)]
+        if not self.layers:
+            raise ValueError(f"{self.model.name} has no stochastic layer")
+        self.episode = -1
 
-@keras.saving.register_keras_serializable(package="opt")
-class StochasticOrthogonalDense(_Stochastic, OrthogonalDense):
-    """`OrthogonalDense` that rotates only some of its neurons' rows at a time (S-OPT).
-
-    Args:
-        rotated_fraction: the share of the input's last axis that is rotated at a time, over 0 and
-            at most 1. Defaults to the original's 0.25.
-        rotation_initializer: for ``rotation``, ``[r, r]``. Defaults to I.
-
-    The other arguments, the shapes and the errors are those of `OrthogonalDense`.
-
-    Raises:
-        ValueError: also if ``rotated_fraction`` is not in (0, 1].
-    """
-
-    def __init__(
-        self,
-        units: int,
-        activation=None,
-        use_bias: bool = True,
-        kernel_initializer=None,
-        bias_initializer="zeros",
-        *,
-        bias_regularizer=None,
-        activity_regularizer=None,
-        orthogonalize: Map | str = gram_schmidt,
-        rotation_initializer="identity",
-        rotation_regularizer=None,
-        learn_neurons: bool = False,
-        check_map: bool = True,
-        block_size: int | None = None,
-        rotated_fraction: float = 0.25,
-        **kwargs,
-    ):
-        super().__init__(**passed_on(locals()))
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        episode = int(self.model.optimizer.iterations) // self.steps
+        if episode == self.episode:
+            return
+        self.episode = episode
+        for number, layer in enumerate(self.layers):
+            layer.merge()
+            n, rows = layer.fix.shape[0], layer.indices.shape[0]
+            layer.restart(draw_rows(self.seed, episode, number, n, rows))

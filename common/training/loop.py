@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from .. import backbones, convert, datasets, energy, layers, optimizers
 from ..errors import UserError
+from ..private import layers_by_path
 from . import collapse, devices, folders
 from .checkpoints import Checkpoints
 from .clock import Clock
@@ -91,11 +92,11 @@ def run(
     # tests run on the plain model, so that a test of many batches evaluates each map once
     folded = convert.fold_model(model)
     test = make_test(folded, data, jit_step)
-    neurons = [folded.get_layer(name) for name in made_by_factory]
+    neurons = {name: folded.get_layer(name) for name in made_by_factory}
 
     def layer_figures() -> dict[str, float]:
         """Returns each layer's drift, and the energy of the neurons that were folded last."""
-        return energy.layer_energies(neurons) | energy.layer_drifts(model.layers)
+        return energy.layer_energies(neurons) | energy.layer_drifts(layers_by_path(model))
 
     # restore
     title = f"{settings.method}, {data.title}, {settings.backbone}"

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from .. import datasets, losses
-from ..layers.together import maps_by_xla
+from ..layers.batched import maps_by_xla
 from .method import Method
 
 TEST_BATCH = 500  # images of 32x32; fewer of larger ones, so that they take the same memory

@@ -17,7 +17,7 @@ from ..private import all_layers, forward_pass, is_compiled_by_xla
 from .blocks import joined, split
 
 if TYPE_CHECKING:
-    from .base import OrthogonalLayer
+    from .orthogonal import OrthogonalLayer
 
 Tensors = Sequence[tf.Tensor]
 _BY_XLA = contextvars.ContextVar("_BY_XLA", default=False)
@@ -50,16 +50,16 @@ def neurons_together(layers: Iterable["OrthogonalLayer"]) -> list[tf.Tensor]:
         own = [rotation.value for rotation in layer.rotations]
         maps += [layer.orthogonalize] * len(own)
         matrices += own
-        rows += split(own, layer.rows_to_turn())
-    evaluate = _compiled if _BY_XLA.get() and not is_compiled_by_xla() else _turned
+        rows += split(own, layer.rows_to_rotate())
+    evaluate = _compiled if _BY_XLA.get() and not is_compiled_by_xla() else _rotated
     each = iter(evaluate(maps, matrices, rows))
     return [
-        layer.with_turned_rows(joined([next(each) for _ in layer.rotations])) for layer in layers
+        layer.with_rotated_rows(joined([next(each) for _ in layer.rotations])) for layer in layers
     ]
 
 
 def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
-    """Returns what `_turned` does, by programs that XLA compiles, forward and backward.
+    """Returns what `_rotated` does, by programs that XLA compiles, forward and backward.
 
     A `tf.function` has a gradient of its own, but that is traced where it does not show that XLA
     will compile it: the maps would take the algorithms that are not for XLA. So the backward
@@ -67,7 +67,7 @@ def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> T
     """
 
     def evaluate(tensors: Tensors) -> Tensors:
-        return _turned(maps, tensors[: len(maps)], tensors[len(maps) :])
+        return _rotated(maps, tensors[: len(maps)], tensors[len(maps) :])
 
     @tf.function(jit_compile=True)
     def forward(*tensors: tf.Tensor) -> Tensors:
@@ -77,28 +77,28 @@ def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> T
     def backward(tensors: Tensors, gradients: Tensors) -> Tensors:
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            turned = evaluate(tensors)
-        return tape.gradient(turned, tensors, gradients)
+            rotated = evaluate(tensors)
+        return tape.gradient(rotated, tensors, gradients)
 
     @tf.custom_gradient
-    def turned(*tensors: tf.Tensor) -> tuple:
+    def rotated(*tensors: tf.Tensor) -> tuple:
         return forward(*tensors), lambda *gradients: backward(list(tensors), list(gradients))
 
     # tensors, not variables: each device has a copy of its own
-    return turned(*map(tf.convert_to_tensor, [*matrices, *rows]))
+    return rotated(*map(tf.convert_to_tensor, [*matrices, *rows]))
 
 
-def _turned(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
+def _rotated(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
     """Returns ``map(m) @ r`` of each map, matrix m and rows r."""
     groups = collections.defaultdict(list)
     for number, (own, matrix, part) in enumerate(zip(maps, matrices, rows, strict=True)):
         alone = None if own in orthogonal.ALL else number
         groups[id(own), matrix.dtype, matrix.shape[-1], part.shape[-1], alone].append(number)
-    turned: dict[int, tf.Tensor] = {}
+    rotated: dict[int, tf.Tensor] = {}
     for group in groups.values():
         of_group = ([tensors[number] for number in group] for tensors in (matrices, rows))
-        turned |= zip(group, _together(maps[group[0]], *of_group), strict=True)
-    return [turned[number] for number in range(len(maps))]
+        rotated |= zip(group, _together(maps[group[0]], *of_group), strict=True)
+    return [rotated[number] for number in range(len(maps))]
 
 
 def _together(orthogonalize: orthogonal.Map, matrices: Tensors, rows: Tensors) -> Tensors:
@@ -129,7 +129,7 @@ def neurons_of_this_pass(layer: "OrthogonalLayer") -> tf.Tensor:
         asked = [
             other
             for other in dict.fromkeys([layer, *others])
-            if hasattr(other, "rows_to_turn") and other.built and forward_pass(other) is not None
+            if hasattr(other, "rows_to_rotate") and other.built and forward_pass(other) is not None
         ]
         memory.update(zip(asked, neurons_together(asked), strict=True))
     return memory[layer]

@@ -1,0 +1,118 @@
+"""A model's rotations in a file by themselves, in the format safetensors."""
+
+import json
+import math
+import os
+import pathlib
+
+import keras
+import numpy as np
+
+from .layers.orthogonal import OrthogonalLayer
+from .layers.stochastic import StochasticLayer
+from .private import layers_by_path
+
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
+
+
+def save_rotations(model: keras.Model, path: str | os.PathLike) -> None:
+    """Writes the rotations of an OPT model, and nothing else of it, to ``path``.
+
+    For fine-tuning: the other weights are those of the model that was converted. In the file each
+    rotation has the layer's path, such as ``block1/attention/query/rotation``, and each layer the
+    name of its map.
+
+    Args:
+        model: with OPT layers that are built.
+        path: must end with ``.safetensors``.
+
+    Raises:
+        ValueError: if ``path`` ends otherwise, or the model has no OPT layer, or one whose neurons
+            change too.
+    """
+    rotations, maps = _rotations_of(model)
+    target, header, start = _checked(path), {"__metadata__": maps}, 0
+    arrays = {name: variable.numpy() for name, variable in rotations.items()}
+    for name, array in arrays.items():
+        entry = {"dtype": f"F{8 * array.itemsize}", "shape": array.shape}
+        header[name] = entry | {"data_offsets": [start, start := start + array.nbytes]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
+    with unfinished.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    unfinished.replace(target)
+
+
+def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
+    """Sets a model's rotations to those that `save_rotations` has written.
+
+    Args:
+        model: converted as the one that was saved: the same layers, maps and block sizes.
+        path: of the file.
+
+    Raises:
+        ValueError: if the file is no such file, or holds the rotations of another model; the
+            message names what differs, and ``model`` stays as it is.
+    """
+    rotations, maps = _rotations_of(model)
+    found, found_maps = _read(_checked(path))
+    differences = [f"no {name}" for name in sorted(rotations.keys() - found.keys())]
+    differences += [f"{name}, unknown here" for name in sorted(found.keys() - rotations.keys())]
+    for name in rotations.keys() & found.keys():
+        shapes = found[name].shape, tuple(rotations[name].shape)
+        if shapes[0] != shapes[1]:
+            differences.append(f"{name} of shape {shapes[0]} in place of {shapes[1]}")
+    for layer in maps.keys() & found_maps.keys():
+        if maps[layer] != found_maps[layer]:
+            differences.append(f"the map {found_maps[layer]} of {layer} in place of {maps[layer]}")
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ValueError(f"{path} is of another model: {'; '.join(differences[:3])}{more}")
+    for name, variable in rotations.items():
+        variable.assign(found[name])
+
+
+def _checked(path: str | os.PathLike) -> pathlib.Path:
+    if pathlib.Path(path).suffix != ".safetensors":
+        raise ValueError(f"the file's name must end with .safetensors, not {os.fspath(path)!r}")
+    return pathlib.Path(path)
+
+
+def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[str, str]]:
+    """Returns the rotations by path and name, and the names of the layers' maps by path."""
+    rotations: dict[str, keras.Variable] = {}
+    maps: dict[str, str] = {}
+    for path, layer in layers_by_path(model).items():
+        if not isinstance(layer, OrthogonalLayer):
+            continue
+        if isinstance(layer, StochasticLayer) or layer.learn_neurons:
+            raise ValueError(
+                f"{path} trains more than its rotation: save the model's weights, with "
+                "`model.save_weights`"
+            )
+        rotations |= {f"{path}/{v.name}": v for v in layer.rotations}
+        own = layer.orthogonalize
+        maps[path] = getattr(own, "__name__", type(own).__name__)
+    if not rotations:
+        raise ValueError(f"{model.name} has no OPT layer")
+    return rotations, maps
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    data = path.read_bytes()
+    try:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header: dict = json.loads(data[8:start])
+        maps = header.pop("__metadata__", {})
+        arrays = {}
+        for name, entry in header.items():
+            dtype, count = _DTYPES[entry["dtype"]], math.prod(entry["shape"])
+            offset = start + entry["data_offsets"][0]
+            values = np.frombuffer(data, dtype, count, offset)
+            arrays[name] = values.reshape(entry["shape"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is no safetensors file of rotations, or damaged") from error
+    return arrays, dict(maps)
