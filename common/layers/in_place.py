@@ -98,7 +98,7 @@ def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
         if isinstance(layer, keras.layers.Lambda)
         and getattr(layer.function, "__name__", "") == "<lambda>"
     }
-    classes = {type(layer).__name__: type(layer) for layer in layers}
+    classes = {type(v).__name__: type(v) for v in layers if type(v).__module__[:6] != "keras."}
     unregistered = {k: v for k, v in classes.items() if keras.saving.get_registered_name(v) == k}
     with contextlib.ExitStack() as undo:
         for layer in layers:
