@@ -207,7 +207,7 @@ def iterations_logged(folder: pathlib.Path) -> int:
 def test_one_run_that_fails_and_a_readme(tmp_path):
     """A folder where a file should be makes opt_gs fail; the table says so, the others stand."""
     out = tmp_path / "out"
-    (out / "runs" / "opt_gs_seed1" / "run.tmp").mkdir(parents=True)
+    (out / "runs" / "opt_gs_seed1" / ".unfinished_run.json").mkdir(parents=True)
     readme = tmp_path / "notes.md"
     readme.write_text("before\n<!-- comparison: begin -->\nold\n<!-- comparison: end -->\nafter\n")
     paper = tmp_path / "paper.csv"

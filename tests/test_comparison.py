@@ -301,7 +301,7 @@ def test_no_text_of_a_run_is_shown_raw(monkeypatch, tmp_path, capsys):
     words = ["--methods=baseline,upt", "--iterations=60", "--seeds=1,2"]
     args = arguments(monkeypatch, tmp_path, *words)
     versions = {HOSTILE: HOSTILE}
-    data = f"{HOSTILE} from {HOSTILE}: 9 training and 9 test images of 100 classes"
+    data = f"{HOSTILE} from {HOSTILE}: 900 training and 9 test images of 100 classes"
     facts = {"data": data, "device": HOSTILE, "git_commit": HOSTILE, "versions": versions}
     for run in args.runs[:3]:
         make_up(run, [60.0, 50.0], collapsed=COLLAPSED | {"until": 20}, **facts)

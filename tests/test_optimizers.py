@@ -209,7 +209,7 @@ def test_ogd_refuses_a_start_that_is_not_orthogonal(case):
     random = np.random.default_rng(0)
     replicas = tf.distribute.MirroredStrategy(["CPU:0"]).scope()
     with replicas if case == "replicas" else contextlib.nullcontext():
-        start = "identity" if case == "loaded" else None
+        start = "identity" if case == "loaded" else keras.initializers.RandomNormal(stddev=1)
         first = OrthogonalDense(5, orthogonalize=identity, rotation_initializer=start, name="first")
         model = keras.Sequential([keras.Input((9,)), first])
         model.compile(optimizers.OGD(), "mse", jit_compile=case == "XLA")
