@@ -94,8 +94,10 @@ def test_times_summary_and_scalars_through_a_resumed_run(tmp_path):
     (tmp_path / "checkpoints" / "checkpoint_00000012.npz").unlink()
     for best in (tmp_path / "checkpoints").glob("best_*"):
         best.unlink()
+    (tmp_path / "model.keras").write_bytes(b"of before")
     resumed = start("opt_gs", *FLAGS, *log, "--resume")
     assert "going on after 6 iterations" in resumed.stdout
+    assert (tmp_path / "model.keras").read_bytes() != b"of before"
     assert re.search(r"[\d.]+ s before this start", resumed.stdout)
     with (tmp_path / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["seconds"]]

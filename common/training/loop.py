@@ -105,7 +105,9 @@ def run(
     progress = folder.open(title, variables, f"of {data.identity}", list(start_figures))
     first = progress.iteration
     facts = {"settings": dataclasses.asdict(settings), "data": str(data), "jit": jit}
-    if not folder.is_finished():  # a finished run keeps its summary
+    # one that goes on from an earlier checkpoint, as its last one is damaged, is not
+    is_finished = first == settings.iterations and folder.is_finished()
+    if not is_finished:  # a finished run keeps its summary
         folder.describe(**facts, **environment())
     if settings.resume:
         print(f"going on after {first:,} iterations", flush=True)
@@ -170,7 +172,7 @@ def run(
     # write the results
     made = settings.iterations - first
     seconds = clock.seconds()
-    if not folder.is_finished():
+    if not is_finished:
         with clock.part("saving"):
             convert.refold(model, folded)
             folder.save_results(model, folded, data.class_names)
