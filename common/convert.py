@@ -1,4 +1,4 @@
-"""Turns the layers of a plain model into OPT layers, and OPT layers into plain ones."""
+"""Converts a plain model into an OPT model, and back."""
 
 import dataclasses
 import fnmatch
@@ -8,15 +8,8 @@ from collections.abc import Iterable
 import keras
 import numpy as np
 
-from .layers import BatchNormalization
-from .layers.in_place import (
-    copied,
-    fold,
-    normalization_to_plain,
-    refuse_to_lose_layers,
-    rotate,
-)
-from .layers.kinds import ROTATED
+from .layers import ROTATED, BatchNormalization
+from .layers.in_place import copied, fold, normalization_to_plain, rotate
 from .layers.orthogonal import OrthogonalLayer, contracted_axes
 from .marks import ROTATION, purpose_of
 from .orthogonal import Map, gram_schmidt
@@ -28,14 +21,14 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What `orthogonalize_model` did.
+    """The report of `orthogonalize_model`.
 
     Attributes:
         rotated: paths of the layers that became OPT layers.
-        added_weights: by how many numbers the model has grown.
-        left: by path, layers with neurons that stayed as they are, and why.
-        trained_weights: how many numbers the model trains.
-        all_weights: of how many.
+        added_weights: number of weights that the model has gained.
+        left: the reason for each path of a layer with neurons that stayed as it was.
+        trained_weights: number of weights that are trained.
+        all_weights: number of all weights.
     """
 
     rotated: tuple[str, ...]
@@ -68,16 +61,13 @@ def orthogonalize_model(
     """Returns ``model`` with OPT layers in place of Dense, EinsumDense and Conv1D to Conv3D.
 
     They are found wherever they lie: in models, wrappers, attention and layers of your own. The
-    outputs stay the same. ``rotation_initializer`` draws R, and a kernel K becomes
-    ``fix = map(R)^T K``, so that map(R) @ fix = K. At R = I, fix is K itself. The exception is
-    Householder's map in even dimensions, where map(I) is a reflection. OPT layers in ``model``
-    stay as they are.
+    outputs stay the same: ``rotation_initializer`` draws R, and a kernel K becomes
+    ``fix = map(R)^T K``, so that map(R) @ fix = K. OPT layers in ``model`` stay as they are.
 
-    Which layers were rotated and which were left is printed in one line. After
-    `keras.config.disable_interactive_logging()` it is logged instead (logger ``common.convert`` or
-    ``opt_keras.convert``), as a warning where layers were left that nobody asked to leave. A
-    ``kernel_regularizer`` is dropped, with a logged warning: the norm of a neuron that is only
-    rotated cannot change.
+    Prints in one line which layers were rotated and which were left; after
+    `keras.config.disable_interactive_logging()` it is logged instead, as a warning if layers were
+    left that nobody asked to leave. A ``kernel_regularizer`` is dropped, with a logged warning: a
+    rotation does not change a neuron's norm.
 
     Args:
         model: built; functional, sequential or a class of your own.
@@ -87,58 +77,35 @@ def orthogonalize_model(
         rotation_initializer: for the rotations. Defaults to I.
         return_conversion: whether to return a `Conversion` as well. Defaults to False.
         block_size: as in `OrthogonalLayer`, for all layers that are rotated. Defaults to None.
-        rotations_only: whether to freeze all other weights, for fine-tuning; ``fold_model`` merges
-            the rotations. Files do not store which weights of a layer are frozen: call this again
-            on a model that was loaded. Defaults to False.
+        rotations_only: whether to freeze all other weights, for fine-tuning. Files do not store
+            which weights of a layer are frozen: call this again on a model that was loaded.
+            Defaults to False.
         copy: whether to convert a copy. False converts ``model`` itself. Defaults to True.
 
     Returns:
-        A model that is not compiled, its layers and inputs with the same names; with
-        ``return_conversion``, the model and the `Conversion`.
+        The model, not compiled, with the same names; with ``return_conversion``, the model and a
+        `Conversion`.
 
     Raises:
         ValueError: if ``model`` is not built, cannot be copied or has nothing to rotate; if a name
             or pattern fits no layer that can be rotated; if an argument is wrong; or if map(R) is
             not orthogonal.
     """
-    if not model.built:
-        raise ValueError("the model must be built: call it once, or give it an Input")
-    layers = layers_by_path(model)
-    left = {path: reason for path, layer in layers.items() if (reason := _reason_to_leave(layer))}
-    chosen = [path for path, layer in layers.items() if type(layer) in ROTATED and path not in left]
-    opt = [path for path, layer in layers.items() if isinstance(layer, OrthogonalLayer)]
-    if layer_names is not None:
-        patterns = [layer_names] if isinstance(layer_names, str) else list(layer_names)
-        fitting = {
-            pattern: [p for p in layers if any(map(fnmatch.fnmatchcase, _names(p), [pattern] * 2))]
-            for pattern in patterns
-        }
-        unknown = [k for k, paths in fitting.items() if not {*paths} & {*chosen, *opt}]
-        if unknown:
-            reasons = [f"{p}: {left[p]}" for k in unknown for p in fitting[k] if p in left]
-            names = ", ".join(sorted(unknown))
-            raise ValueError(f"no layers that can be rotated: {names}{_in_brackets(reasons)}")
-        chosen = [path for path in chosen if any(path in paths for paths in fitting.values())]
-        left = {}
-    elif not chosen and not opt:
-        reasons = [f"{path}: {reason}" for path, reason in left.items()]
-        raise ValueError(f"there is no layer to rotate{_in_brackets(reasons)}")
-
-    before = model.count_params()
+    chosen, left = _choice(model, layer_names)
+    before, layers = model.count_params(), layers_by_path(model)
     if copy:
         model = copied(model)
         layers = dict(zip(layers, all_layers(model), strict=True))
     penalties = {p: layers[p].kernel_regularizer for p in chosen if layers[p].kernel_regularizer}
+    own = {
+        "orthogonalize": orthogonalize,
+        "rotation_initializer": rotation_initializer,
+        "block_size": block_size,
+    }
     try:
         for path in chosen:
             layers[path].kernel_regularizer = None
-            rotate(
-                layers[path],
-                ROTATED[type(layers[path])],
-                orthogonalize=orthogonalize,
-                rotation_initializer=rotation_initializer,
-                block_size=block_size,
-            )
+            rotate(layers[path], ROTATED[type(layers[path])], **own)
     except Exception:  # the model stays as it was
         for path in chosen:
             if isinstance(layers[path], OrthogonalLayer):
@@ -149,15 +116,13 @@ def orthogonalize_model(
     if rotations_only:
         _freeze_all_but_rotations(model)
     _forget_compilation(model)
-    refuse_to_lose_layers(model)
     after = model.count_params()
     trained = sum(w.shape.num_elements() for w in model.trainable_weights)
     conversion = Conversion(tuple(chosen), after - before, left, trained, after)
     if penalties:
-        _LOGGER.warning(
-            "the kernel_regularizer of %s is dropped: a rotation does not change a neuron's norm",
-            ", ".join(penalties),
-        )
+        names = ", ".join(penalties)
+        reason = "a rotation does not change a neuron's norm"
+        _LOGGER.warning("the kernel_regularizer of %s is dropped: %s", names, reason)
     if keras.config.is_interactive_logging_enabled():
         print(conversion)
     else:
@@ -165,23 +130,50 @@ def orthogonalize_model(
     return (model, conversion) if return_conversion else model
 
 
-def _names(path: str) -> tuple[str, str]:
-    """Returns a layer's path and its name."""
-    return path, path.rpartition("/")[2]
+def _choice(
+    model: keras.Model, layer_names: str | Iterable[str] | None
+) -> tuple[list[str], dict[str, str]]:
+    """Returns the paths of the layers to rotate, and why layers are left that nobody named."""
+    _check_built(model)
+    layers = layers_by_path(model)
+    left = {path: reason for path, layer in layers.items() if (reason := _reason_to_leave(layer))}
+    chosen = [path for path, layer in layers.items() if type(layer) in ROTATED and path not in left]
+    opt = [path for path, layer in layers.items() if isinstance(layer, OrthogonalLayer)]
+    if layer_names is None:
+        if not chosen and not opt:
+            raise ValueError(f"there is no layer to rotate{_in_brackets(left, left)}")
+        return chosen, left
+    patterns = [layer_names] if isinstance(layer_names, str) else list(layer_names)
+    fitting = {pattern: [p for p in layers if _fits(p, pattern)] for pattern in patterns}
+    if unknown := [k for k, paths in fitting.items() if not {*paths} & {*chosen, *opt}]:
+        reasons = _in_brackets(left, [path for k in unknown for path in fitting[k]])
+        raise ValueError(f"no layers that can be rotated: {', '.join(sorted(unknown))}{reasons}")
+    return [path for path in chosen if any(path in paths for paths in fitting.values())], {}
 
 
-def _in_brackets(reasons: list[str]) -> str:
+def _fits(path: str, pattern: str) -> bool:
+    """Returns whether a layer's path or name fits."""
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (path, path.rpartition("/")[2]))
+
+
+def _in_brackets(left: dict[str, str], paths: Iterable[str]) -> str:
+    reasons = [f"{path}: {left[path]}" for path in paths if path in left]
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
+def _check_built(model: keras.Model) -> None:
+    if not model.built:
+        raise ValueError("the model must be built: call it once, or give it an Input")
+
+
 def _reason_to_leave(layer: keras.layers.Layer) -> str | None:
-    """Returns why a layer with neurons of its own cannot be rotated; None for other layers."""
+    """Returns why a layer with neurons cannot be rotated; None for other layers."""
     if isinstance(layer, OrthogonalLayer):
         return None
-    matrices = [w for w in own_weights(layer) if len(w.shape) >= 2]
     supported = next((plain for plain in ROTATED if isinstance(layer, plain)), None)
     if not supported:
-        return type(layer).__name__ if matrices else None
+        has_matrix = any(len(w.shape) >= 2 for w in own_weights(layer))
+        return type(layer).__name__ if has_matrix else None
     if type(layer) is not supported:
         return f"a subclass, {type(layer).__name__}"
     if not layer.built:
@@ -205,7 +197,7 @@ def _freeze_all_but_rotations(model: keras.Model) -> None:
 
 
 def _forget_compilation(model: keras.Model) -> None:
-    """Drops the optimizer and the functions that were traced with the layers of before."""
+    """Drops the optimizer and the functions that were traced with the old layers."""
     for each in [model, *all_layers(model)]:
         if isinstance(each, keras.Model):
             each.compiled, each.optimizer = False, None
@@ -215,31 +207,26 @@ def _forget_compilation(model: keras.Model) -> None:
 def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
     """Returns a plain model with the outputs that the OPT model ``model`` has at inference.
 
-    OPT layers become layers of Keras with the current kernels. The debiased batch normalization
-    becomes Keras's own. The result can be loaded and run without any code of this project.
+    OPT layers become layers of Keras with the current kernels, and our batch normalization Keras's.
+    The result can be loaded and run without any code of this project.
 
     Args:
         model: built; a plain model is no error.
         copy: whether to fold a copy. False folds ``model`` itself. Defaults to True.
 
     Returns:
-        A model that is not compiled.
+        The model, not compiled.
 
     Raises:
-        ValueError: if ``model`` is not built or cannot be copied, or a layer's rotation is not
-            finite.
+        ValueError: if ``model`` is not built or cannot be copied, or a rotation is not finite.
     """
-    if not model.built:
-        raise ValueError("the model must be built: call it once, or give it an Input")
+    _check_built(model)
     for path, layer in layers_by_path(model).items():
-        if not isinstance(layer, OrthogonalLayer):
-            continue
-        for rotation in layer.rotations if layer.built else ():
+        is_opt = isinstance(layer, OrthogonalLayer) and layer.built
+        for rotation in layer.rotations if is_opt else ():
             if not np.isfinite(rotation).all():
-                raise ValueError(
-                    f"{path} cannot be folded: its {rotation.name} is not finite; training has "
-                    "broken down"
-                )
+                reason = f"its {rotation.name} is not finite; training has broken down"
+                raise ValueError(f"{path} cannot be folded: {reason}")
     model = copied(model) if copy else model
     for layer in all_layers(model):
         if isinstance(layer, OrthogonalLayer):

@@ -13,7 +13,7 @@ from keras.src.testing import TestCase
 
 import common
 from common import orthogonal
-from common.layers.kinds import ROTATED
+from common.layers import ROTATED
 from common.layers.orthogonal import OrthogonalLayer
 
 # a generator of the test's own data, which is not to be shuffled

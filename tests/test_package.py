@@ -273,5 +273,5 @@ def test_files_load_under_either_name(target, images, tmp_path, saver):
         loader, module, optimizer = "common", "common.layers, common.regularizers", False
     code = LOAD.format(module=module, path="model.keras", compiled=bool(optimizer), layer=0)
     printed = run(code, cwd=tmp_path, PYTHONPATH=paths[loader])
-    assert printed.splitlines()[-1] == f"{loader}.layers.kinds {optimizer}"
+    assert printed.splitlines()[-1] == f"{loader}.layers {optimizer}"
     np.testing.assert_array_equal(np.load(tmp_path / "loaded.npy"), np.load(tmp_path / "saved.npy"))

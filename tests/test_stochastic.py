@@ -11,7 +11,8 @@ from common.layers import StochasticEpisodes, StochasticOrthogonalConv2D, Stocha
 from common.layers.stochastic import draw_rows
 from sopt_gs.architecture import build_model, start_episode
 
-MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley]
+# the usual map, and the one whose map(I) is not I
+MAPS = [orthogonal.gram_schmidt, orthogonal.householder]
 each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
 
 
@@ -137,10 +138,9 @@ def test_rows_are_a_function_of_seed_episode_and_layer():
     assert len(drawn) == 3 * 6
 
 
-@each_map
-def test_any_map_trains_and_survives_a_file(tmp_path, orthogonalize):
+def test_another_map_trains_and_survives_a_file(tmp_path):
     keras.utils.set_random_seed(0)
-    model = small_model(orthogonalize=orthogonalize)
+    model = small_model(orthogonalize=orthogonal.lowdin)
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("float32")
     labels = np.arange(32) % 10
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -176,14 +176,6 @@ def test_learned_neurons_are_merged_too(orthogonalize):
     layer.merge()
     layer.restart(np.arange(18))
     np.testing.assert_allclose(layer.neurons(), before, atol=1e-5)
-
-
-def test_gradients_reach_the_small_rotation_alone():
-    layer = built_layer(orthogonal.gram_schmidt, use_bias=False)
-    with tf.GradientTape() as tape:
-        total = tf.reduce_sum(layer(np.ones((2, 8, 8, 8), "float32")) ** 2)
-    assert [v.name for v in layer.trainable_variables] == ["rotation"]
-    assert np.abs(tape.gradient(total, layer.rotation.value)).max() > 0
 
 
 def test_episodes_under_fit():

@@ -1,7 +1,7 @@
 """The neurons of several layers at once: rotations of one size in one call of their map.
 
-A map of five matrices takes as many kernels of a GPU as that of one. On a CPU there is nothing to
-gain: TensorFlow's factorizations treat a batch matrix by matrix.
+On a GPU a map of five matrices takes as many kernels as a map of one. On a CPU nothing is gained:
+TensorFlow's factorizations treat a batch matrix by matrix.
 """
 
 import collections
@@ -37,33 +37,25 @@ def maps_by_xla() -> Iterator[None]:
 
 
 def neurons_together(layers: Iterable["OrthogonalLayer"]) -> list[tf.Tensor]:
-    """Returns the neurons of each layer, ``[n, units]``.
-
-    Rotations of one size are stacked if their map is of this package; another map need not take a
-    batch.
-    """
-    layers = list(layers)
-    maps: list[orthogonal.Map] = []
-    matrices: list[tf.Tensor] = []
-    rows: list[tf.Tensor] = []
+    """Returns the neurons of each layer, ``[n, units]``."""
+    layers, maps, matrices, rows = list(layers), [], [], []
     for layer in layers:
-        own = [rotation.value for rotation in layer.rotations]
-        maps += [layer.orthogonalize] * len(own)
-        matrices += own
-        rows += split(own, layer.rows_to_rotate())
+        rotations = [rotation.value for rotation in layer.rotations]
+        maps += [layer.orthogonalize] * len(rotations)
+        matrices += rotations
+        rows += split(rotations, layer.rows_to_rotate())
     evaluate = _compiled if _BY_XLA.get() and not is_compiled_by_xla() else _rotated
-    each = iter(evaluate(maps, matrices, rows))
+    parts = iter(evaluate(maps, matrices, rows))
     return [
-        layer.with_rotated_rows(joined([next(each) for _ in layer.rotations])) for layer in layers
+        layer.with_rotated_rows(joined([next(parts) for _ in layer.rotations])) for layer in layers
     ]
 
 
 def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
     """Returns what `_rotated` does, by programs that XLA compiles, forward and backward.
 
-    A `tf.function` has a gradient of its own, but that is traced where it does not show that XLA
-    will compile it: the maps would take the algorithms that are not for XLA. So the backward
-    program evaluates the maps once more.
+    The gradient of a `tf.function` is traced where nothing shows that XLA will compile it, and the
+    maps would take the wrong algorithms. So the backward program evaluates the maps once more.
     """
 
     def evaluate(tensors: Tensors) -> Tensors:
@@ -89,36 +81,40 @@ def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> T
 
 
 def _rotated(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
-    """Returns ``map(m) @ r`` of each map, matrix m and rows r."""
+    """Returns ``map(m) @ r`` of each map, matrix m and rows r.
+
+    Rotations of one size are stacked if their map is of this package; another may take no batch.
+    """
     groups = collections.defaultdict(list)
-    for number, (own, matrix, part) in enumerate(zip(maps, matrices, rows, strict=True)):
-        alone = None if own in orthogonal.ALL else number
-        groups[id(own), matrix.dtype, matrix.shape[-1], part.shape[-1], alone].append(number)
-    rotated: dict[int, tf.Tensor] = {}
+    for i, (own, matrix, part) in enumerate(zip(maps, matrices, rows, strict=True)):
+        alone = None if own in orthogonal.ALL else i
+        groups[id(own), matrix.dtype, matrix.shape[-1], part.shape[-1], alone].append(i)
+    rotated: list = [None] * len(maps)
     for group in groups.values():
-        of_group = ([tensors[number] for number in group] for tensors in (matrices, rows))
-        rotated |= zip(group, _together(maps[group[0]], *of_group), strict=True)
-    return [rotated[number] for number in range(len(maps))]
+        pair = [matrices[i] for i in group], [rows[i] for i in group]
+        products = _together(maps[group[0]], *pair)
+        for i, product in zip(group, products, strict=True):
+            rotated[i] = product
+    return rotated
 
 
 def _together(orthogonalize: orthogonal.Map, matrices: Tensors, rows: Tensors) -> Tensors:
     """Returns ``orthogonalize(m) @ r`` of each pair, all with one map, dtype, n and c."""
     if len(matrices) == 1:
         return [orthogonal.product(orthogonalize, *matrices, *rows)]
-
-    def stacked(tensors: Tensors) -> tf.Tensor:
-        return tf.concat([tf.reshape(t, [-1, *t.shape[-2:]]) for t in tensors], axis=0)
-
-    whole = orthogonal.product(orthogonalize, stacked(matrices), stacked(rows))
-    parts = tf.split(whole, [matrix.shape[:-2].num_elements() for matrix in matrices])
+    stacked = [
+        tf.concat([tf.reshape(t, [-1, *t.shape[-2:]]) for t in tensors], axis=0)
+        for tensors in (matrices, rows)
+    ]
+    counts = [matrix.shape[:-2].num_elements() for matrix in matrices]
+    parts = tf.split(orthogonal.product(orthogonalize, *stacked), counts)
     return [tf.reshape(part, r.shape) for part, r in zip(parts, rows, strict=True)]
 
 
 def neurons_of_this_pass(layer: "OrthogonalLayer") -> tf.Tensor:
-    """Returns the layer's neurons, computed once per forward pass however often it is called in it.
+    """Returns the layer's neurons, cached per forward pass.
 
-    Under XLA, and in `maps_by_xla`, the first layer that asks has those of all layers of the
-    outermost model computed.
+    Under XLA, and in `maps_by_xla`, the first call computes those of all layers of the model.
     """
     current = forward_pass(layer)
     if current is None:

@@ -13,8 +13,7 @@ def drawn_one_by_one(initializer: Any, first: int = 0) -> Callable[..., tf.Tenso
     """Returns an initializer of ``[b, b]`` and ``[blocks, b, b]`` that draws each matrix by itself.
 
     Keras's Identity takes a single matrix, and its Orthogonal makes no orthogonal ones of a batch.
-    An initializer with a seed draws the same numbers each time, so that block number i, counted
-    from ``first``, adds i to it.
+    Block number i, counted from ``first``, adds i to an initializer's seed.
     """
 
     def draw(shape, dtype=None):
@@ -30,14 +29,9 @@ def drawn_one_by_one(initializer: Any, first: int = 0) -> Callable[..., tf.Tenso
 
 
 def split(matrices: list[tf.Tensor], rows: tf.Tensor) -> list[tf.Tensor]:
-    """Returns the rows that belong to each of ``matrices``.
+    """Returns the part of ``rows [n, c]`` that belongs to each matrix.
 
-    Args:
-        matrices: ``[b, b]`` or ``[blocks, b, b]`` each, with n rows in all.
-        rows: ``[n, c]``.
-
-    Returns:
-        ``[b, c]`` or ``[blocks, b, c]`` each.
+    It is ``[b, c]`` for a matrix ``[b, b]``, and ``[blocks, b, c]`` for ``[blocks, b, b]``.
     """
     counts = [matrix.shape[:-1].num_elements() for matrix in matrices]
     return [

@@ -1,36 +1,25 @@
 """A built layer of Keras becomes an OPT layer and back, in place: its class changes."""
 
-import collections
 import contextlib
 import copy
-import functools
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from ..energy import orthogonality_drift
-from ..private import (
-    all_layers,
-    layers_by_path,
-    move_to_end,
-    remove_weight,
-    weights_may_change,
-)
+from ..private import all_layers, move_to_end, remove_weight, weights_may_change
 from .normalization import BatchNormalization
 from .orthogonal import OrthogonalLayer
 
-_WEIGHTS = ("fix", "rotation", "rotation_rest", "indices")
+# what an OPT layer has besides its arguments
+_OURS = ("fix", "rotation", "rotation_rest", "indices", "_axes", "_permuted_shape")
 
 
 def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **own: Any) -> None:
-    """Makes an OPT layer of the class ``kind`` of a built layer of Keras, with the same kernel.
-
-    Args:
-        layer: of the class ``kind.plain``.
-        **own: the arguments that Keras's layer does not have.
+    """Makes a ``kind`` of a built ``kind.plain``, with the same kernel and the arguments ``own``.
 
     Raises:
         ValueError: if an argument is wrong, or map(R) is not orthogonal; the layer then stays.
@@ -60,11 +49,11 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor | None = None) -> None:
     """Makes the layer of Keras of an OPT layer, with its current kernel or with ``kernel``."""
     kernel = layer.kernel if kernel is None else kernel
     with weights_may_change(layer):
-        for name in _WEIGHTS:
+        for name in (*layer.own_arguments, *_OURS):
             if isinstance(vars(layer).get(name), keras.Variable):
                 remove_weight(layer, name)
-        for name in (*layer.own_arguments, *layer.own_state):
-            layer.__dict__.pop(name, None)
+            else:
+                layer.__dict__.pop(name, None)
         layer.__class__ = layer.plain
         if not hasattr(layer, "_kernel"):
             layer._kernel = layer.add_weight(
@@ -84,44 +73,9 @@ def normalization_to_plain(layer: BatchNormalization) -> None:
         getattr(layer, name).assign(value)
 
 
-@contextlib.contextmanager
-def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
-    """Has OPT layers pass for layers of Keras while the model is copied.
+def copied(model: keras.Model) -> keras.Model:
+    """Returns a copy of a built model, made by Keras's own `copy.deepcopy`, not compiled.
 
-    It also holds back what a copy does not need, optimizers, and gives each lambda a name for the
-    time: by its name Keras finds the function itself, with all that it refers to.
-    """
-    layers = [model, *all_layers(model)]
-    functions = {
-        f"lambda_{number}": layer.function
-        for number, layer in enumerate(layers)
-        if isinstance(layer, keras.layers.Lambda)
-        and getattr(layer.function, "__name__", "") == "<lambda>"
-    }
-    classes = {type(v).__name__: type(v) for v in layers if type(v).__module__[:6] != "keras."}
-    unregistered = {k: v for k, v in classes.items() if keras.saving.get_registered_name(v) == k}
-    with contextlib.ExitStack() as undo:
-        for layer in layers:
-            if isinstance(layer, OrthogonalLayer) and layer.built:
-                undo.callback(setattr, layer, "__class__", type(layer))
-                undo.callback(layer.__dict__.pop, "_kernel")
-                layer.__dict__["_kernel"] = layer.kernel_of(layer.fix.value)
-                layer.__class__ = layer.plain
-            if isinstance(layer, keras.Model):
-                for name, value in (("compiled", False), ("optimizer", None)):
-                    undo.callback(setattr, layer, name, getattr(layer, name, value))
-                    setattr(layer, name, value)
-        for name, function in functions.items():
-            undo.callback(setattr, function, "__name__", "<lambda>")
-            function.__name__ = name
-        with keras.saving.custom_object_scope(functions | unregistered):
-            yield
-
-
-def copied(model: keras.layers.Layer) -> keras.layers.Layer:
-    """Returns a copy of a model, which is not compiled.
-
-    Keras copies by its own saving and loading: vocabularies, statistics and shared layers are kept.
     A model that is rebuilt from its constructor's arguments would come back with plain layers, so
     that OPT layers are copied as plain ones and rotated again.
 
@@ -134,20 +88,16 @@ def copied(model: keras.layers.Layer) -> keras.layers.Layer:
             if not result.built:
                 raise ValueError("its copy is not built, which takes a method `build`")
             layers = list(zip(all_layers(model), all_layers(result), strict=True))
-            changed = [
-                old.name
-                for old, new in layers
-                if type(old) is not type(new) or old.built != new.built
-            ]
-            if changed:
-                raise ValueError(f"these layers come back as others: {', '.join(changed)}")
+            for old, new in layers:
+                if type(old) is not type(new) or old.built != new.built:
+                    raise ValueError(f"its layer {old.name} comes back as another")
     except Exception as error:
         cause: BaseException = error
         while cause.__context__:
             cause = cause.__context__
-        reason = textwrap.shorten(str(cause), 200)
         raise ValueError(
-            f"Keras cannot copy {model.name}: {reason}; with copy=False it is changed in place"
+            f"Keras cannot copy {model.name}: {textwrap.shorten(str(cause), 200)}; with copy=False "
+            "it is changed in place"
         ) from error
     for old, new in layers:
         if isinstance(old, OrthogonalLayer) and old.built:
@@ -160,45 +110,33 @@ def copied(model: keras.layers.Layer) -> keras.layers.Layer:
     return result
 
 
-def refuse_to_lose_layers(model: keras.layers.Layer) -> None:
-    """Has layers and models refuse a configuration in which OPT layers inside them are missing.
+@contextlib.contextmanager
+def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
+    """Has OPT layers pass for layers of Keras while the model is copied, without optimizers.
 
-    A layer of one's own is rebuilt from its constructor's arguments, with plain layers: a file of
-    the model could be written and not be loaded.
+    Lambdas get names for the time: Keras finds a named function itself, with all that it uses.
     """
-    for holder in [model, *all_layers(model)]:
-        inside = any(isinstance(layer, OrthogonalLayer) for layer in all_layers(holder))
-        if inside and "get_config" not in vars(holder):
-            holder.get_config = _checked(holder, holder.get_config)
+    named: dict[str, Any] = {}
+    with contextlib.ExitStack() as undo:
 
+        def set_for_now(target: Any, name: str, value: Any) -> None:
+            undo.callback(setattr, target, name, getattr(target, name, value))
+            setattr(target, name, value)
 
-def _checked(holder: keras.layers.Layer, get_config: Callable[[], dict]) -> Callable[[], dict]:
-    @functools.wraps(get_config)
-    def checked() -> dict:
-        config = get_config()
-        kept = collections.Counter(_names_in(config))
-        lost = []
-        for path, layer in layers_by_path(holder).items():
-            if isinstance(layer, OrthogonalLayer):
-                kept[layer.name] -= 1
-                lost += [path] if kept[layer.name] < 0 else []
-        if lost:
-            raise ValueError(
-                f"{holder.name} would be loaded with plain layers in place of the OPT layers "
-                f"{', '.join(lost)}. Save `fold_model(model)`, or only weights: with "
-                "`save_rotations`, or `model.save_weights`"
-            )
-        return config
-
-    return checked
-
-
-def _names_in(config: Any) -> Iterator[str]:
-    """Yields the names of the OPT layers in a configuration."""
-    if isinstance(config, dict):
-        if str(config.get("registered_name")).startswith("opt>") and "name" in config["config"]:
-            yield config["config"]["name"]
-        config = list(config.values())
-    if isinstance(config, list | tuple):
-        for part in config:
-            yield from _names_in(part)
+        for layer in [model, *all_layers(model)]:
+            kind = type(layer)
+            if isinstance(layer, OrthogonalLayer) and layer.built:
+                layer.__dict__["_kernel"] = layer.kernel_of(layer.fix.value)
+                undo.callback(layer.__dict__.pop, "_kernel")
+                set_for_now(layer, "__class__", layer.plain)
+            elif isinstance(layer, keras.Model):
+                set_for_now(layer, "compiled", False)
+                set_for_now(layer, "optimizer", None)
+            elif getattr(getattr(layer, "function", None), "__name__", "") == "<lambda>":
+                named[f"lambda_{len(named)}"] = layer.function
+                set_for_now(layer.function, "__name__", f"lambda_{len(named) - 1}")
+            name = kind.__name__
+            if kind.__module__[:6] != "keras." and keras.saving.get_registered_name(kind) == name:
+                named[name] = kind
+        with keras.saving.custom_object_scope(named):
+            yield

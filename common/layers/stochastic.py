@@ -1,4 +1,4 @@
-"""S-OPT, which rotates only some of the neurons' rows at a time (Liu et al., CVPR 2021)."""
+"""S-OPT: layers that rotate only some of the neurons' rows at a time (Liu et al., CVPR 2021)."""
 
 from collections.abc import Sequence
 
@@ -13,19 +13,17 @@ from .orthogonal import OrthogonalLayer
 class StochasticLayer(OrthogonalLayer):
     """An OPT layer that rotates only some rows at a time.
 
-    ``indices [r]`` lists rows of ``fix``, with
+    The rotations rotate the rows ``indices [r]`` of ``fix``, in that order, with
     ``r = area * max(1, round(rotated_fraction * channels))``; the channels are the last of the
-    kernel's axes on which the entries of a neuron lie, the area all others of them. A rotation
-    ``[r, r]`` rotates these rows, in that order; with ``block_size`` several do, each a block of
-    them. The other rows stay as they are. After an episode of training, `merge` writes the rotated
-    rows into ``fix``. Then `restart` resets the rotation to I and selects other rows. The callback
-    `StochasticEpisodes` does both. It works with any map.
+    kernel's axes on which a neuron's entries lie, the area all others. After an episode of
+    training, `merge` writes the rotated rows into ``fix``; then `restart` resets the rotation to I
+    and selects other rows. The callback `StochasticEpisodes` does both. It works with any map.
 
     Args:
         rotated_fraction: the share of the channels that is rotated at a time, over 0 and at most 1.
             Defaults to the original's 0.25.
 
-    The other arguments are those of `OrthogonalLayer`. Weights: its own, and
+    The other arguments and weights are those of `OrthogonalLayer`. One more weight:
         indices: int32 ``[r]``, not trained. The first ones are drawn at random.
 
     Raises:
@@ -38,48 +36,38 @@ class StochasticLayer(OrthogonalLayer):
             raise ValueError(f"`rotated_fraction` must lie in (0, 1], not {rotated_fraction}")
         self.rotated_fraction = rotated_fraction
 
-    def _rotated_rows(self, n: int, channels: int) -> int:
+    def number_of_rows(self, n: int, channels: int) -> int:
+        """Returns r."""
         return n // channels * max(1, round(self.rotated_fraction * channels))
 
     def add_rotation(self) -> None:
         super().add_rotation()
+        rows = sum(v.shape[:-1].num_elements() for v in self.rotations)
 
-        def draw(shape, dtype=None):
-            return keras.random.shuffle(keras.ops.arange(self.fix.shape[0], dtype=dtype))[
-                : shape[0]
-            ]
+        def draw(shape, dtype):
+            return keras.random.shuffle(keras.ops.arange(self.fix.shape[0], dtype=dtype))[:rows]
 
         self.indices = self.add_weight(
-            name="indices",
-            shape=(sum(v.shape[:-1].num_elements() for v in self.rotations),),
-            dtype="int32",
-            initializer=draw,
-            trainable=False,
-            autocast=False,
+            name="indices", shape=(rows,), dtype="int32", initializer=draw, trainable=False
         )
 
     def rows_to_rotate(self) -> tf.Tensor:
-        """Returns the rows of ``fix`` that the rotation rotates, ``[r, neurons]``."""
         return tf.gather(self.fix.value, self.indices.value)
 
     def with_rotated_rows(self, rotated: tf.Tensor) -> tf.Tensor:
-        """Returns ``fix`` with those rows in the place of what they were."""
         return tf.tensor_scatter_nd_update(
             self.fix.value, self.indices.value[:, tf.newaxis], rotated
         )
 
     def merge(self) -> None:
-        """Writes the rotated rows into ``fix``.
-
-        Call `restart` next: until then the layer would rotate the same rows a second time.
-        """
+        """Writes the rotated rows into ``fix``; until `restart` they would be rotated twice."""
         self.fix.assign(self.neurons())
 
     def restart(self, indices: Sequence[int] | np.ndarray) -> None:
         """Resets the rotation to I and selects the rows ``indices [r]``, r different integers.
 
-        The neurons do not change. If map(I) is not I (Householder's, in even dimensions), the rows
-        in ``fix`` are multiplied by map(I)^T to achieve this.
+        The neurons do not change: where map(I) is not I (Householder's, in even dimensions), the
+        rows in ``fix`` are multiplied by map(I)^T.
 
         Raises:
             ValueError: if ``indices`` does not hold r different rows.
