@@ -1,7 +1,7 @@
 """The only module that uses private APIs of Keras and TensorFlow, which may change at any time.
 
-Tested with TensorFlow 2.21 and Keras 3.15. If a private API is missing, each function uses public
-ones instead: slower, but correct. tests/test_private.py fails if one is missing.
+Written for TensorFlow 2.21 and Keras 3.15, which requirements.txt asks for. tests/test_private.py
+fails if one of them is missing or does something else.
 """
 
 import contextlib
@@ -9,27 +9,17 @@ from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
-
-try:
-    from keras.src.backend.common import global_state
-except ImportError:
-    global_state = None
-try:
-    from tensorflow.compiler.tf2xla.python import xla
-    from tensorflow.compiler.xla import xla_data_pb2
-except ImportError:
-    xla = xla_data_pb2 = None
-_enclosing_context = getattr(getattr(tf, "__internal__", None), "get_enclosing_xla_context", None)
+from keras.src.backend.common import global_state
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.compiler.xla import xla_data_pb2
 
 
 def is_compiled_by_xla() -> bool:
     """Returns whether XLA will compile the graph that is being traced.
 
     XLA has slow loops in place of LAPACK's factorizations, so the maps use other algorithms there.
-    No public function says whether XLA is used. Without the private one this returns True: the
-    algorithms for XLA are correct everywhere, but slower on a CPU without XLA.
     """
-    return True if _enclosing_context is None else _enclosing_context() is not None
+    return tf.__internal__.get_enclosing_xla_context() is not None
 
 
 def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
@@ -37,9 +27,9 @@ def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
     `tf.matmul` has no argument for the precision. On a recent GPU it multiplies float32 in TF32,
     whose mantissa of 10 bits is too short for the maps. XLA's own operation has such an argument.
-    Without it, or outside of XLA, the product is computed in float64 and rounded.
+    Outside of XLA the product is computed in float64 and rounded.
     """
-    if xla is None or _enclosing_context is None or _enclosing_context() is None:
+    if not is_compiled_by_xla():
         return tf.cast(tf.matmul(tf.cast(a, tf.float64), tf.cast(b, tf.float64)), a.dtype)
     rank = a.shape.rank
     dimensions = xla_data_pb2.DotDimensionNumbers(
@@ -59,12 +49,11 @@ def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] |
     With it comes the pass's memory, empty at first, for what is computed once per pass. There is
     one for each graph, because a tensor made in the body of a loop cannot be used outside of it.
 
-    It is known from Keras's call context. Returns None if Keras has no such context, and under
-    gradient checkpointing, which traces a layer twice: then nothing can be kept.
+    Returns None outside of a forward pass, and under gradient checkpointing, which traces a layer
+    twice: then nothing can be kept.
     """
-    context = global_state and global_state.get_global_attribute("current_call_ctx")
-    has_memory = all(hasattr(context, a) for a in ("get_value", "set_value", "entry_layer"))
-    if not has_memory or getattr(layer, "_remat_mode", None) is not None:
+    context = global_state.get_global_attribute("current_call_ctx")
+    if context is None or layer._remat_mode is not None:
         return None
     memories = context.get_value("orthogonal_memories")
     if memories is None:
@@ -77,23 +66,15 @@ def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] |
 def autocast(kernel: tf.Tensor) -> tf.Tensor:
     """Returns ``kernel`` in the dtype in which Keras reads a variable in the current scope.
 
-    In mixed precision this is the compute dtype. Without the private scope ``kernel`` stays as it
-    is: Keras then computes in the wider dtype of kernel and inputs.
+    In mixed precision this is the compute dtype.
     """
-    scope = global_state and global_state.get_global_attribute("autocast_scope")
+    scope = global_state.get_global_attribute("autocast_scope")
     return scope.maybe_cast(kernel) if scope else kernel
 
 
 def inner_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns the layers directly inside a layer or model, each once.
-
-    The public ``model.layers`` does not look into wrappers and custom layers. Without the private
-    method, layers inside of those are not found.
-    """
-    flatten = getattr(layer, "_flatten_layers", None)
-    if flatten is not None:
-        return list(flatten(include_self=False, recursive=False))
-    return list(getattr(layer, "layers", []))
+    """Returns the layers directly inside a layer or model, wrappers and custom layers included."""
+    return list(layer._flatten_layers(include_self=False, recursive=False))
 
 
 def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
