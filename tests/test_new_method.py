@@ -163,9 +163,9 @@ def test_training_does_not_start_without_the_decorator(copy, tmp_path):
 
 @pytest.mark.slow
 def test_the_tests_have_it(copy):
-    """Those of scripts, backbones and kills are asked of it, and those tried here pass."""
+    """Those of scripts, backbones and signals are asked of it, and those tried here pass."""
     pytest_words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", ""]
-    files = [f"tests/test_{name}.py" for name in ("scripts", "backbones", "kills")]
+    files = [f"tests/test_{name}.py" for name in ("scripts", "backbones", "signals")]
     lines = run(copy, *pytest_words, "--collect-only", *files).splitlines()
     tests = [f"{files[0]}::test_trains_on_digits[opt_xx]"]
     tests += [f"{files[0]}::test_help_shows_our_flags_first[opt_xx]"]
