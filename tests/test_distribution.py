@@ -97,22 +97,9 @@ def free_ports(count: int) -> list[int]:
 def worker(index: int, ports: list[int], log_dir: pathlib.Path, *flags: str) -> subprocess.Popen:
     addresses = [f"127.0.0.1:{port}" for port in ports]
     config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-    small = [
-        "--dataset=digits",
-        "--widths=8,8,8,8",
-        "--batch_size=32",
-        "--log_every=1",
-        "--eval_every=10",
-        "--checkpoint_every=5",
-    ]
-    command = [
-        sys.executable,
-        "train.py",
-        *small,
-        "--distribute=multi_worker",
-        f"--log_dir={log_dir}",
-        *flags,
-    ]
+    words = ["--dataset=digits", "--widths=8,8,8,8", "--batch_size=32", "--log_every=1"]
+    words += ["--eval_every=10", "--checkpoint_every=5", "--distribute=multi_worker"]
+    command = [sys.executable, "train.py", *words, f"--log_dir={log_dir}", *flags]
     environment = os.environ | {"TF_CONFIG": json.dumps(config)}
     output = (log_dir.parent / f"worker_{index}.txt").open("w")
     return subprocess.Popen(
