@@ -7,6 +7,7 @@ import time
 from tqdm import tqdm
 
 from common.training.interruption import Interruption
+from common.training.progress_bar import progress_bar
 from common.training.texts import shown
 from comparison.runs import Run
 
@@ -59,12 +60,8 @@ def _report(run: Run) -> None:
 
 
 def _progress_bar(todo: list[Run]) -> tqdm:
-    # a log file gets a line every half minute, a terminal a bar that moves
-    interval = 0.2 if sys.stderr.isatty() else 30
     total, start = sum(run.iterations for run in todo), sum(run.done() for run in todo)
-    # without miniters tqdm has a thread that draws more often than that
-    options = {"mininterval": interval, "miniters": 1, "dynamic_ncols": True}
-    return tqdm(desc="all runs", total=total, initial=start, unit="it", **options)
+    return progress_bar("all runs", total, start)
 
 
 def _stop(running: list[Run]) -> None:

@@ -16,7 +16,7 @@ import zipfile
 
 import numpy as np
 
-from common.training.folders import ROOT
+from common.training.settings import ROOT
 
 FLAGS = ["--dataset=digits", "--widths=4,4,4,4", "--batch_size=32", "--log_every=2"]
 FLAGS += ["--iterations=8", "--eval_every=4", "--checkpoint_every=3"]
@@ -85,7 +85,7 @@ def outcome(log: pathlib.Path) -> dict[str, object]:
             result[name] = archive.read("model.weights.h5")
     for path in sorted((log / "checkpoints").iterdir()):
         with np.load(path) as arrays:
-            result[path.name] = {n: arrays[n].tobytes() for n in arrays if n != "facts.json"}
+            result[path.name] = {n: arrays[n].tobytes() for n in arrays if n != "facts"}
     result["unfinished"] = [path.name for path in log.rglob(".*")]
     return result
 

@@ -1,6 +1,5 @@
 """Mixed precision: what stays in float32, how far the losses go, and what a skipped step leaves."""
 
-import csv
 import pathlib
 
 import keras
@@ -15,13 +14,11 @@ from common.layers import BatchNormalization, OrthogonalConv2D
 from common.losses import smoothed_cross_entropy
 from common.optimizers import OGD
 from common.orthogonal import identity, lowdin
-from common.training import devices
-from common.training.checkpoints import Checkpoints, Progress
 from common.training.precision import policy, scaled
-from common.training.settings import BEFORE, PRECISIONS
+from common.training.settings import PRECISIONS
 from common.training.steps import make_step
 from tests.test_run import settings
-from tests.test_scripts import METHODS, SMALL, method_of, start
+from tests.test_scripts import METHODS, SMALL, method_of, rows_of, train
 
 MIXED = PRECISIONS[1:]
 # half the distance of neighbouring numbers around 1: bfloat16 has 8 bits, float16 has 11
@@ -148,27 +145,13 @@ def test_fit_save_fold_and_turn(tmp_path, precision):
     assert far.max() < 4 * ROUNDING[precision] * np.abs(outputs.astype("float32")).max()
 
 
-def test_a_checkpoint_of_before_is_of_float32(tmp_path):
-    now = settings(tmp_path).result_settings()
-    earlier = {name: value for name, value in now.items() if name != "precision"}
-    logs = {"number": 0, "train": 0, "test": 0, "metrics": 0}
-    Checkpoints(tmp_path, [], earlier).save(Progress(3, logs=logs))
-    assert Checkpoints(tmp_path, [], now, BEFORE).restore().iteration == 3
-    other = settings(tmp_path, precision="mixed_float16").result_settings()
-    with pytest.raises(UserError, match="of precision float32, and this run of precision mixed_f"):
-        Checkpoints(tmp_path, [], other, BEFORE).restore()
-
-
 def test_float16_is_for_one_device(tmp_path):
     with pytest.raises(UserError, match="mixed_bfloat16"):
-        devices.strategy_for(
-            settings(tmp_path, precision="mixed_float16", distribute="multi_worker")
-        )
+        settings(tmp_path, precision="mixed_float16", distribute="multi_worker")
 
 
 def fits(log: pathlib.Path) -> np.ndarray:
-    with (log / "metrics.csv").open() as file:
-        return np.array([float(row["fit"]) for row in csv.DictReader(file) if row["fit"]])
+    return np.array([float(row["fit"]) for row in rows_of(log) if row["fit"]])
 
 
 @pytest.mark.slow
@@ -184,8 +167,7 @@ def test_a_run_on_digits_learns_as_in_float32(tmp_path, method):
     means = {}
     for precision in PRECISIONS:
         log = tmp_path / precision
-        result = start(method, *words, f"--precision={precision}", f"--log_dir={log}")
-        assert result.returncode == 0, result.stderr
+        train(method, *words, f"--precision={precision}", f"--log_dir={log}")
         means[precision] = fits(log)[-10:].mean()
     spread = 4 * fits(tmp_path / "float32")[-10:].std(ddof=1) * np.sqrt(2 / 10)
     assert means["float32"] < fits(tmp_path / "float32")[:3].mean() - spread  # it learns

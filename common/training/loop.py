@@ -16,16 +16,17 @@ from tqdm import tqdm
 from .. import backbones, convert, datasets, energy, layers, optimizers
 from ..errors import UserError
 from ..private import layers_by_path
-from . import collapse, devices, folders
+from . import collapse, devices
 from .checkpoints import Checkpoints
 from .clock import Clock
 from .environment import environment
 from .interruption import Interruption, stop_after
 from .method import Method, check_saving
 from .precision import policy, scaled
+from .progress_bar import progress_bar
 from .run_folder import RunFolder
 from .schedule import Chunk, Schedule
-from .settings import Settings
+from .settings import BATCH_SIZE, Settings
 from .steps import make_step, make_steps, make_test
 
 
@@ -33,10 +34,13 @@ def train(settings: Settings, method: Method) -> None:
     """Trains a method as ``settings`` say; the results are in their ``log_dir``.
 
     Raises:
-        UserError: for settings that fit neither the data nor the machine, and for a run that
-            breaks down.
+        UserError: for settings that do not fit the data or the machine, and for a run that breaks
+            down.
         SystemExit: after a stop signal, with the state saved.
     """
+    # names count from the start, also in a process with two runs; not within a strategy's scope,
+    # since it replaces the graph that holds the scope
+    keras.utils.clear_session()
     strategy = devices.strategy_for(settings)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -45,11 +49,7 @@ def train(settings: Settings, method: Method) -> None:
     try:
         with folder, strategy.scope():
             run(settings, method, folder)
-    except (
-        tf.errors.UnavailableError,
-        tf.errors.AbortedError,
-        tf.errors.CancelledError,
-    ) as error:
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         reason = f"a worker is gone ({type(error).__name__}); to go on, start all with --resume"
         raise UserError(reason) from error
     except tf.errors.ResourceExhaustedError as error:
@@ -74,14 +74,14 @@ def run(
     count = len(data.train_labels)
     batch_size = _batch_size(settings.batch_size, count)
     settings = folder.settings = dataclasses.replace(settings, batch_size=batch_size)
-    length = folders.facts(settings.method).iterations
-    warmup = folders.usual_warmup(settings.iterations, length)
+    warmup = settings.usual_warmup(settings.iterations)
     if warmup and not settings.warmup_iterations and not settings.resume:
-        shortened = f"{settings.iterations:,} iterations, not the method's {length:,}"
-        print(f"note: a run of {shortened}, needs a warm-up: --warmup_iterations={warmup}")
+        lengths = (
+            f"{settings.iterations:,} iterations, not the method's {type(settings).iterations:,}"
+        )
+        print(f"note: a run of {lengths}, needs a warm-up: --warmup_iterations={warmup}")
 
     # build
-    keras.utils.clear_session()  # names count from the start, also in a process with two runs
     keras.utils.set_random_seed(settings.seed)
     model, optimizer, made_by_factory = _build(settings, method, data.num_classes)
     check_saving(model)
@@ -104,7 +104,7 @@ def run(
     start_figures = layer_figures()
     progress = folder.open(title, variables, f"of {data.identity}", list(start_figures))
     first = progress.iteration
-    facts = {"settings": dataclasses.asdict(settings), "data": str(data), "jit": jit}
+    facts = {"settings": settings.named(), "data": str(data), "jit": jit}
     # one that goes on from an earlier checkpoint, as its last one is damaged, is not
     is_finished = first == settings.iterations and folder.is_finished()
     if not is_finished:  # a finished run keeps its summary
@@ -118,17 +118,10 @@ def run(
     # train
     watch = collapse.Watch(data.num_classes, **progress.collapse)
     clock = Clock(progress.seconds)
-    schedule = Schedule(
-        settings.iterations,
-        settings.log_every,
-        settings.eval_every,
-        settings.checkpoint_every,
-        method.episode_length,
-        per_call,
-    )
-    batches = datasets.draws(
-        settings.seed, first, count, batch_size, data.mirror, method.episode_length
-    )
+    every = settings.log_every, settings.eval_every, settings.checkpoint_every
+    length = method.episode_length
+    schedule = Schedule(settings.iterations, *every, length, per_call)
+    batches = datasets.draws(settings.seed, first, count, batch_size, data.mirror, length)
 
     def save(iteration: int, kind: str = "checkpoint") -> None:
         with clock.part("saving"):
@@ -140,7 +133,8 @@ def run(
     # the run was killed between its best checkpoint and the regular one
     if first and schedule.saves_after(first) and not folder.checkpoints.has(first):
         save(first)
-    with Interruption() as interruption, _progress_bar(settings, first) as bar:
+    bar = progress_bar(settings.method, settings.iterations, first)
+    with Interruption() as interruption, bar:
         for chunk in schedule.chunks(first):
             if chunk.episode is not None and method.start_episode:
                 method.start_episode(model, settings.seed, chunk.episode)
@@ -176,10 +170,8 @@ def run(
         with clock.part("saving"):
             convert.refold(model, folded)
             folder.save_results(model, folded, data.class_names)
-        collapsed = watch.collapsed
-        if collapsed:
-            rate = optimizers.rate_at(optimizer, collapsed["iteration"])
-            collapsed = collapsed | {"rate": rate}
+        if collapsed := watch.collapsed:
+            collapsed = collapsed | {"rate": optimizers.rate_at(optimizer, collapsed["iteration"])}
         step_ms = 1e3 * clock.parts["training"] / (made - 1) if made > 1 else None
         folder.describe(
             test_accuracy=progress.test_accuracy,
@@ -193,8 +185,8 @@ def run(
     print(f"test accuracy: {100 * accuracy:.2f} %")
     print(f"time: {clock.summary(made - 1)}")
     print(f"peak memory: {peak_memory():.2f} GiB")
-    print(f"results: {settings.log_dir.absolute()}")
-    print(f"learning curves: {settings.log_dir.absolute() / 'curves.png'}")
+    place = folder.path.absolute()
+    print(f"results: {place}\nlearning curves: {place / 'curves.png'}")
     return model, optimizer
 
 
@@ -205,14 +197,14 @@ def _batch_size(asked: int | None, images: int) -> int:
         UserError: if the one asked for does not fit the training images or the devices.
     """
     devices = tf.distribute.get_strategy().num_replicas_in_sync
-    size = asked or max(1, min(folders.BATCH_SIZE, images) // devices) * devices
+    size = asked or max(1, min(BATCH_SIZE, images) // devices) * devices
     if size % devices:
         raise UserError(f"--batch_size={size} cannot be shared by {devices} devices")
     if size > images:
         raise UserError(f"--batch_size={size} is larger than the training set, {images} images")
-    if not asked and size != folders.BATCH_SIZE:
+    if not asked and size != BATCH_SIZE:
         why = f"{images} training images" + f", {devices} devices" * (devices > 1)
-        print(f"note: --batch_size={size}, not {folders.BATCH_SIZE}: there are {why}")
+        print(f"note: --batch_size={size}, not {BATCH_SIZE}: there are {why}")
     return size
 
 
@@ -267,13 +259,11 @@ def _advance(
         reason = error.message.splitlines()[0]
         reason = f"training broke down at iteration {chunk.start}: {reason}"
         raise UserError(reason + checkpoints.how_to_go_on()) from error
-    fits = course[:, 0]
-    if not np.isfinite(fits).all():
-        at = int(np.argmin(np.isfinite(fits)))
-        rate = optimizers.rate_at(optimizer, chunk.start + at)
-        reason = f"the loss is {fits[at]} at iteration {chunk.start + at}, "
-        reason += f"with a learning rate of {rate}"
-        raise UserError(reason + checkpoints.how_to_go_on())
+    for i, fit in enumerate(course[:, 0], start=chunk.start):
+        if not np.isfinite(fit):
+            rate = optimizers.rate_at(optimizer, i)
+            reason = f"the loss is {fit} at iteration {i}, with a learning rate of {rate}"
+            raise UserError(reason + checkpoints.how_to_go_on())
     if found := watch.update(chunk.start, course.tolist()):
         rate = optimizers.rate_at(optimizer, found["iteration"])
         tqdm.write(
@@ -282,18 +272,6 @@ def _advance(
             file=sys.stderr,
         )
     return {name: float(value) for name, value in figures.items()}
-
-
-def _progress_bar(settings: Settings, first: int) -> tqdm:
-    # a log file gets one line every half minute, a terminal gets a moving bar
-    return tqdm(
-        desc=settings.method,
-        total=settings.iterations,
-        initial=first,
-        unit="it",
-        dynamic_ncols=True,
-        mininterval=0.2 if sys.stderr.isatty() else 30,
-    )
 
 
 def peak_memory() -> float:

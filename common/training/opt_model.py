@@ -1,4 +1,4 @@
-"""The model of the methods whose layers are all alike: OPT with a map, or without one."""
+"""The model of the methods that have the same OPT layer everywhere."""
 
 import functools
 from collections.abc import Callable
@@ -8,17 +8,18 @@ import keras
 from ..backbones.cnn6 import cnn6
 from ..layers import OrthogonalConv2D
 from ..orthogonal import Map
+from .settings import RotationSettings
 
 
 def opt_model(
     backbone: Callable[..., keras.Model] = cnn6,
     *,
     orthogonalize: Map,
-    rotation_stddev: float = 1.0,
+    rotation_stddev: float = RotationSettings.rotation_stddev,
     rotation_initializer: str | keras.initializers.Initializer | None = None,
     rotation_regularizer: keras.regularizers.Regularizer | None = None,
-    learn_neurons: bool = False,
-    block_size: int = 0,
+    learn_neurons: bool = RotationSettings.learn_neurons,
+    block_size: int = RotationSettings.block_size,
     **kwargs,
 ) -> keras.Model:
     """Returns ``backbone`` with OPT layers.
@@ -31,7 +32,7 @@ def opt_model(
         rotation_regularizer: a penalty on the rotations. Defaults to none.
         learn_neurons: whether the neurons are trained too. Defaults to False.
         block_size: that of the layers; 0 for None. Defaults to 0.
-        **kwargs: the backbone's own (num_classes, widths).
+        **kwargs: for the backbone (num_classes, widths).
     """
     layer = functools.partial(
         OrthogonalConv2D,

@@ -1,27 +1,25 @@
-"""A run's folder: its lock, logs, summary, curves, checkpoints and models behind one object."""
+"""A run's folder: its lock, logs, summary, curves, checkpoints and models."""
 
 import contextlib
 import csv
 import dataclasses
 import functools
-import importlib.util
 import json
 import os
 import pathlib
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
-import tensorflow as tf
 from tqdm import tqdm
 
 from ..errors import UserError
 from .checkpoints import Checkpoints, Progress
 from .curves import draw
 from .files import atomic_write, locked, remove_unfinished, sync_folder
-from .settings import BEFORE, Settings
+from .scalars import Scalars
+from .settings import ROOT, Settings
 
 RESULTS = ("model.keras", "folded.keras", "classes.txt")
 # the newest run's files; without its checkpoints it cannot be resumed while the others are renamed
@@ -62,9 +60,10 @@ class RunFolder:
     """
 
     def __init__(self, settings: Settings, writes: bool = True):
-        self.settings, self.path, self.writes = settings, settings.log_dir, writes
+        self.settings, self.writes = settings, writes
+        self.path = settings.log_dir or ROOT / settings.method / "log"
         self.history: list[dict] = []  # rows of metrics.csv that have a line in the logs
-        self.facts: dict = {}  # what run.json holds
+        self.facts: dict = {}  # the content of run.json
         self._warned = False  # that the curves cannot be drawn
         self._open = contextlib.ExitStack()
 
@@ -78,24 +77,19 @@ class RunFolder:
         self._open.close()
 
     def open(self, title: str, variables: Sequence, data: str, columns: Sequence[str]) -> Progress:
-        """Restores the variables if the run is to be resumed, and opens the logs.
+        """Opens the logs; for a resumed run, restores the variables and returns its progress.
 
         Args:
             title: the heading of the curves.
             variables: all that a checkpoint holds, the same in the same order at every start.
-            data: what identifies the training images.
+            data: identifies the training images.
             columns: of metrics.csv, in addition to `COLUMNS`.
-
-        Returns:
-            How far the run has come.
 
         Raises:
             UserError: if there is nothing to resume, or the folder cannot be written.
         """
-        # "pictures" is its name in existing checkpoints
-        alike = self.settings.result_settings() | {"pictures": data}
-        self.checkpoints = Checkpoints(self.path / "checkpoints", variables, alike, BEFORE)
-        resume = self.settings.resume
+        settings, resume = self.settings.result_settings() | {"data": data}, self.settings.resume
+        self.checkpoints = Checkpoints(self.path / "checkpoints", variables, settings)
         progress = self.checkpoints.restore() if resume else Progress()
         if self.writes:
             remove_unfinished(self.path)
@@ -103,7 +97,7 @@ class RunFolder:
             self.checkpoints.prune(progress.iteration if resume else -1)
             if self.checkpoints.found() and not resume:
                 print(
-                    f"note: starting anew; the checkpoints that are in {self.path} "
+                    f"note: starting from the beginning; the checkpoints that are in {self.path} "
                     "are kept under their run's number"
                 )
             self.open_logs(title, columns, progress.logs if resume else None)
@@ -117,8 +111,8 @@ class RunFolder:
         Args:
             title: the heading of the curves.
             columns: of metrics.csv, in addition to `COLUMNS`.
-            sizes: for a run that is resumed, what `sizes` returned: its files are cut back to these
-                sizes and continued.
+            sizes: for a run that is resumed, those that `sizes` returned: its files are cut back
+                and continued.
 
         Raises:
             UserError: if the folder cannot be written, or its files are not those of ``sizes``.
@@ -126,19 +120,12 @@ class RunFolder:
         self.title = title
         try:
             self.number = sizes["number"] if sizes else self._keep_earlier()
-            names = {
-                "train": f"log_train_{self.number:02d}.txt",
-                "test": f"log_test_{self.number:02d}.txt",
-                "metrics": "metrics.csv",
-            }
-            self.files = {
-                key: self._open.enter_context(
-                    (self.path / name).open("r+" if sizes else "x", encoding="utf-8", newline="")
-                )
-                for key, name in names.items()
-            }
-            for key, file in self.files.items():
-                size = sizes[key] if sizes else 0
+            self.files = {}
+            for key in ("train", "test", "metrics"):
+                name = "metrics.csv" if key == "metrics" else f"log_{key}_{self.number:02d}.txt"
+                mode, size = ("r+", sizes[key]) if sizes else ("x", 0)
+                file = (self.path / name).open(mode, encoding="utf-8", newline="")
+                self.files[key] = self._open.enter_context(file)
                 if file.seek(0, os.SEEK_END) < size:
                     raise UserError(f"{file.name} is shorter than it was at the checkpoint")
                 file.truncate(size)
@@ -159,15 +146,8 @@ class RunFolder:
             self._draw()
         else:
             self.rows.writeheader()
-        self.scalars = None
-        if importlib.util.find_spec("tensorboard"):
-            with self._tensorboard() as path:
-                # event files cannot be cut back: they are written again from the start
-                if sizes and os.path.isdir(path):
-                    shutil.rmtree(path)
-                self.scalars = tf.summary.create_file_writer(path)
-            for row in self.history:
-                self._add_scalars(row)
+        folder = self.path / "tensorboard" / f"{self.number:02d}"
+        self.scalars = Scalars(folder, self.history if sizes else None)
 
     def _keep_earlier(self) -> int:
         """Renames the results of the run before by its number, and returns the next number.
@@ -191,12 +171,11 @@ class RunFolder:
 
     def sizes(self) -> dict[str, int]:
         """Returns the run's number and its files' sizes, after they were flushed to the disk."""
-        sizes = {"number": self.number}
-        for key, file in self.files.items():
+        for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
-            sizes[key] = os.path.getsize(file.name)
-        return sizes
+        sizes = {key: os.path.getsize(file.name) for key, file in self.files.items()}
+        return {"number": self.number} | sizes
 
     @_writing
     def describe(self, **facts) -> None:
@@ -253,27 +232,7 @@ class RunFolder:
         for file in (self.files[log], self.files["metrics"]):
             file.flush()
         self.history.append(row)
-        self._add_scalars(row)
-
-    @contextlib.contextmanager
-    def _tensorboard(self) -> Iterator[str]:
-        """Yields the folder of the scalars; turns TensorFlow's errors about it into a UserError."""
-        path = self.path.absolute() / "tensorboard" / f"{self.number:02d}"
-        try:
-            yield str(path)
-        except tf.errors.OpError as error:
-            reason = error.message.splitlines()[0].rpartition("; ")[2]
-            raise UserError(f"{path} cannot be written: {reason}") from error
-
-    def _add_scalars(self, row: dict) -> None:
-        """Writes a row for TensorBoard: train/fit, test/acc, energy/conv1_0 and so on."""
-        if self.scalars is None:
-            return
-        names = {name: f"train/{name}" for name in COLUMNS} | {"test_acc": "test/acc"}
-        with self._tensorboard(), self.scalars.as_default():
-            for name in set(row) - {"iteration", "seconds"}:
-                tf.summary.scalar(names.get(name, name), row[name], step=int(row["iteration"]))
-            self.scalars.flush()
+        self.scalars.add(row)
 
     @_writing
     def save(self, progress: Progress, kind: str = "checkpoint") -> None:
@@ -293,7 +252,7 @@ class RunFolder:
 
 
 def _read_facts(path: pathlib.Path) -> dict:
-    """Returns what a run.json holds; an empty dictionary if it is missing or damaged."""
+    """Returns the content of a run.json; an empty dictionary if it is missing or damaged."""
     try:
         return {**json.loads(path.read_text(encoding="utf-8"))}
     except (OSError, ValueError, TypeError, RecursionError):
