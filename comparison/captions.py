@@ -38,9 +38,10 @@ def _seeds(summary: Summary) -> str:
 
 def course(summaries: list[Summary], comparison: Comparison) -> str:
     """Returns such as "cnn6, widths 32,32,32,32; 7,500 iterations, warm-up 400"."""
-    widths, warmup = ",".join(map(str, comparison.widths)), comparison.warmup_iterations
+    widths, count = ",".join(map(str, comparison.widths)), comparison.warmup_iterations
     lengths = _by_row(summaries, lambda s: f"{s.runs[0].iterations:,} iterations")
-    return f"{comparison.backbone}, widths {widths}; {lengths}, warm-up {warmup:,}"
+    warmup = f"warm-up {count:,}" if count else "no warm-up"
+    return f"{comparison.backbone}, widths {widths}; {lengths}, {warmup}"
 
 
 def about(summaries: list[Summary], comparison: Comparison) -> list[str]:

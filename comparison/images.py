@@ -100,7 +100,7 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
 
     figure = Figure(figsize=(10, 8.4), layout="constrained")
     *axes_of, corner = figure.subplots(2, 2).ravel()
-    notes = [_fill(axes, panel, summaries) for axes, panel in zip(axes_of, panels, strict=True)]
+    notes = [fill(axes, panel, summaries) for axes, panel in zip(axes_of, panels, strict=True)]
     for axes, panel, note in zip(axes_of, panels, notes, strict=True):
         # room for a second line, and titles on one height
         axes.set_title(panel.title, pad=19 if any(notes) else None)
@@ -115,7 +115,7 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
     figure.savefig(path, dpi=150)
 
 
-def _fill(axes, panel: Panel, summaries: list[Summary]) -> str:
+def fill(axes, panel: Panel, summaries: list[Summary]) -> str:
     """Draws a panel, and returns a note on the lines that leave it."""
     styles = styles_of(summary.row for summary in summaries)
     longest = max(summary.runs[0].iterations for summary in summaries)
@@ -135,9 +135,10 @@ def _fill(axes, panel: Panel, summaries: list[Summary]) -> str:
             edges = means - spread, means + spread
             axes.fill_between(x, *edges, alpha=0.15, color=look["color"], lw=0)
     limits = axes.get_xlim()
-    drops = [rate_drops(s.finished[0].results) for s in summaries if s.finished]
-    # rates are known at the logged iterations, which are other fractions of a longer run
-    for drop in {round(drop, 2) for drop in itertools.chain(*drops)}:
+    finished = [run.results for summary in summaries for run in summary.finished]
+    for drop in (
+        rate_drops(finished[0]) if finished else []
+    ):  # the rate's course is the same for all
         x = 100 * drop if as_share else drop * longest - 1
         axes.axvline(x, color="0.5", lw=0.9, ls=(0, (1, 2)), zorder=0)
     axes.set(xlim=limits, xlabel="% of the run" if as_share else "iteration", ylabel=panel.label)

@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.training.command_line import as_text, parse
 from common.training.settings import BATCH_SIZE, ROOT
 from common.training.texts import shown
-from comparison import results
+from comparison.results import DamagedError, Results, last_iteration, read
 from comparison.rows import Row
 
 
@@ -39,7 +39,7 @@ class Run:
     """
 
     process: subprocess.Popen | None = None
-    results: results.Results | None = None
+    results: Results | None = None
     failure: str | None = None
     _done = 0
 
@@ -66,8 +66,9 @@ class Run:
             UserError: if it was done with other settings than those asked for.
         """
         try:
-            self.results = results.read(self.folder)
-        except results.DamagedError as error:
+            self.results = read(self.folder)
+        except DamagedError as error:
+            self.results = None
             self.failure = f"damaged: {error}; delete its folder to run it again"
         if self.results is None:
             return False
@@ -116,7 +117,7 @@ class Run:
         if self.process is not None and self.process.poll() is not None:
             return self.iterations
         with contextlib.suppress(ValueError):  # a line that is just being written
-            self._done = results.last_iteration(self.folder)
+            self._done = last_iteration(self.folder)
         return self._done
 
     def conclude(self) -> None:

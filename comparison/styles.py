@@ -1,6 +1,5 @@
 """How rows are drawn: colours that the colour-blind tell apart, with a line and a marker each."""
 
-import itertools
 from collections.abc import Iterable
 
 from common.training.methods import known
@@ -31,5 +30,6 @@ def styles_of(rows: Iterable[Row]) -> dict[str, dict[str, str]]:
     """
     rows, methods = list(rows), list(known())
     indices = {row.name: methods.index(row.method) for row in rows if not row.flags}
-    free = iter(sorted(set(range(len(methods) + len(rows))) - set(indices.values())))
-    return {row.name: style(indices.get(row.name) or next(free)) for row in rows}
+    free = sorted(set(range(len(methods) + len(rows))) - set(indices.values()))
+    indices |= dict(zip((row.name for row in rows if row.flags), free, strict=False))
+    return {row.name: style(indices[row.name]) for row in rows}
