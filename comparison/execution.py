@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from common.training.interruption import Interruption
+from common.training.progress_bar import progress_bar
 from comparison.runs import Run
 
 
@@ -19,22 +20,16 @@ def execute(runs: list[Run], jobs: int, gpus: Sequence[int]) -> int | None:
     Raises:
         UserError: if a folder holds a finished run of other settings.
     """
-    finished = [run for run in runs if run.is_finished()]
-    todo = [run for run in runs if not (run in finished or run.failure)]
-    if finished:
-        print(f"{len(finished)} of {len(runs)} runs are finished already", flush=True)
+    if finished := sum(run.is_finished() for run in runs):
+        print(f"{finished} of {len(runs)} runs are finished already", flush=True)
     for run in runs:
         if run.failure:
             _report(run)
+    todo = [run for run in runs if not (run.results or run.failure)]
     waiting, running = list(todo), dict[Run, int | None]()  # the GPU of each
     free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
-    # a log file gets a line every half minute, a terminal a bar that moves; without miniters tqdm
-    # has a thread that draws more often than that
-    interval = 0.2 if sys.stderr.isatty() else 30
-    options = {"mininterval": interval, "miniters": 1, "dynamic_ncols": True, "unit": "it"}
-    total, start = sum(run.iterations for run in todo), sum(run.done() for run in todo)
-    bar = tqdm(desc="all runs", total=total, initial=start, **options)
-    with Interruption() as interruption, bar:
+    total, done = sum(run.iterations for run in todo), sum(run.done() for run in todo)
+    with Interruption() as interruption, progress_bar("all runs", total, done) as bar:
         try:
             while (waiting or running) and not interruption.signal:
                 while waiting and free:

@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from common.training.startup import default_style
-from comparison.captions import listed
 from comparison.results import Results, Series
 from comparison.styles import styles_of
 from comparison.table import Summary
 
-OUTLIER = 1.5  # a row that lies this many times as high as the median row stretches no panel
+OUTLIER = 1.5  # a row that is this many times as high as the median row stretches no panel
 PARTS = 25  # of a run, over which a batch's noise is averaged
 
 
@@ -81,18 +80,6 @@ def rate_drops(results: Results) -> list[float]:
     return [(i + 1) / length for (_, before), (i, rate) in pairs if rate < before * 0.999]
 
 
-def ceiling(lines: list[np.ndarray]) -> float | None:
-    """Returns where a panel of means ends so that an outlier does not squeeze the other lines.
-
-    Returns None where nothing lies far above the rest.
-    """
-    # a row's first tenth is a fall from wherever it starts
-    tops = [float(np.quantile(means[len(means) // 10 :], 0.95)) for means in lines]
-    usual = OUTLIER * statistics.median_low(tops)
-    top = max(value for value in tops if value <= usual)
-    return 1.05 * top if max(means.max() for means in lines) > 1.2 * top else None
-
-
 @default_style()
 def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], heading: str) -> None:
     """Draws three panels, and the legend in the place of a fourth."""
@@ -100,11 +87,8 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
 
     figure = Figure(figsize=(10, 8.4), layout="constrained")
     *axes_of, corner = figure.subplots(2, 2).ravel()
-    notes = [fill(axes, panel, summaries) for axes, panel in zip(axes_of, panels, strict=True)]
-    for axes, panel, note in zip(axes_of, panels, notes, strict=True):
-        # room for a second line, and titles on one height
-        axes.set_title(panel.title, pad=19 if any(notes) else None)
-        axes.text(0.5, 1.015, note, ha="center", fontsize=8.5, transform=axes.transAxes)
+    for axes, panel in zip(axes_of, panels, strict=True):
+        fill(axes, panel, summaries)
     # a row may have nothing in one panel
     entries = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in axes_of]
     legend = {label: line for line, label in itertools.chain(*entries)}
@@ -115,17 +99,16 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
     figure.savefig(path, dpi=150)
 
 
-def fill(axes, panel: Panel, summaries: list[Summary]) -> str:
-    """Draws a panel, and returns a note on the lines that leave it."""
+def fill(axes, panel: Panel, summaries: list[Summary]) -> None:
+    """Draws a panel."""
     styles = styles_of(summary.row for summary in summaries)
     longest = max(summary.runs[0].iterations for summary in summaries)
     as_share = any(summary.runs[0].iterations < longest for summary in summaries)
-    drawn = []
+    tops = []
     for order, summary in enumerate(summaries):
         if (line := line_of(summary, panel)) is None:
             continue
         x, means, spread = line
-        drawn.append((summary.row.title, means))
         x = 100 * (x + 1) / summary.runs[0].iterations if as_share else x
         look, every = styles[summary.row.name], max(1, len(x) // 8)
         # the first mark is at another point for each row, so that all marks are seen
@@ -134,25 +117,20 @@ def fill(axes, panel: Panel, summaries: list[Summary]) -> str:
         if panel.kind == "band":
             edges = means - spread, means + spread
             axes.fill_between(x, *edges, alpha=0.15, color=look["color"], lw=0)
+        # a row's first tenth is a fall from wherever it starts
+        tops.append(float(np.quantile(means[len(means) // 10 :], 0.95)))
     limits = axes.get_xlim()
     finished = [run.results for summary in summaries for run in summary.finished]
-    for drop in (
-        rate_drops(finished[0]) if finished else []
-    ):  # the rate's course is the same for all
+    for drop in rate_drops(finished[0]) if finished else []:  # it drops at the same share of all
         x = 100 * drop if as_share else drop * longest - 1
         axes.axvline(x, color="0.5", lw=0.9, ls=(0, (1, 2)), zorder=0)
     axes.set(xlim=limits, xlabel="% of the run" if as_share else "iteration", ylabel=panel.label)
+    axes.set_title(panel.title)
     axes.grid(alpha=0.25)
     if panel.kind == "log":
         axes.set_yscale("log")
     else:
         axes.ticklabel_format(axis="y", useOffset=False)
-    top = ceiling([means for _, means in drawn]) if drawn and panel.kind == "noisy" else None
-    if top is None:
-        return "" if drawn else "nothing to show"
-    lowest = min(float(means.min()) for _, means in drawn)
-    axes.set_ylim(lowest - 0.03 * (top - lowest), top)
-    # a line that only starts above needs no word
-    above = [(title, means) for title, means in drawn if np.mean(means > top) > 0.25]
-    words = [f"{title} (up to {means.max():.1f})" for title, means in above]
-    return f"above this panel: {listed(words)}" if words else ""
+    if panel.kind == "noisy" and tops:
+        usual = max(top for top in tops if top <= OUTLIER * statistics.median_low(tops))
+        axes.set_ylim(top=min(axes.get_ylim()[1], 1.2 * usual))

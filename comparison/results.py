@@ -132,16 +132,14 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     # a little more than guessing: three times its accuracy, with two classes 3/4
     guesses = accuracy < 3 / (int(images[1]) + 2)
     collapsed = _collapse(facts["collapsed"], rows if guesses else [], int(images[1]))
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    texts = {"versions": versions, "git_commit": facts["git_commit"], "device": facts["device"]}
-    texts = {name: shown(text) for name, text in texts.items()} | {"data": images[0]}
+    facts["versions"] = ", ".join(f"{name} {text}" for name, text in facts["versions"].items())
+    facts |= {name: shown(facts[name]) for name in ("versions", "git_commit", "device")}
+    facts |= {"data": images[0], "collapsed": collapsed}
     errors = {i: 100 * (1 - accuracy) for i, accuracy in tests.items()}
     energies, drifts = _layers(rows, "energy/"), _layers(rows, "drift/")
     start = next(iter(energies.values()), [])
-    kept = [layer for layer, energy in enumerate(start) if 0 < energy < math.inf]
-    if not kept:  # a single neuron has no energy
-        energies = {}
-    means = {i: statistics.mean(now[k] / start[k] for k in kept) for i, now in energies.items()}
+    kept = [k for k, energy in enumerate(start) if 0 < energy < math.inf]  # of a neuron: 0
+    means = {i: statistics.mean(e[k] / start[k] for k in kept) for i, e in energies.items() if kept}
     largest = {i: max(values) for i, values in drifts.items()}
     figures = {
         "best_error": min(errors.values()),
@@ -154,7 +152,7 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     }
     series = (errors, _column(rows, "fit"), _column(rows, "learning_rate"), means, largest)
     is_collapsed = bool(collapsed) and (collapsed.get("until") is None or guesses)
-    return Results(facts | texts | {"collapsed": collapsed}, figures, *series, is_collapsed)
+    return Results(facts, figures, *series, is_collapsed)
 
 
 def _collapse(noticed: dict[str, Any] | None, rows: Rows, classes: int) -> dict[str, Any]:

@@ -91,9 +91,8 @@ class Comparison(Options):
         self._complete(methods=tuple(known()), backbone=Settings.backbone, train_images=0)
         self._complete(widths=backbones.known()[self.backbone].widths)
         # not by the rows' lengths: the same whatever rows are added later
-        self._complete(
-            warmup_iterations=Settings.usual_warmup(self.iterations or Settings.iterations)
-        )
+        length = self.iterations or Settings.iterations
+        self._complete(warmup_iterations=Settings.usual_warmup(length))
         if not self.methods or not self.seeds:
             raise UserError("--methods and --seeds must name some")
         if not self.data_note.isprintable() or len(self.data_note) > 100:

@@ -39,7 +39,7 @@ def test_the_page_fits_a_phone_and_its_links_lead_somewhere(tmp_path):
 
 # Images
 
-# Machado, Oliveira and Fernandes 2009, on linear sRGB: no fault, deuteranopia, protanopia, tritanopia
+# Machado, Oliveira and Fernandes 2009, on linear sRGB: no fault, deuteranopia, protanopia and so on
 SIGHTS = """
 1 0 0 0 1 0 0 0 1
 0.367322 0.860646 -0.227968 0.280085 0.672501 0.047413 -0.011820 0.042940 0.968881
@@ -84,12 +84,9 @@ def test_an_outlier_does_not_squeeze_the_loss(tmp_path):
         falling = [6.0, *np.linspace(4.0, 3.0, 19).tolist()]
         make_up(run, [50.0] * 20, fits.get(run.row.method, falling))
     summaries = table.summarize(runs)
-    errors, losses = (
-        [images.line_of(summary, panel)[1] for summary in summaries] for panel in images.CURVES[:2]
-    )
-    assert 4 < images.ceiling(losses) < 4.5
-    assert images.ceiling(losses[:3]) is not None  # the start alone lies above
-    assert images.ceiling(errors) is None
+    axes = Figure().subplots()
+    images.fill(axes, images.CURVES[1], summaries)
+    assert 4 < axes.get_ylim()[1] < 5
     assert images.rate_drops(runs[0].results) == [pytest.approx(0.4, abs=0.05)]
 
 
