@@ -21,16 +21,15 @@ from comparison.rows import Row
 
 
 class Run:
-    """One row with one seed, in a folder of its own.
+    """One row with one seed.
 
     Args:
         row: the row.
         seed: the run's seed.
-        out: the comparison's folder.
-        flags: the settings that are the same for all rows, without seed and ``log_dir``.
+        out: the comparison's folder; the run's own is in it.
+        flags: the settings that are the same for all rows.
 
     Attributes:
-        settings: those of train.py.
         results: of a finished run, after `is_finished`.
         failure: why there are none, of a run that failed or whose files are damaged.
 
@@ -48,16 +47,12 @@ class Run:
         self.name = f"{row.folder}_seed{seed}"
         self.folder = out.absolute() / "runs" / self.name
         self.iterations = flags.get("iterations", row.kind.iterations)
-        pace = {
-            "log_every": max(1, min(100, self.iterations // 20)),
-            "eval_every": max(1, min(500, self.iterations // 10)),
-        }
-        values = flags | pace | {"seed": seed, "log_dir": self.folder} | dict(row.flags)
-        self.words = [f"--{name}={as_text(value)}" for name, value in values.items()]
-        self.settings = parse(row.kind, self.words)
-
-    def command(self) -> list[str]:
-        return [sys.executable, "train.py", *self.words]
+        values = flags | {"seed": seed, "log_dir": self.folder} | dict(row.flags)
+        values["log_every"] = max(1, min(100, self.iterations // 20))
+        values["eval_every"] = max(1, min(500, self.iterations // 10))
+        words = [f"--{name}={as_text(value)}" for name, value in values.items()]
+        self.settings = parse(row.kind, words)
+        self.command = [sys.executable, "train.py", *words]
 
     def is_finished(self) -> bool:
         """Returns whether the run is done; one whose files are damaged is not, but a failure.
@@ -75,12 +70,13 @@ class Run:
         asked = self.settings.result_settings()
         images = int(self.results.facts["data"].split()[0].replace(",", ""))
         asked["batch_size"] = asked["batch_size"] or min(BATCH_SIZE, images)
-        asked |= {"data_dir": self.settings.data_dir} if asked["dataset"] == "folder" else {}
+        if asked["dataset"] == "folder":
+            asked["data_dir"] = self.settings.data_dir
+        there = self.results.facts["settings"]
         for name, value in json.loads(json.dumps(asked, default=str)).items():
-            there = self.results.facts["settings"].get(name)
-            if there != value:
-                problem = f"was run with --{name}={shown(there)}, not {value}; take another --out"
-                raise UserError(f"{self.folder} {problem}")
+            if there.get(name) != value:
+                other = f"was run with --{name}={shown(there.get(name))}, not {value}"
+                raise UserError(f"{self.folder} {other}; take another --out")
         return True
 
     @property
@@ -95,7 +91,7 @@ class Run:
     def start(self, gpu: int | None) -> None:
         """Starts the run, or goes on with it where it has a checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = self.command()
+        command = list(self.command)
         command += [f"--gpu_no={gpu}"] if gpu is not None else []
         command += ["--resume"] if any(self.folder.glob("checkpoints/[!.]*.npz")) else []
         with (self.folder / "output.txt").open("ab") as output:

@@ -225,7 +225,8 @@ BAD = f"""
 --methods=opt_xy | --methods= | --methods=../opt_gs | --seeds=one | --seeds= | --seeds=-1 | --seeds=
 --seeds=4294967296 | --iterations=0 | --batch_size=² | --preset=vgg
 --preset=few --backbone=resnet20 | --jobs=0 | --jobs=-1 | --gpus=first
---widths=8,x,8,8 | --widths=, | --widths=1,2,3 | --warmup_iterations=-1 | --dataset=mnist | --no_such_flag | stray
+--widths=8,x,8,8 | --widths=, | --widths=1,2,3 | --warmup_iterations=-1 | --dataset=mnist
+--no_such_flag | stray
 --methods=baseline,opt_xy:rotation_stddev=0.2 | --methods=baseline,opt_gs:rotation_stddev=x
 --methods=baseline,opt_gs:rotation_stdev=0.2 | --methods=baseline:rotation_stddev=0.2
 --methods=opt_gs:rotation_stddev=../../x | --methods=opt_gs:rotation_stddev=0.2:rotation_stddev=0.3

@@ -16,7 +16,7 @@ from common.errors import UserError
 from comparison import captions, output, table
 from comparison.execution import execute
 from comparison.rows import parse
-from comparison.runs import Run, with_other_seeds
+from comparison.runs import with_other_seeds
 from tests.made_up_runs import COLLAPSED, comparison, make_up
 
 
@@ -68,13 +68,13 @@ def test_presets_are_defaults_of_other_flags(tmp_path):
     assert {row.name for row in few.rows} == names | {f"baseline:{flag}" for flag in plain}
     shared = {"--train_images=5000", "--iterations=7500", "--warmup_iterations=400"}
     for run in few.runs:
-        assert {*shared, "--widths=32,32,32,32", "--seed=1"} <= set(run.words)
+        assert {*shared, "--widths=32,32,32,32", "--seed=1"} <= set(run.command)
     assert captions.data_name(few) == "CIFAR-100, 5,000 training images"
 
     words = ["--methods=upt", "--train_images=0", "--iterations=60", "--warmup_iterations=3"]
     (run,) = comparison(tmp_path / "out", "--preset=few", *words, "--seeds=2").runs
     assert (run.name, run.settings.widths) == ("upt_seed2", (8, 8, 8, 8))
-    assert {"--train_images=0", *words[2:]} <= set(run.words)
+    assert {"--train_images=0", *words[2:]} <= set(run.command)
     assert comparison(tmp_path, "--preset=resnet20", "--widths=8,8,8").backbone == "resnet20"
     assert not (tmp_path / "out").exists()
 
@@ -148,36 +148,30 @@ def test_a_comparison_of_few_images_has_the_batch_size_that_fits(tmp_path):
         asked.is_finished()
 
 
-class Patient(Run):
-    """A run that does nothing but notice a SIGTERM."""
-
-    def command(self) -> list[str]:
-        code = (
-            "import pathlib, signal, sys, time\n"
-            "def save(*_):\n"
-            "    time.sleep(1)\n"
-            "    pathlib.Path('saved').touch()\n"
-            "    sys.exit(143)\n"
-            "signal.signal(signal.SIGTERM, save)\n"
-            "pathlib.Path('ready').touch()\n"
-            "time.sleep(60)\n"
-        )
-        return [sys.executable, "-c", f"import os; os.chdir({str(self.folder)!r})\n{code}"]
+# it does nothing but notice a SIGTERM
+PATIENT = """
+import pathlib, signal, sys, time
+def save(*_):
+    time.sleep(1)
+    pathlib.Path(sys.argv[1], "saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path(sys.argv[1], "ready").touch()
+time.sleep(60)
+"""
 
 
-class Broken(Run):
-    """A run that cannot be started, when the other is under way."""
+def test_an_error_lets_the_other_runs_save(tmp_path, monkeypatch):
+    runs = comparison(tmp_path, "--methods=baseline,opt_gs", "--iterations=60").runs
+    runs[0].command = [sys.executable, "-c", PATIENT, str(runs[0].folder)]
 
-    def start(self, gpu: int | None) -> None:
+    def start(gpu: int | None) -> None:
         deadline = time.monotonic() + 30
-        while not list(self.folder.parent.glob("*/ready")) and time.monotonic() < deadline:
+        while not (runs[0].folder / "ready").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         raise OSError("no room")
 
-
-def test_an_error_lets_the_other_runs_save(tmp_path):
-    runs = comparison(tmp_path, "--methods=baseline,opt_gs", "--iterations=60").runs
-    runs[0].__class__, runs[1].__class__ = Patient, Broken
+    monkeypatch.setattr(runs[1], "start", start)
     with pytest.raises(OSError, match="no room"):
         execute(runs, jobs=2, gpus=[])
     assert (runs[0].folder / "saved").exists()
@@ -265,13 +259,6 @@ def test_damaged_files_are_a_failed_run(tmp_path, capsys):
     assert capsys.readouterr().out == f"Baseline, seed 1: {run.failure}\n"
 
 
-class Hostile(Run):
-    """A run that fails, with last words that a terminal or a table would obey."""
-
-    def command(self) -> list[str]:
-        return [sys.executable, "-c", f"import sys; sys.exit({HOSTILE.replace(chr(10), '')!r})"]
-
-
 def test_no_text_of_a_run_is_shown_raw(tmp_path, capsys):
     settings = comparison(tmp_path, "--methods=baseline,upt", "--iterations=60", "--seeds=1,2")
     runs, versions = settings.runs, {HOSTILE: HOSTILE}
@@ -281,7 +268,9 @@ def test_no_text_of_a_run_is_shown_raw(tmp_path, capsys):
         make_up(run, [60.0, 50.0], collapsed=COLLAPSED | {"until": 20}, **facts)
     path = runs[0].folder / "metrics.csv"  # neurons at the same place have infinite energy
     path.write_text(path.read_text().replace("8.02", "inf"))
-    runs[3].__class__ = Hostile
+    # last words that a terminal or a table would obey
+    last = f"import sys; sys.exit({HOSTILE.replace(chr(10), '')!r})"
+    runs[3].command = [sys.executable, "-c", last]
     execute(runs, 1, [])
     assert runs[3].failure.startswith("failed (1): <img src=x")
     output.write(runs, settings)
