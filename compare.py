@@ -32,7 +32,7 @@ def main(comparison: Comparison) -> None:
         grows = f"warm-up: the rate grows over the first {count} iterations"
         print(f"{grows}; --warmup_iterations=0 goes without", flush=True)
     try:
-        comparison.out.mkdir(parents=True, exist_ok=True)
+        (comparison.out / "runs").mkdir(parents=True, exist_ok=True)
         if number := execute(runs, comparison.jobs, comparison.gpus):
             name = signal.Signals(number).name
             print(f"\n{name}; the same command goes on with unfinished runs", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from common.training.settings import Settings
 from comparison.settings import Comparison
 from comparison.table import Summary, as_good, best_of, mean_and_deviation
 
@@ -77,6 +78,7 @@ def verdict(summaries: list[Summary]) -> list[str]:
 def notes(summaries: list[Summary], comparison: Comparison) -> str:
     """Returns the meaning of the columns."""
     seeds = {len(summary.runs) for summary in summaries}
+    length = comparison.iterations or Settings.iterations
     sentences = {
         "Errors are test errors in per cent: the smallest of all tests, and the last.": True,
         "± is the standard deviation over seeds.": max(seeds) > 1,
@@ -84,7 +86,8 @@ def notes(summaries: list[Summary], comparison: Comparison) -> str:
         "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean "
         "over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q.": True,
         "Steps were timed by benchmarks.steps.": comparison.steps,
-        "The schedule is shortened: another experiment than the paper's.": comparison.is_shortened,
+        "The schedule is shortened: another experiment than the paper's.": length
+        < Settings.iterations,
     }
     return " ".join(sentence for sentence, holds in sentences.items() if holds)
 

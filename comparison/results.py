@@ -21,10 +21,6 @@ Rows = list[dict[str, float]]
 Series = dict[int, float]  # values by iteration
 
 
-class DamagedError(Exception):
-    """A file of a run is not one that train.py writes; the message is one line, safe to show."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Results:
     """The results of a finished run.
@@ -50,37 +46,35 @@ class Results:
     is_collapsed: bool
 
 
-def _kind(*types: type) -> Callable[[Any], object]:
-    return lambda value: isinstance(value, types)
+def _number(value: Any, most: float = LARGEST) -> bool:
+    return type(value) in (int, float) and 0 <= value <= most  # nan is neither
 
 
-def _number(*types: type, most: float = LARGEST) -> Callable[[Any], object]:
-    return lambda value: type(value) in types and 0 <= value <= most  # nan is neither
+def _count(value: Any) -> bool:
+    return type(value) is int and _number(value, 2**31 - 1)
 
 
-def _or_none(check: Callable[[Any], object]) -> Callable[[Any], object]:
-    return lambda value: value is None or check(value)
+def _holds(values: Any, checks: dict[str, Callable[[Any], object]]) -> bool:
+    return type(values) is dict and all(check(values.get(name)) for name, check in checks.items())
 
 
-COUNT, NUMBER = _number(int, most=2**31 - 1), _number(int, float)
-RUN_JSON = {
-    "settings": _kind(dict),
-    "data": lambda value: isinstance(value, str) and re.search(IMAGES, value, re.ASCII),
-    "versions": _kind(dict),
-    "git_commit": _or_none(_kind(str)),
-    "device": _kind(str),
-    "test_accuracy": _number(int, float, most=1),
-    "step_ms": _or_none(NUMBER),
-    "memory_gib": NUMBER,
-    "seconds": NUMBER,
-    "collapsed": _or_none(_kind(dict)),
-}
-SETTINGS = {"iterations": COUNT, "batch_size": COUNT}
 COLLAPSED = {
     "state": lambda value: value in ("guessing", "saturated"),
-    "iteration": COUNT,
-    "rate": NUMBER,
-    "until": _or_none(COUNT),
+    "iteration": _count,
+    "rate": _number,
+    "until": lambda value: value is None or _count(value),
+}
+RUN_JSON = {
+    "settings": lambda value: _holds(value, {"iterations": _count, "batch_size": _count}),
+    "data": lambda value: type(value) is str and re.search(IMAGES, value, re.ASCII),
+    "versions": lambda value: type(value) is dict,
+    "git_commit": lambda value: value is None or type(value) is str,
+    "device": lambda value: type(value) is str,
+    "test_accuracy": lambda value: _number(value, most=1),
+    "step_ms": lambda value: value is None or _number(value),
+    "memory_gib": _number,
+    "seconds": _number,
+    "collapsed": lambda value: value is None or _holds(value, COLLAPSED),
 }
 
 
@@ -88,43 +82,47 @@ def read(folder: pathlib.Path) -> Results | None:
     """Returns the results of the run in ``folder``, None if it has not finished.
 
     Raises:
-        DamagedError: if run.json, or metrics.csv of a finished run, is not one of train.py's.
+        ValueError: if run.json, or metrics.csv of a finished run, is not one of train.py's.
     """
     path = folder / "run.json"
     if not os.path.lexists(path):
         return None
+    text = read_text(path)
     try:
-        facts = _parsed(read_text(path))
-        return _results(facts, _metrics(folder)) if "test_accuracy" in facts else None
-    except ValueError as error:
-        raise DamagedError(shown(error)) from error
-
-
-def last_iteration(folder: pathlib.Path) -> int:
-    """Returns how far the run in ``folder`` has come.
-
-    Raises:
-        ValueError: if metrics.csv does not say so, as while a line is being written.
-    """
-    return max((int(row["iteration"]) for row in _metrics(folder)), default=0)
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        return {**json.loads(text)}
+        facts = {**json.loads(text)}
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError("run.json is cut off or not a JSON object") from error
+    return _results(facts, metrics(folder)) if "test_accuracy" in facts else None
 
 
-def _check(values: dict[str, Any], checks: dict[str, Callable[[Any], object]]) -> None:
-    for name, check in checks.items():
-        if not check(values.setdefault(name)):
-            raise ValueError(f"run.json has no valid {name}")
+def metrics(folder: pathlib.Path) -> Rows:
+    """Returns the rows of metrics.csv, of each the columns that have a value.
+
+    Raises:
+        ValueError: if it is not a table of numbers in the order of iterations.
+    """
+    file = csv.DictReader(io.StringIO(read_text(folder / "metrics.csv"), newline=""), strict=True)
+    rows: Rows = []
+    try:
+        for line in file:
+            row = {name: float(text) for name, text in line.items() if text != ""}
+            valid = [(rows[-1]["iteration"] if rows else 0) <= row["iteration"] < 2**31]
+            valid += [row["iteration"] % 1 == 0, 0 <= row.get("test_acc", 0) <= 1]
+            # neurons at the same place have infinite energy
+            valid += [v >= 0 if "/" in name else abs(v) < LARGEST for name, v in row.items()]
+            if not all(valid):
+                raise ValueError
+            rows.append(row)
+    # TypeError: a line with fewer or more cells than the first
+    except (csv.Error, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"metrics.csv: line {file.line_num} is not one of train.py's") from error
+    return rows
 
 
 def _results(facts: dict[str, Any], rows: Rows) -> Results:
-    _check(facts, RUN_JSON)
-    _check(facts["settings"], SETTINGS)
+    for name, check in RUN_JSON.items():
+        if not check(facts.setdefault(name)):
+            raise ValueError(f"run.json has no valid {name}")
     tests, accuracy = _column(rows, "test_acc"), facts["test_accuracy"]
     if list(tests.items())[-1:] != [(facts["settings"]["iterations"] - 1, accuracy)]:
         raise ValueError("metrics.csv does not end with the test that run.json has")
@@ -159,7 +157,6 @@ def _collapse(noticed: dict[str, Any] | None, rows: Rows, classes: int) -> dict[
     """Returns the collapse that train.py noticed, or that the last logged one of ``rows`` shows."""
     logged = [row for row in rows if {"fit", "acc", "learning_rate"} <= row.keys()]
     if noticed is not None:
-        _check(noticed, COLLAPSED)
         found = noticed | {"title": f"collapsed at {noticed['iteration']:,}"}
     elif logged and (state := collapse.state(logged[-1]["fit"], logged[-1]["acc"], classes)):
         found = {"state": state, "title": f"{state} at the end"}
@@ -169,30 +166,6 @@ def _collapse(noticed: dict[str, Any] | None, rows: Rows, classes: int) -> dict[
     until = found.get("until")
     end = "" if until is None else f", came back after {until:,}"
     return found | {"words": f"{found['title']} ({found['state']}, rate {found['rate']:g}){end}"}
-
-
-def _metrics(folder: pathlib.Path) -> Rows:
-    """Returns the rows of metrics.csv, of each the columns that have a value.
-
-    Raises:
-        ValueError: if it is not a table of numbers in the order of iterations.
-    """
-    file = csv.DictReader(io.StringIO(read_text(folder / "metrics.csv"), newline=""), strict=True)
-    rows: Rows = []
-    try:
-        for line in file:
-            row = {name: float(text) for name, text in line.items() if text != ""}
-            valid = [(rows[-1]["iteration"] if rows else 0) <= row["iteration"] < 2**31]
-            valid += [row["iteration"] % 1 == 0, 0 <= row.get("test_acc", 0) <= 1]
-            # neurons at the same place have infinite energy
-            valid += [v >= 0 if "/" in name else abs(v) < LARGEST for name, v in row.items()]
-            if not all(valid):
-                raise ValueError
-            rows.append(row)
-    # TypeError: a line with fewer or more cells than the first
-    except (csv.Error, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"metrics.csv: line {file.line_num} is not one of train.py's") from error
-    return rows
 
 
 def _column(rows: Rows, name: str) -> Series:

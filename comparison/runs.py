@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.training.command_line import as_text, parse
 from common.training.settings import BATCH_SIZE, ROOT
 from common.training.texts import shown
-from comparison.results import DamagedError, Results, last_iteration, read
+from comparison.results import Results, metrics, read
 from comparison.rows import Row
 
 
@@ -62,9 +62,9 @@ class Run:
         """
         try:
             self.results = read(self.folder)
-        except DamagedError as error:
+        except ValueError as error:
             self.results = None
-            self.failure = f"damaged: {error}; delete its folder to run it again"
+            self.failure = f"damaged: {shown(error)}; delete its folder to run it again"
         if self.results is None:
             return False
         asked = self.settings.result_settings()
@@ -112,8 +112,9 @@ class Run:
         """Returns how many iterations are known to be done."""
         if self.process is not None and self.process.poll() is not None:
             return self.iterations
-        with contextlib.suppress(ValueError):  # a line that is just being written
-            self._done = last_iteration(self.folder)
+        # none yet, or a line that is just being written
+        with contextlib.suppress(ValueError, IndexError):
+            self._done = int(metrics(self.folder)[-1]["iteration"])
         return self._done
 
     def conclude(self) -> None:

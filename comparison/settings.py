@@ -33,9 +33,6 @@ PRESETS: dict[str | None, dict[str, Any]] = {
         ],
     },
 }
-# the same for all rows
-ALIKE = ("dataset", "data_dir", "image_size", "train_images", "backbone", "widths", "iterations")
-ALIKE += ("batch_size", "warmup_iterations")
 
 
 def _same(name: str, default: Any = None) -> Any:
@@ -45,7 +42,11 @@ def _same(name: str, default: Any = None) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Options):
-    """The settings of a comparison; after its checks only those with a reason to be are None."""
+    """The settings of a comparison. Its checks complete those that are None, by the preset first.
+
+    Raises:
+        UserError: for wrong settings, those of a row among them.
+    """
 
     methods: tuple[str, ...] | None = setting(
         None,
@@ -87,31 +88,24 @@ class Comparison(Options):
     out: pathlib.Path = setting(ROOT / "results", "the folder of runs and results")
 
     def check(self) -> None:
-        self._complete(**PRESETS.get(self.preset, {}))
-        self._complete(methods=tuple(known()), backbone=Settings.backbone, train_images=0)
-        self._complete(widths=backbones.known()[self.backbone].widths)
+        usual = {"methods": tuple(known()), "backbone": Settings.backbone, "train_images": 0}
+        self._complete(usual | PRESETS.get(self.preset, {}))
         # not by the rows' lengths: the same whatever rows are added later
-        length = self.iterations or Settings.iterations
-        self._complete(warmup_iterations=Settings.usual_warmup(length))
+        warmup = Settings.usual_warmup(self.iterations or Settings.iterations)
+        widths = backbones.known()[self.backbone].widths
+        self._complete({"widths": widths, "warmup_iterations": warmup})
         if not self.methods or not self.seeds:
             raise UserError("--methods and --seeds must name some")
         if not self.data_note.isprintable() or len(self.data_note) > 100:
             raise UserError("--data_note must be one line of at most 100 characters")
-        for path in (self.out, self.out / "runs"):
-            if path.exists() and not path.is_dir():
-                raise UserError(f"--out: {path} is not a folder")
         if self.readme and not all(mark in _text(self.readme) for mark in marks("comparison")):
             raise UserError(f"--readme={self.readme} lacks {' or '.join(marks('comparison'))}")
         _ = self.runs, self.times  # so that what is wrong with them is said at once
 
-    def _complete(self, **values: Any) -> None:
+    def _complete(self, values: dict[str, Any]) -> None:
         for name, value in values.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-
-    @property
-    def is_shortened(self) -> bool:
-        return (self.iterations or Settings.iterations) < Settings.iterations
 
     @functools.cached_property
     def rows(self) -> list[Row]:
@@ -120,19 +114,17 @@ class Comparison(Options):
     @functools.cached_property
     def runs(self) -> list[Run]:
         """Returns the runs of each row in turn, one for each seed."""
-        values = {name: getattr(self, name) for name in ALIKE}
+        names = {field.name for field in dataclasses.fields(Settings)} & vars(self).keys()
+        values = {name: getattr(self, name) for name in names} | {
+            "data_dir": self.data_dir.absolute()
+        }
         flags = {name: value for name, value in values.items() if value is not None}
-        flags["data_dir"] = self.data_dir.absolute()
         seeds = dict.fromkeys(self.seeds)
         return [Run(row, seed, self.out, flags) for row in self.rows for seed in seeds]
 
     @functools.cached_property
     def times(self) -> dict[str, float] | None:
-        """Returns milliseconds of a step by row of ``--steps``, None without it.
-
-        Raises:
-            UserError: if they are not the times of this comparison.
-        """
+        """Returns milliseconds of a step by row of ``--steps``, None without it."""
         if not self.steps:
             return None
         widths = "/".join(map(str, self.widths))
