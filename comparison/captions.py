@@ -78,7 +78,7 @@ def verdict(summaries: list[Summary]) -> list[str]:
 def notes(summaries: list[Summary], comparison: Comparison) -> str:
     """Returns the meaning of the columns."""
     seeds = {len(summary.runs) for summary in summaries}
-    length = comparison.iterations or Settings.iterations
+    is_shortened = (comparison.iterations or Settings.iterations) < Settings.iterations
     sentences = {
         "Errors are test errors in per cent: the smallest of all tests, and the last.": True,
         "± is the standard deviation over seeds.": max(seeds) > 1,
@@ -86,8 +86,7 @@ def notes(summaries: list[Summary], comparison: Comparison) -> str:
         "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean "
         "over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q.": True,
         "Steps were timed by benchmarks.steps.": comparison.steps,
-        "The schedule is shortened: another experiment than the paper's.": length
-        < Settings.iterations,
+        "The schedule is shortened: another experiment than the paper's.": is_shortened,
     }
     return " ".join(sentence for sentence, holds in sentences.items() if holds)
 

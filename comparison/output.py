@@ -22,7 +22,8 @@ IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
 def write(runs: list[Run], comparison: Comparison) -> None:
     """Writes all results into ``--out``, and into ``--readme`` where there is one."""
     out, summaries = comparison.out, table.summarize(runs)
-    best, cells = table.best_of(summaries), table.table(summaries, comparison)
+    cells, first = table.table(summaries, comparison), table.best_of(summaries)
+    best = summaries.index(first) + 1 if first else None  # the number of its row
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -32,7 +33,7 @@ def write(runs: list[Run], comparison: Comparison) -> None:
             names = {"method": run.row.name, "seed": run.seed, "iterations": run.iterations}
             figures = {} if run.failure else run.results.figures
             writer.writerow({**names, "status": status, **figures})
-    lines = table.markdown(cells, summaries.index(best) + 1 if best else None)
+    lines = table.markdown(cells, best)
     about, verdict = captions.about(summaries, comparison), captions.verdict(summaries)
     notes = captions.notes(summaries, comparison)
     below = [*(f"{table.escape(line)}  " for line in about), ""]
@@ -41,7 +42,7 @@ def write(runs: list[Run], comparison: Comparison) -> None:
     heading = f"{captions.data_name(comparison)}\n{captions.course(summaries, comparison)}"
     for name, panels in IMAGES.items():
         images.draw(out / name, summaries, panels, heading)
-    (out / "report.html").write_text(_page(runs, summaries, cells, best, comparison), "utf-8")
+    (out / "report.html").write_text(_page(runs, cells, best, comparison), "utf-8")
     if comparison.readme:
         alts = captions.alternative_texts(comparison)
         shown = [keep(comparison.readme, out / name, name, alt) for name, alt in alts.items()]
@@ -51,15 +52,10 @@ def write(runs: list[Run], comparison: Comparison) -> None:
         print(f"written: {(out / name).absolute()}")
 
 
-def _page(
-    runs: list[Run],
-    summaries: list[Summary],
-    cells: list[list[str]],
-    best: Summary | None,
-    comparison: Comparison,
-) -> str:
+def _page(runs: list[Run], cells: list[list[str]], best: int | None, comparison: Comparison) -> str:
     """Returns the page; it is one file and needs no network."""
-    about, alts = captions.about(summaries, comparison), captions.alternative_texts(comparison)
+    summaries, alts = table.summarize(runs), captions.alternative_texts(comparison)
+    about = captions.about(summaries, comparison)
     texts = {
         "title": f"OPT, methods side by side on {captions.data_name(comparison)}",
         "verdict": " ".join(captions.verdict(summaries)),
@@ -73,8 +69,8 @@ def _page(
     for name in IMAGES:
         image = (comparison.out / name).read_bytes()
         values[name.replace(".", "_")] = base64.b64encode(image).decode()
-    pairs = zip(cells[1:], summaries, strict=True)
-    results = [_row(line, summary, summary is best) for line, summary in pairs]
+    rows = enumerate(zip(cells[1:], summaries, strict=True), start=1)
+    results = [_row(line, summary, number == best) for number, (line, summary) in rows]
     heads = ["method", "seed", "last error %", "folder", "settings"]
     values["results"] = "\n".join([_head(cells[0]), *results])
     values["folders"] = "\n".join([_head(heads), *map(_run, runs)])

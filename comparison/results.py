@@ -45,6 +45,11 @@ class Results:
     drifts: Series
     is_collapsed: bool
 
+    @property
+    def images(self) -> int:
+        """Returns the number of training images."""
+        return int(self.facts["data"].split()[0].replace(",", ""))
+
 
 def _number(value: Any, most: float = LARGEST) -> bool:
     return type(value) in (int, float) and 0 <= value <= most  # nan is neither

@@ -61,13 +61,17 @@ def parse(texts: Iterable[str]) -> list[Row]:
     return sorted(rows, key=lambda row: list(methods).index(row.method))
 
 
+def settable(kind: type[Settings]) -> list[str]:
+    """Returns the names of the settings that a row of a method may have."""
+    fixed = {field.name for field in dataclasses.fields(Settings)} - SHARED
+    return [field.name for field in dataclasses.fields(kind) if field.name not in fixed]
+
+
 def _row(text: str, methods: dict[str, type[Settings]]) -> Row:
     method, *words = text.split(":")
     if method not in methods:
         raise UserError(f"--methods: {method!r} is no method; there are {', '.join(methods)}")
-    names = [word.partition("=")[0] for word in words]
-    fixed = {field.name for field in dataclasses.fields(Settings)} - SHARED
-    able = [field.name for field in dataclasses.fields(methods[method]) if field.name not in fixed]
+    names, able = [word.partition("=")[0] for word in words], settable(methods[method])
     if set(names) - set(able) or len(set(names)) < len(names):
         raise UserError(f"--methods: {text}: a row of {method} can have {', '.join(able)}, once")
     words = [f"--{word}" if "=" in word else f"--{word}=true" for word in words]

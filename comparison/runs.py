@@ -68,8 +68,7 @@ class Run:
         if self.results is None:
             return False
         asked = self.settings.result_settings()
-        images = int(self.results.facts["data"].split()[0].replace(",", ""))
-        asked["batch_size"] = asked["batch_size"] or min(BATCH_SIZE, images)
+        asked["batch_size"] = asked["batch_size"] or min(BATCH_SIZE, self.results.images)
         if asked["dataset"] == "folder":
             asked["data_dir"] = self.settings.data_dir
         there = self.results.facts["settings"]

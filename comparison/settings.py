@@ -114,12 +114,10 @@ class Comparison(Options):
     @functools.cached_property
     def runs(self) -> list[Run]:
         """Returns the runs of each row in turn, one for each seed."""
-        names = {field.name for field in dataclasses.fields(Settings)} & vars(self).keys()
-        values = {name: getattr(self, name) for name in names} | {
-            "data_dir": self.data_dir.absolute()
-        }
-        flags = {name: value for name, value in values.items() if value is not None}
-        seeds = dict.fromkeys(self.seeds)
+        shared = {field.name for field in dataclasses.fields(Settings)}
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        flags = {name: value for name, value in given.items() if name in shared}
+        flags["data_dir"], seeds = self.data_dir.absolute(), dict.fromkeys(self.seeds)
         return [Run(row, seed, self.out, flags) for row in self.rows for seed in seeds]
 
     @functools.cached_property

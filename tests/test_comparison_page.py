@@ -1,6 +1,7 @@
 """What a comparison shows: the page, the images and how rows are told apart in them."""
 
 import itertools
+import json
 import re
 import urllib.parse
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from comparison import captions, images, output, styles, table
+from common.errors import UserError
+from comparison import captions, images, output, studies, styles, table
 from comparison.rows import parse
-from tests.made_up_runs import comparison, make_up
+from tests.made_up_runs import COLLAPSED, comparison, make_up
 
 # Page
 
@@ -102,3 +104,36 @@ def test_runs_of_different_lengths_are_drawn_by_their_share(tmp_path):
     images.fill(axes, images.CURVES[0], summaries)
     assert axes.get_xlabel() == "% of the run"
     assert [line.get_xdata().tolist() for line in axes.lines[:2]] == [[50, 100], [50, 100]]
+
+
+def test_pictures_of_a_study(tmp_path, capsys):
+    """Runs of several comparisons; another network, a collapsed run and one that is not finished."""
+    for count, error in ((2500, 70.0), (5000, 60.0)):
+        words = ["--methods=baseline,opt_gs:rotation_stddev=0.2,opt_ls", "--seeds=1,2"]
+        words += [f"--train_images={count}", "--iterations=1000"]
+        runs = comparison(tmp_path / str(count), *words).runs
+        for run in runs[:-1]:
+            data = f"A: {count:,} training and 10 test images of 100 classes"
+            make_up(run, [90.0, error + run.seed], [4.0, count / 1000], data=data)
+    facts = tmp_path / "5000/runs/opt_ls_seed1/run.json"
+    facts.write_text(
+        facts.read_text().replace('"collapsed": null', f'"collapsed": {json.dumps(COLLAPSED)}')
+    )
+    folders = [str(tmp_path / name) for name in ("2500", "5000")]
+    found = studies.points(folders)
+    assert [(point.row.name, point.images, len(point.values)) for point in found] == [
+        *(("baseline", 2500, 2), ("baseline", 5000, 2)),
+        *(("opt_gs:rotation_stddev=0.2", 2500, 2), ("opt_gs:rotation_stddev=0.2", 5000, 2)),
+        ("opt_ls", 2500, 1),
+    ]
+    np.testing.assert_allclose(found[1].values, [[5, 61], [5, 62]])
+    studies.main(studies.Study(tuple(folders), out=tmp_path / "pictures"))
+    said = capsys.readouterr().out
+    assert "opt_ls_seed1: collapsed" in said
+    for name in ("images.png", "fit.png"):
+        assert (tmp_path / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+    facts.write_text("[]")
+    with pytest.raises(UserError, match=r"run\.json is cut off or not a JSON object"):
+        studies.points(folders)
+    with pytest.raises(UserError, match="no valid run"):
+        studies.points([str(tmp_path / "pictures")])
