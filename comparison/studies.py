@@ -2,9 +2,9 @@
 
     python -m comparison.studies docs/runs/7500 docs/runs/75000_warmup --out=results/studies
 
-images.png: test error against the number of training images, a line for each of at most five rows,
-a small mark for each seed. fit.png: test error against training loss at the end, a point for each
-row, network and number of images; far left, a network fits its training images well.
+images.png: test error against the number of training images, a line for each of at most five rows.
+fit.png: test error against training loss at the end; far left, the training images are fitted well.
+Small marks are seeds, large ones their means.
 """
 
 import dataclasses
@@ -28,8 +28,6 @@ FILLS = ("full", "none", "left", "bottom", "right", "top")  # of a marker, by th
 
 @dataclasses.dataclass(frozen=True)
 class Study(Options):
-    """The program's options."""
-
     folders: tuple[str, ...] = setting((), "folders of comparisons", positional=True)
     methods: tuple[str, ...] = setting((), "rows of images.png (default: five with most sizes)")
     out: pathlib.Path = setting(pathlib.Path("results"), "folder of the pictures")
@@ -45,11 +43,7 @@ class Point(NamedTuple):
 
 
 def points(folders: Sequence[str]) -> list[Point]:
-    """Returns the points of all valid runs in ``folders``, by rows as in tables, then by images.
-
-    Raises:
-        UserError: for a damaged run, and where there is no valid one.
-    """
+    """Returns the points of all valid runs; a damaged one, or none at all, is a UserError."""
     found: dict[tuple, list[tuple[float, float]]] = {}
     for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("runs/*")):
         try:
@@ -104,7 +98,8 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
     for network, fill in fills.items():
         axes.plot([], [], "o", color="0.4", fillstyle=fill, label=network)
     if by_loss:
-        axes.set_xlabel("training loss at the end (numbers: training images)")
+        numbers = " (numbers: training images)" if len(sizes) > 1 else ""
+        axes.set_xlabel(f"training loss at the end{numbers}")
         axes.margins(x=0.15)
     else:
         axes.set(xlabel="training images", xscale="log")
@@ -120,13 +115,12 @@ def main(study: Study) -> None:
     found = points(study.folders)
     sizes = {row: len({p.images for p in found if p.row == row}) for row, *_ in found}
     rows = parse(study.methods) or sorted(sizes, key=sizes.get, reverse=True)[:5]
-    chosen = [point for point in found if point.row in rows]
-    if len(rows) > 5 or not chosen:
+    if len(rows) > 5 or not set(rows) & set(sizes):
         raise UserError("--methods: at most five rows, of which there are runs")
     study.out.mkdir(parents=True, exist_ok=True)
-    for name, those, by_loss in (("images.png", chosen, False), ("fit.png", found, True)):
-        draw(study.out / name, those, by_loss)
-        print(f"written: {study.out / name}")
+    draw(study.out / "images.png", [point for point in found if point.row in rows], by_loss=False)
+    draw(study.out / "fit.png", found, by_loss=True)
+    print(f"written: images.png and fit.png in {study.out.absolute()}")
 
 
 if __name__ == "__main__":
