@@ -73,7 +73,7 @@ def main(options: Prediction) -> None:
 
     text, method = describe(options.model)
     if method:
-        importlib.import_module(f"{method}.architecture")  # registers the method's own map
+        importlib.import_module(f"{method}.architecture")  # registers the method's map
     try:
         model = keras.saving.load_model(options.model)
     except Exception as error:  # a file that is not a model can raise anything

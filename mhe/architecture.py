@@ -26,7 +26,7 @@ def build_model(
         model: "half_mhe" or "mhe": the energy in half space or in full space. For the score layer
             it is always in full space. Defaults to half_mhe.
         power: as in `HypersphericalEnergy`. Defaults to "2".
-        **kwargs: the backbone's own arguments (num_classes, widths).
+        **kwargs: other arguments of the backbone (num_classes, widths).
     """
     weight = 0.1 if power in ("a1", "a2") else 1.0
     penalty = HypersphericalEnergy(weight, power, half_space=model == "half_mhe")

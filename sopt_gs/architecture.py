@@ -41,7 +41,7 @@ def build_model(
             and at most 1. Defaults to a quarter.
         learn_neurons: whether the neurons are trained too. Defaults to False.
         block_size: that of the layers; 0 for None. Defaults to 0.
-        **kwargs: the backbone's own arguments (num_classes, widths).
+        **kwargs: other arguments of the backbone (num_classes, widths).
     """
     common: dict[str, Any] = {
         "orthogonalize": orthogonalize,

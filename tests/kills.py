@@ -85,7 +85,7 @@ def outcome(log: pathlib.Path) -> dict[str, object]:
             result[name] = archive.read("model.weights.h5")
     for path in sorted((log / "checkpoints").iterdir()):
         with np.load(path) as arrays:
-            result[path.name] = {n: arrays[n].tobytes() for n in arrays if n != "facts.json"}
+            result[path.name] = {n: arrays[n].tobytes() for n in arrays if n != "facts"}
     result["unfinished"] = [path.name for path in log.rglob(".*")]
     return result
 

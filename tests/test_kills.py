@@ -10,7 +10,7 @@ from tests.test_scripts import ROOT
 
 @pytest.mark.parametrize("most", [7, pytest.param(1000, marks=pytest.mark.slow)])
 def test_the_next_start_finishes_a_killed_run(tmp_path, most):
-    """At seven of the events, or at all of them; a second start in the same folder included."""
+    """At seven of the file events, or at all of them; a second run in the same folder included."""
     command = [sys.executable, "-m", "tests.kills", str(tmp_path), str(most)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
     assert result.returncode == 0, result.stderr

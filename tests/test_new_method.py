@@ -1,6 +1,5 @@
 """A method is one folder: what stands in it is all that the rest of the repository needs."""
 
-import csv
 import functools
 import os
 import pathlib
@@ -64,20 +63,13 @@ def copy(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def test_compare_has_it_by_default(copy):
-    """In its place: beside that of the same row, and after it by name."""
-    program = "from comparison.settings import Comparison"
-    program += "; print(*(row.method for row in Comparison().rows))"
+def test_programs_have_it_by_default(copy):
+    """After the method of the same row; the list needs no TensorFlow."""
+    program = "import sys; from common.training.methods import known; kinds = known()"
+    program += "; print(*kinds, kinds['opt_xx'].title, {'tensorflow', 'keras'} & set(sys.modules))"
     expected = list(known())
     expected.insert(expected.index("opt_gs") + 1, "opt_xx")
-    assert run(copy, "-c", program).split() == expected
-
-
-def test_the_benchmarks_have_it_by_default(copy):
-    program = "from benchmarks import steps; print(*steps.METHODS); print(steps.TITLES['opt_xx'])"
-    methods, title = run(copy, "-c", program).splitlines()
-    assert set(methods.split()) == {*known(), "opt_xx"}
-    assert title == "OPT (XX)"
+    assert run(copy, "-c", program) == f"{' '.join(expected)} OPT (XX) set()\n"
 
 
 def test_the_example_works_with_xla():
@@ -137,12 +129,6 @@ def test_a_map_that_would_be_lost_is_refused_before_training(own, message):
         check_saving(model)
 
 
-def test_lists_of_methods_need_no_tensorflow(copy):
-    program = "import sys, compare; from benchmarks import original, scale, steps"
-    program += "; print(*{'tensorflow', 'keras'} & set(sys.modules))"
-    assert run(copy, "-c", program).split() == []
-
-
 @pytest.mark.slow
 def test_compare_trains_it_and_predict_loads_it(copy, tmp_path):
     """predict.py finds the map, which `common` does not know."""
@@ -176,23 +162,13 @@ def test_training_does_not_start_without_the_decorator(copy, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_benchmarks_time_it(copy, tmp_path):
-    words = ["--methods=opt_xx", "--quick", "--widths=4,4,4,4", f"--out={tmp_path / 'steps.csv'}"]
-    run(copy, "-m", "benchmarks.steps", *words)
-    with (tmp_path / "steps.csv").open() as file:
-        (row,) = csv.DictReader(file)
-    assert row["method"] == "opt_xx"
-    assert float(row["step_ms"]) > 0
-
-
-@pytest.mark.slow
 def test_the_tests_have_it(copy):
-    """Those of scripts, backbones and checkpoints are asked of it, and those tried here pass."""
+    """Those of scripts, backbones and signals are asked of it, and those tried here pass."""
     pytest_words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", ""]
-    files = [f"tests/test_{name}.py" for name in ("scripts", "backbones", "checkpoints")]
+    files = [f"tests/test_{name}.py" for name in ("scripts", "backbones", "signals")]
     lines = run(copy, *pytest_words, "--collect-only", *files).splitlines()
     tests = [f"{files[0]}::test_trains_on_digits[opt_xx]"]
-    tests += [f"{files[0]}::test_help_shows_our_flags_first_and_exits_0[opt_xx]"]
+    tests += [f"{files[0]}::test_help_shows_our_flags_first[opt_xx]"]
     tests += [f"{files[1]}::test_parameters[cnn6-opt_xx]"]
     assert {*tests, f"{files[2]}::test_killed_twice[opt_xx]"} <= set(lines)
     assert "3 passed" in run(copy, *pytest_words, *tests)

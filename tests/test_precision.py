@@ -1,6 +1,5 @@
 """Mixed precision: what stays in float32, how far the losses go, and what a skipped step leaves."""
 
-import csv
 import pathlib
 
 import keras
@@ -19,7 +18,7 @@ from common.training.precision import policy, scaled
 from common.training.settings import PRECISIONS
 from common.training.steps import make_step
 from tests.test_run import settings
-from tests.test_scripts import METHODS, SMALL, method_of, start
+from tests.test_scripts import METHODS, SMALL, method_of, rows_of, train
 
 MIXED = PRECISIONS[1:]
 # half the distance of neighbouring numbers around 1: bfloat16 has 8 bits, float16 has 11
@@ -152,8 +151,7 @@ def test_float16_is_for_one_device(tmp_path):
 
 
 def fits(log: pathlib.Path) -> np.ndarray:
-    with (log / "metrics.csv").open() as file:
-        return np.array([float(row["fit"]) for row in csv.DictReader(file) if row["fit"]])
+    return np.array([float(row["fit"]) for row in rows_of(log) if row["fit"]])
 
 
 @pytest.mark.slow
@@ -169,8 +167,7 @@ def test_a_run_on_digits_learns_as_in_float32(tmp_path, method):
     means = {}
     for precision in PRECISIONS:
         log = tmp_path / precision
-        result = start(method, *words, f"--precision={precision}", f"--log_dir={log}")
-        assert result.returncode == 0, result.stderr
+        train(method, *words, f"--precision={precision}", f"--log_dir={log}")
         means[precision] = fits(log)[-10:].mean()
     spread = 4 * fits(tmp_path / "float32")[-10:].std(ddof=1) * np.sqrt(2 / 10)
     assert means["float32"] < fits(tmp_path / "float32")[:3].mean() - spread  # it learns

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 
@@ -16,6 +15,8 @@ import predict
 from baseline.architecture import METHOD as BASELINE
 from common.backbones.cnn6 import cnn6
 from common.convert import fold_model
+from common.errors import UserError
+from common.training.command_line import parse
 from opt_gs.architecture import METHOD as GRAM_SCHMIDT
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -73,14 +74,13 @@ def test_a_run_that_is_not_known_is_said_to_be_so(tmp_path):
     for text in (None, "", "[]", "{}", '{"settings": 1, "data": 2}', "[" * 100_000, "\\ud800"):
         if text is not None:
             (tmp_path / "run.json").write_text(text)
-        words = predict.describe(tmp_path / "folded.keras")
-        assert words == "of an unknown run, since run.json next to it is missing or damaged"
-        assert predict.method_of(tmp_path / "folded.keras") is None
+        said = "of an unknown run, since run.json next to it is missing or damaged"
+        assert predict.describe(tmp_path / "folded.keras") == (said, None)
     (tmp_path / "run.json").write_bytes(b"\xff")
-    assert "damaged" in predict.describe(tmp_path / "folded.keras")
+    assert "damaged" in predict.describe(tmp_path / "folded.keras")[0]
     (tmp_path / "run.json").unlink()
     os.mkfifo(tmp_path / "run.json")  # nobody writes into it
-    assert "damaged" in predict.describe(tmp_path / "folded.keras")
+    assert "damaged" in predict.describe(tmp_path / "folded.keras")[0]
 
 
 def test_only_a_method_of_this_repository_is_imported(tmp_path):
@@ -89,12 +89,11 @@ def test_only_a_method_of_this_repository_is_imported(tmp_path):
         (tmp_path / "run.json").write_text(
             json.dumps({"settings": {"method": method, "backbone": "cnn6"}, "data": ""})
         )
-        found.append(predict.method_of(tmp_path / "model.keras"))
+        found.append(predict.describe(tmp_path / "model.keras")[1])
     assert found == ["opt_hr", None, None, None, None]
 
 
-@pytest.mark.slow
-def test_the_model_and_the_folded_one_beside_it(tmp_path):
+def test_the_model_and_the_folded_one_next_to_it(tmp_path, capsys):
     """Both say the same of a picture, and one line says that the folded one is there."""
     (tmp_path / "classes.txt").write_text("a\nb\nc\n")
     facts = {"settings": {"method": "opt_gs", "backbone": "cnn6"}, "data": "two\nlines"}
@@ -106,16 +105,16 @@ def test_the_model_and_the_folded_one_beside_it(tmp_path):
         fold_model(model).save(tmp_path / "folded.keras")
         answers = []
         for name in ("model", "folded"):
-            result = run("predict.py", f"--model={tmp_path / name}.keras", red_picture(tmp_path))
-            assert result.returncode == 0, result.stderr
-            answers.append(result.stdout.splitlines())
+            words = [f"--model={tmp_path / name}.keras", str(red_picture(tmp_path))]
+            predict.main(parse(predict.Prediction, words))
+            answers.append(capsys.readouterr().out.splitlines())
         assert answers[0][0].endswith(r"model.keras: opt_gs, cnn6, trained on two\nlines")
         note = f"note: {tmp_path / 'folded.keras'} is the same function as a plain model, "
         assert answers[0].pop(1) == note + "smaller and faster"
         assert answers[0][1:] == answers[1][1:]
 
 
-def test_what_is_no_model_or_picture_is_one_line(tmp_path, monkeypatch, capsys):
+def test_files_that_are_not_models_or_images_are_one_line(tmp_path):
     picture = tmp_path / "picture.png"
     picture.write_text("not a picture")
     model, pipe, other = tmp_path / "folded.keras", tmp_path / "pipe", tmp_path / "other"
@@ -133,10 +132,8 @@ def test_what_is_no_model_or_picture_is_one_line(tmp_path, monkeypatch, capsys):
         ([pipe, f"--model={tmp_path / 'folded_01.keras'}"], "there is no file"),
         ([picture, f"--model={tmp_path / 'folded_01.keras'}"], ".* classes_01.txt is not UTF-8"),
     ):
-        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, words)])
-        with pytest.raises(SystemExit, match="2"):
-            predict.main()
-        assert re.fullmatch(rf"predict.py: {message}.*\n", capsys.readouterr().err)
+        with pytest.raises(UserError, match=message):
+            predict.main(parse(predict.Prediction, [str(word) for word in words]))
     model.write_bytes(b"PK not a model")
     (tmp_path / "classes.txt").write_text("a\nb\n")
     result = run("predict.py", picture, f"--model={model}")

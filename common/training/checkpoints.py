@@ -147,6 +147,9 @@ class Checkpoints:
         if not path.is_file():
             raise ValueError("it is not a file")  # reading a pipe might never end
         with np.load(path, allow_pickle=False) as file:
+            # packed members could take far more memory than the file
+            if sum(member.file_size for member in file.zip.infolist()) > path.stat().st_size:
+                raise ValueError("its members are packed")
             facts = json.loads(str(file["facts"]))
             self._check_settings(path, facts["settings"])
             arrays = [file[f"{i:04d}"] for i in range(len(self.variables))]

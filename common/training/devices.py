@@ -40,7 +40,7 @@ def strategy_for(settings: Settings) -> tf.distribute.Strategy:
 
 
 def uses_xla(settings: Settings) -> bool:
-    """Returns whether to compile with XLA: whole steps, or with ``--distribute`` the maps alone."""
+    """Returns whether XLA compiles the steps, or with ``--distribute`` the maps alone."""
     return settings.jit == "on" or (
         settings.jit == "auto" and bool(tf.config.get_visible_devices("GPU"))
     )

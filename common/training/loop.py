@@ -46,11 +46,7 @@ def train(settings: Settings, method: Method) -> None:
     try:
         with folder, strategy.scope():
             run(settings, method, folder)
-    except (
-        tf.errors.UnavailableError,
-        tf.errors.AbortedError,
-        tf.errors.CancelledError,
-    ) as error:
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         reason = f"a worker is gone ({type(error).__name__}); to go on, start all with --resume"
         raise UserError(reason) from error
     except tf.errors.ResourceExhaustedError as error:
@@ -77,10 +73,10 @@ def run(
     settings = folder.settings = dataclasses.replace(settings, batch_size=batch_size)
     warmup = settings.usual_warmup(settings.iterations)
     if warmup and not settings.warmup_iterations and not settings.resume:
-        shortened = (
+        lengths = (
             f"{settings.iterations:,} iterations, not the method's {type(settings).iterations:,}"
         )
-        print(f"note: a run of {shortened}, needs a warm-up: --warmup_iterations={warmup}")
+        print(f"note: a run of {lengths}, needs a warm-up: --warmup_iterations={warmup}")
 
     # build
     keras.utils.clear_session()  # names count from the start, also in a process with two runs

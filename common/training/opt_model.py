@@ -1,4 +1,4 @@
-"""The model of the methods whose layers are all alike: OPT with a map, or without one."""
+"""The model of the methods that have the same OPT layer everywhere."""
 
 import functools
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def opt_model(
         rotation_regularizer: a penalty on the rotations. Defaults to none.
         learn_neurons: whether the neurons are trained too. Defaults to False.
         block_size: that of the layers; 0 for None. Defaults to 0.
-        **kwargs: the backbone's own (num_classes, widths).
+        **kwargs: for the backbone (num_classes, widths).
     """
     layer = functools.partial(
         OrthogonalConv2D,

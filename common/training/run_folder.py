@@ -4,23 +4,21 @@ import contextlib
 import csv
 import dataclasses
 import functools
-import importlib.util
 import json
 import os
 import pathlib
 import re
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
-import tensorflow as tf
 from tqdm import tqdm
 
 from ..errors import UserError
 from .checkpoints import Checkpoints, Progress
 from .curves import draw
 from .files import atomic_write, locked, remove_unfinished, sync_folder
+from .scalars import Scalars
 from .settings import ROOT, Settings
 
 RESULTS = ("model.keras", "folded.keras", "classes.txt")
@@ -148,15 +146,8 @@ class RunFolder:
             self._draw()
         else:
             self.rows.writeheader()
-        self.scalars = None
-        if importlib.util.find_spec("tensorboard"):
-            with self._tensorboard() as path:
-                # event files cannot be cut back: they are written again from the start
-                if sizes and os.path.isdir(path):
-                    shutil.rmtree(path)
-                self.scalars = tf.summary.create_file_writer(path)
-            for row in self.history:
-                self._add_scalars(row)
+        folder = self.path / "tensorboard" / f"{self.number:02d}"
+        self.scalars = Scalars(folder, self.history if sizes else None)
 
     def _keep_earlier(self) -> int:
         """Renames the results of the run before by its number, and returns the next number.
@@ -241,27 +232,7 @@ class RunFolder:
         for file in (self.files[log], self.files["metrics"]):
             file.flush()
         self.history.append(row)
-        self._add_scalars(row)
-
-    @contextlib.contextmanager
-    def _tensorboard(self) -> Iterator[str]:
-        """Yields the folder of the scalars; TensorFlow's errors about it become a UserError."""
-        path = self.path.absolute() / "tensorboard" / f"{self.number:02d}"
-        try:
-            yield str(path)
-        except tf.errors.OpError as error:
-            reason = error.message.splitlines()[0].rpartition("; ")[2]
-            raise UserError(f"{path} cannot be written: {reason}") from error
-
-    def _add_scalars(self, row: dict) -> None:
-        """Writes a row for TensorBoard: train/fit, test/acc, energy/conv1_0 and so on."""
-        if self.scalars is None:
-            return
-        names = {name: f"train/{name}" for name in COLUMNS} | {"test_acc": "test/acc"}
-        with self._tensorboard(), self.scalars.as_default():
-            for name in set(row) - {"iteration", "seconds"}:
-                tf.summary.scalar(names.get(name, name), row[name], step=int(row["iteration"]))
-            self.scalars.flush()
+        self.scalars.add(row)
 
     @_writing
     def save(self, progress: Progress, kind: str = "checkpoint") -> None:

@@ -1,4 +1,4 @@
-"""A run's settings: the flags that all methods share. A method's folder adds its own to them."""
+"""A run's settings: the flags that all methods share. A method's folder adds more."""
 
 import dataclasses
 import pathlib
@@ -84,7 +84,7 @@ class Settings(Options):
     )
     jit: str = setting(
         "auto",
-        "compile with XLA: the whole step, or with --distribute the maps alone; auto: on a GPU "
+        "compile with XLA: the step, or with --distribute the maps alone; auto: on a GPU "
         "only, since on a CPU it is slower",
         choices=("auto", "on", "off"),
     )
@@ -105,10 +105,7 @@ class Settings(Options):
     )
     resume: bool = setting(False, "continue from the newest valid checkpoint in --log_dir")
     steps_per_execution: int | None = setting(
-        None,
-        "training steps per call of a device (default: 1; with XLA 20)",
-        least=1,
-        most=1000,
+        None, "training steps per call of a device (default: 1; with XLA 20)", least=1, most=1000
     )
     distribute: str = setting(
         "none",
@@ -138,7 +135,7 @@ class Settings(Options):
         if self.widths is not None and len(self.widths) != count:
             if self.widths != type(self).widths:
                 raise UserError(f"--widths: {self.backbone} takes {count} numbers")
-            # a method's own default is for the cnns alone
+            # a method's default is for the cnns alone
             object.__setattr__(self, "widths", None)
         if network.widening and self.widths and list(self.widths) != sorted(self.widths):
             raise UserError(f"--widths: a stage of {self.backbone} is narrower than the one before")

@@ -29,9 +29,9 @@ def make_step(
     """Returns ``step(images, labels)``, which updates the model once; for use in a `tf.function`.
 
     It takes ``images [batch, size, size, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``,
-    and returns the scalars fit, reg, acc and penalty (the sum of the layers' own losses), computed
+    and returns the scalars fit, reg, acc and penalty (the sum of the layers' losses), computed
     before the update. With several replicas each takes its share of the batch. With ``jit_maps``
-    XLA compiles the maps: for steps that it cannot compile as a whole.
+    XLA compiles the maps: for steps that it cannot compile.
 
     Where the optimizer scales the loss and a gradient is not finite, the weights that are trained
     and the optimizer's averages stay as they are. The step counts all the same: learning rates go
@@ -76,7 +76,7 @@ def make_steps(
 ) -> Callable[[np.ndarray], tuple[dict[str, tf.Tensor], np.ndarray]]:
     """Returns ``steps(draws [count, batch, 4])``: up to ``limit`` training steps in one call.
 
-    It returns the figures of the last step, and ``[count, 2]``, fit and acc of each. The whole
+    It returns the figures of the last step, and ``[count, 2]``, fit and acc of each. The
     training set stays on the device, as bytes.
     """
     strategy = tf.distribute.get_strategy()
