@@ -168,56 +168,43 @@ def iterations_logged(folder: pathlib.Path) -> int:
     return 1 + max((int(line.split(",")[0]) for line in complete), default=-1)
 
 
-def test_one_run_that_fails_and_a_readme(tmp_path):
-    """A folder where a file should be makes opt_gs fail; the table says so and has the others."""
+def test_a_run_that_fails_and_a_readme_in_an_ascii_locale(tmp_path):
+    """From another folder, with Python told not to look for modules in the script's. A folder where
+    a file should be makes opt_gs fail; the table says so and has the others.
+    """
+    words = ["--methods=baseline,opt_gs,opt_ls", "--iterations=60", "--seeds=1,2"]
     out, readme = tmp_path / "out", tmp_path / "notes.md"
-    (out / "runs" / "opt_gs_seed1" / ".unfinished_run.json").mkdir(parents=True)
-    readme.write_text("before\n<!-- comparison: begin -->\nold\n<!-- comparison: end -->\nafter\n")
-    began = time.monotonic()
-    words = ["--methods=opt_gs,baseline", "--iterations=10", f"--readme={readme}", "--jobs=2"]
-    result = run(out, *words)
+    marks = "<!-- comparison: begin -->\nold\n<!-- comparison: end -->"
+    readme.write_text(f"Löwdin\n{marks}\nafter\n", "utf-8")
+    for run_ in made_up_runs.comparison(out, "--dataset=digits", *words).runs:
+        if run_.row.method == "opt_gs":
+            (run_.folder / ".unfinished_run.json").mkdir(parents=True)
+        else:
+            made_up_runs.make_up(run_, [60.0, 40.0 + run_.seed], device="Gerät")
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = OPTIONS["env"] | ascii_only | {"PYTHONSAFEPATH": "1"}
+    line = [sys.executable, str(ROOT / "compare.py"), "--widths=8,8,8,8", f"--out={out}", *words]
+    line += [f"--readme={readme}", "--dataset=digits", "--jobs=2"]
+    began, options = time.monotonic(), {"capture_output": True, "timeout": 300, "check": False}
+    result = subprocess.run(line, cwd=tmp_path, env=environment, **options)
+    assert result.returncode == 0, result.stderr
     # without a terminal: at the start, at the end, around each run's line, and every half minute
-    assert result.stderr.count("all runs") <= 2 + 2 * 2 + (time.monotonic() - began) // 30
-    assert "over the first 2 iterations" in result.stdout
-    facts = json.loads((out / "runs" / "baseline_seed1" / "run.json").read_text())
-    assert facts["settings"]["warmup_iterations"] == 2
-    assert "10 iterations, warm-up 2" in (out / "table.md").read_text()
+    assert result.stderr.count(b"all runs") <= 2 + 2 * 2 + (time.monotonic() - began) // 30
+    assert b"over the first 12 iterations" in result.stdout
+    assert rb"41.50 \xb1 0.71" in result.stdout
     rows = results(out)
     assert rows["baseline", "1"]["status"] == "finished"
-    assert rows["opt_gs", "1"]["status"].startswith("failed (2): opt_gs/train.py: ")
-    assert_written(out, ["Baseline", "OPT (GS) (1 of 1 failed)"])
-    text = readme.read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "old" not in text
-    assert "| Baseline | " in text
-    assert "](docs/energy.png)" in text
-    assert (tmp_path / "docs" / "energy.png").is_file()
-
-
-def test_files_are_utf8_and_nothing_breaks_in_an_ascii_locale(tmp_path):
-    """From another folder, and with Python told not to look for modules in the script's."""
-    words = ["--methods=baseline,opt_ls", "--iterations=60", "--seeds=1,2"]
-    readme = tmp_path / "notes.md"
-    readme.write_text("Löwdin\n<!-- comparison: begin -->\n<!-- comparison: end -->\n", "utf-8")
-    for run_ in made_up_runs.comparison(tmp_path / "out", *words).runs:
-        made_up_runs.make_up(run_, [60.0, 40.0 + run_.seed], device="Gerät")
-    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    line = [sys.executable, str(ROOT / "compare.py"), "--widths=8,8,8,8", f"--readme={readme}"]
-    result = subprocess.run(
-        [*line, f"--out={tmp_path / 'out'}", *words],
-        cwd=tmp_path,
-        env=os.environ | ascii_only | {"PYTHONSAFEPATH": "1"},
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert rb"41.50 \xb1 0.71" in result.stdout
-    for path in (readme, *(tmp_path / "out" / name for name in ("table.md", "report.html"))):
+    assert rows["opt_gs", "2"]["status"].startswith("failed (2): opt_gs/train.py: ")
+    assert_written(out, ["Baseline", "OPT (GS) (2 of 2 failed)", "OPT (LS)"])
+    for path in (readme, out / "table.md", out / "report.html"):
         assert "41.50 ± 0.71" in path.read_text("utf-8")
         assert "Gerät" in path.read_text("utf-8")
-    assert readme.read_text("utf-8").startswith("Löwdin\n")
+    text = readme.read_text("utf-8")
+    assert text.startswith("Löwdin\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "](docs/energy.png)" in text
+    assert (tmp_path / "docs" / "energy.png").is_file()
 
 
 LONG = "9" * 5000
