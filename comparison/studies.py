@@ -3,13 +3,11 @@
     python -m comparison.studies docs/runs/7500 docs/runs/75000_warmup --out=results/studies
 
 images.png: test error against the number of training images, a line for each of at most five rows.
-fit.png: test error against training loss at the end; far left, the training images are fitted well.
-Small marks are seeds, large ones their means.
+fit.png: test error against training loss at the end. Small marks are seeds, large ones means.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +21,7 @@ from comparison.results import read
 from comparison.rows import Row, parse, settable
 from comparison.styles import styles_of
 
-FILLS = ("full", "none", "left", "bottom", "right", "top")  # of a marker, by the network
+NETWORK = {"widths": "widths", "iterations": "iterations", "warmup_iterations": "warm-up"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Point(NamedTuple):
     values: np.ndarray
 
 
-def points(folders: Sequence[str]) -> list[Point]:
+def points(folders: tuple[str, ...]) -> list[Point]:
     """Returns the points of all valid runs; a damaged one, or none at all, is a UserError."""
     found: dict[tuple, list[tuple[float, float]]] = {}
     for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("runs/*")):
@@ -54,16 +52,14 @@ def points(folders: Sequence[str]) -> list[Point]:
             print(f"left out: {path}: {'collapsed' if results else 'not finished'}")
             continue
         settings, losses = results.facts["settings"], list(results.losses.values())
-        widths, warmup = (shown(settings.get(name)) for name in ("widths", "warmup_iterations"))
-        network = f"widths {widths.strip('[]')}; {settings['iterations']:,} iterations"
-        key = _row(settings), f"{network}, warm-up {warmup}", results.images
+        words = [f"{word} {shown(settings.get(name))}" for name, word in NETWORK.items()]
         loss = float(np.mean(losses[-max(1, len(losses) // 10) :]))  # of the last tenth
+        key = _row(settings), ", ".join(words), results.images
         found.setdefault(key, []).append((loss, results.figures["last_error"]))
     if not found:
         raise UserError("no valid run in these folders; they must have runs/ROW_seedN")
-    order = parse(row.name for row, *_ in found)
-    made = [Point(*key, np.array(values)) for key, values in found.items()]
-    return sorted(made, key=lambda point: (order.index(point.row), point.network, point.images))
+    made = [Point(*key, np.array(found[key])) for key in sorted(found, key=lambda key: key[1:])]
+    return [p for row in parse(row.name for row, *_ in found) for p in made if p.row == row]
 
 
 def _row(settings: dict[str, Any]) -> Row:
@@ -80,32 +76,31 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
 
     figure = Figure(figsize=(4.8, 6.4), layout="constrained")  # legible on a phone
     axes, looks = figure.subplots(), styles_of(dict.fromkeys(point.row for point in found))
-    fills = dict(zip(dict.fromkeys(point.network for point in found), FILLS * 9, strict=False))
+    fills = ("full", "none", "left", "bottom", "right", "top") * 9  # by the network
+    fills = dict(zip(dict.fromkeys(point.network for point in found), fills, strict=False))
     sizes = sorted({point.images for point in found})
     for row, network in dict.fromkeys((point.row, point.network) for point in found):
         line = [point for point in found if (point.row, point.network) == (row, network)]
-        look = looks[row.name] | {"fillstyle": fills[network]}
         values = [p.values if by_loss else p.values * [0, 1] + [p.images, 0] for p in line]
         means = np.array([value.mean(0) for value in values])
-        axes.plot(*means.T, lw=1.3, ms=7, **look)
-        axes.plot(*np.concatenate(values).T, **look | {"ls": "", "ms": 3, "alpha": 0.6})
+        axes.plot(*means.T, lw=1.3, ms=7, fillstyle=fills[network], **looks[row.name])
+        axes.plot(*np.concatenate(values).T, **looks[row.name] | {"ls": "", "ms": 3, "alpha": 0.6})
         for place, point in zip(means, line, strict=True):
             if by_loss and len(sizes) > 1 and row == found[0].row:
                 offset = {"xytext": (-7, -11), "textcoords": "offset points", "ha": "right"}
                 axes.annotate(f"{point.images:,}", place, fontsize=9, **offset)
-    for row in dict.fromkeys(point.row for point in found):
-        axes.plot([], [], label=row.title, **looks[row.name])
-    for network, fill in fills.items():
-        axes.plot([], [], "o", color="0.4", fillstyle=fill, label=network)
+    legend = {row.title: looks[row.name] for row, *_ in found}
+    legend |= {n: {"marker": "o", "ls": "", "color": "0.4", "fillstyle": fills[n]} for n in fills}
+    for label, look in legend.items():
+        axes.plot([], [], label=label, **look)
     if by_loss:
-        numbers = " (numbers: training images)" if len(sizes) > 1 else ""
-        axes.set_xlabel(f"training loss at the end{numbers}")
+        axes.set_xlabel("training loss at the end" + " (numbers: images)" * (len(sizes) > 1))
         axes.margins(x=0.15)
     else:
         axes.set(xlabel="training images", xscale="log")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
-    axes.set_ylabel("test error (%)")
+    axes.set(ylabel="test error (%)")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, handlelength=3.5)
     figure.savefig(path, dpi=200)

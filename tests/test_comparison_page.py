@@ -115,7 +115,7 @@ def test_pictures_of_a_study(tmp_path, capsys):
             lost = COLLAPSED if (run.row.name, count) == ("opt_ls", 5000) else None
             errors, fits = [90.0, error + run.seed], [4.0, count / 1000]
             make_up(run, errors, fits, data=data, collapsed=lost)
-    folders = [str(tmp_path / name) for name in ("2500", "5000")]
+    folders = (str(tmp_path / "2500"), str(tmp_path / "5000"))
     found = studies.points(folders)
     assert [(point.row.name, point.images, len(point.values)) for point in found] == [
         *(("baseline", 2500, 2), ("baseline", 5000, 2)),
@@ -123,7 +123,7 @@ def test_pictures_of_a_study(tmp_path, capsys):
         ("opt_ls", 2500, 1),
     ]
     np.testing.assert_allclose(found[1].values, [[5, 61], [5, 62]])
-    studies.main(studies.Study(tuple(folders), out=tmp_path / "pictures"))
+    studies.main(studies.Study(folders, out=tmp_path / "pictures"))
     said = capsys.readouterr().out
     assert "opt_ls_seed1: collapsed" in said
     for name in ("images.png", "fit.png"):
@@ -132,4 +132,4 @@ def test_pictures_of_a_study(tmp_path, capsys):
     with pytest.raises(UserError, match=r"run\.json is cut off or not a JSON object"):
         studies.points(folders)
     with pytest.raises(UserError, match="no valid run"):
-        studies.points([str(tmp_path / "pictures")])
+        studies.points((str(tmp_path / "pictures"),))
