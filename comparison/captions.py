@@ -53,8 +53,9 @@ def about(summaries: list[Summary], comparison: Comparison) -> list[str]:
         return "; ".join(dict.fromkeys(facts[name] for facts in found))
 
     batches = " and ".join(sorted({str(facts["settings"]["batch_size"]) for facts in found}))
+    trained = f"{course(summaries, comparison)}; batch {batches or 'size by default'}"
     lines = [f"{data_name(comparison)}: {distinct('data') or 'no run finished'}"]
-    lines += [f"{course(summaries, comparison)}; batch {batches}; {_by_row(summaries, _seeds)}"]
+    lines += [f"{trained}; {_by_row(summaries, _seeds)}"]
     made = f"{distinct('device')}; {distinct('versions')}; git commit {distinct('git_commit')}"
     return [*lines, made] if found else lines
 

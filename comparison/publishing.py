@@ -20,7 +20,7 @@ def put(markdown: pathlib.Path, name: str, lines: list[str]) -> None:
 def keep(markdown: pathlib.Path, image: pathlib.Path, name: str, alt: str) -> str:
     """Copies an image into docs/ as ``name``, and returns the line by which ``markdown`` shows it.
 
-    docs/ is the file's own folder if that has this name, else a folder next to the file.
+    docs/ is the file's folder if that has this name, else a folder next to the file.
     """
     folder = markdown.absolute().parent
     inside = folder.name == "docs"

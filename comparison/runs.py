@@ -1,4 +1,4 @@
-"""Runs: each is a row with a seed, in a process and a folder of its own."""
+"""Runs: each is a row with a seed, with a separate process and folder."""
 
 import contextlib
 import ctypes
@@ -26,7 +26,7 @@ class Run:
     Args:
         row: the row.
         seed: the run's seed.
-        out: the comparison's folder; the run's own is in it.
+        out: the comparison's folder; the run's is in it.
         flags: the settings that are the same for all rows.
 
     Attributes:
@@ -101,7 +101,7 @@ class Run:
                 env=os.environ | {"PYTHONIOENCODING": "utf-8:backslashreplace"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # a session of its own: the terminal's Ctrl-C is for compare.py, which then sends
+                # a separate session: the terminal's Ctrl-C is for compare.py, which then sends
                 # one SIGTERM
                 start_new_session=True,
                 preexec_fn=_die_with_parent,

@@ -100,7 +100,7 @@ class Comparison(Options):
             raise UserError("--data_note must be one line of at most 100 characters")
         if self.readme and not all(mark in _text(self.readme) for mark in marks("comparison")):
             raise UserError(f"--readme={self.readme} lacks {' or '.join(marks('comparison'))}")
-        _ = self.runs, self.times  # so that what is wrong with them is said at once
+        _ = self.runs, self.times  # so that their errors come first
 
     def _complete(self, values: dict[str, Any]) -> None:
         for name, value in values.items():

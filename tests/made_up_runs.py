@@ -1,4 +1,4 @@
-"""Run folders as train.py leaves them, made up, for tests of what compare.py makes of them."""
+"""Run folders as train.py leaves them, made up, for tests of compare.py."""
 
 import csv
 import json

@@ -240,7 +240,7 @@ DAMAGES = [
 
 
 def test_damaged_files_are_a_failed_run(tmp_path, capsys):
-    """Each on its own; nothing of the files is in what is said, and no run is started."""
+    """Each on its own; no text of the files is shown, and no run is started."""
     settings = comparison(tmp_path, "--methods=baseline", "--iterations=60")
     (run,) = settings.runs
     make_up(run, [60.0, 50.0])

@@ -1,4 +1,4 @@
-"""What a comparison shows: the page, the images and how rows are told apart in them."""
+"""The page and the images of a comparison, and the pictures of a study."""
 
 import itertools
 import re

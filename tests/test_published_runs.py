@@ -1,4 +1,4 @@
-"""Tables of runs whose logs are published: each is what its command prints from these logs."""
+"""Tables of runs whose logs are published: each command prints its table from these logs."""
 
 import pathlib
 import shutil
