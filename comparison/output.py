@@ -1,42 +1,99 @@
-"""What is written into the comparison's folder: results.csv, table.md, images, report.html."""
+"""Writes the comparison's files: results.csv, table.md, images, and report.html from page.html."""
 
-import argparse
+import base64
 import csv
+import html
+import pathlib
+import string
+import urllib.parse
 
-from comparison import captions, images, page, table
-from comparison.publishing import keep, marks, put
+from comparison import captions, images, table
+from comparison.publishing import keep, put
 from comparison.runs import Run
+from comparison.settings import Comparison
+from comparison.table import LAST, Summary
 
-MARKS = marks("comparison")
-COLUMNS = ["method", "seed", "iterations", "status", "best_error", "last_error", "collapsed"]
-COLUMNS += ["collapsed_until", "step_ms", "memory_gib", "energy", "drift", "seconds"]
+FIGURES = ["best_error", "last_error", "collapsed", "collapsed_until", "step_ms", "memory_gib"]
+FIGURES += ["energy", "drift", "seconds"]
+COLUMNS = ["method", "seed", "iterations", "status", *FIGURES]
 IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
 
 
-def write(runs: list[Run], args: argparse.Namespace) -> None:
+def write(runs: list[Run], comparison: Comparison) -> None:
     """Writes all results into ``--out``, and into ``--readme`` where there is one."""
-    with (args.out / "results.csv").open("w", newline="", encoding="utf-8") as file:
+    out, summaries = comparison.out, table.summarize(runs)
+    cells, first = table.table(summaries, comparison), table.best_of(summaries)
+    best = summaries.index(first) + 1 if first else None  # the number of its row
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(run.result() for run in runs)
-    summaries = table.summarize(runs)
-    best = table.best_of(summaries)
-    cells = table.table(summaries, args)
-    lines = table.markdown(cells, summaries.index(best) + 1 if best else None)
-    about, verdict = captions.about(summaries, args), captions.verdict(summaries)
-    notes = captions.notes(summaries, args)
+        for run in runs:
+            # no HTML; and in many countries a semicolon ends a cell, and the next may be a formula
+            status = (run.failure or "finished").translate(str.maketrans("<>;", "() "))
+            names = {"method": run.row.name, "seed": run.seed, "iterations": run.iterations}
+            figures = {} if run.failure else run.results.figures
+            writer.writerow({**names, "status": status, **figures})
+    lines = table.markdown(cells, best)
+    about, verdict = captions.about(summaries, comparison), captions.verdict(summaries)
+    notes = captions.notes(summaries, comparison)
     below = [*(f"{table.escape(line)}  " for line in about), ""]
-    below += [" ".join([*map(table.escape, verdict), notes]), ""]
-    (args.out / "table.md").write_text("\n".join([*lines, "", *below]), "utf-8")
+    text = [*lines, "", *below, " ".join([*map(table.escape, verdict), notes]), ""]
+    (out / "table.md").write_text("\n".join(text), "utf-8")
+    heading = f"{captions.data_name(comparison)}\n{captions.course(summaries, comparison)}"
     for name, panels in IMAGES.items():
-        images.draw(args.out / name, summaries, panels, captions.heading(summaries, args))
-    words = images.words(summaries, args)
-    figures = [(args.out / name, *words[name]) for name in IMAGES]
-    (args.out / "report.html").write_text(page.page(cells, summaries, best, figures, args), "utf-8")
-    if args.readme:
-        results = (args.out / "table.md").read_text("utf-8")
-        shown = [keep(args.readme, path, path.name, alt) for path, alt, _ in figures]
-        put(args.readme, "comparison", [results, "\n\n".join(shown)])
+        images.draw(out / name, summaries, panels, heading)
+    (out / "report.html").write_text(_page(runs, cells, best, comparison), "utf-8")
+    if comparison.readme:
+        alts = captions.alternative_texts(comparison)
+        shown = [keep(comparison.readme, out / name, name, alt) for name, alt in alts.items()]
+        put(comparison.readme, "comparison", [*text, "\n\n".join(shown)])
     print("\n".join([*lines, "", *about[:2], *verdict]))
     for name in ("results.csv", "table.md", *IMAGES, "report.html"):
-        print(f"written: {(args.out / name).absolute()}")
+        print(f"written: {(out / name).absolute()}")
+
+
+def _page(runs: list[Run], cells: list[list[str]], best: int | None, comparison: Comparison) -> str:
+    """Returns the page; it is one file and needs no network."""
+    summaries, alts = table.summarize(runs), captions.alternative_texts(comparison)
+    about = captions.about(summaries, comparison)
+    texts = {
+        "title": f"OPT, methods side by side on {captions.data_name(comparison)}",
+        "verdict": " ".join(captions.verdict(summaries)),
+        "notes": captions.notes(summaries, comparison),
+        "runs": "\n".join(about[:2]),
+        "machine": "\n".join(about[2:]),
+        "curves_alt": alts["curves.png"],
+        "energy_alt": alts["energy.png"],
+    }
+    values = {name: html.escape(text).replace("\n", "<br>\n") for name, text in texts.items()}
+    for name in IMAGES:
+        image = (comparison.out / name).read_bytes()
+        values[name.replace(".", "_")] = base64.b64encode(image).decode()
+    rows = enumerate(zip(cells[1:], summaries, strict=True), start=1)
+    results = [_row(line, summary, number == best) for number, (line, summary) in rows]
+    heads = ["method", "seed", "last error %", "folder", "settings"]
+    values["results"] = "\n".join([_head(cells[0]), *results])
+    values["folders"] = "\n".join([_head(heads), *map(_run, runs)])
+    template = pathlib.Path(__file__).with_name("page.html").read_text("utf-8")
+    return string.Template(template).substitute(values)
+
+
+def _head(cells: list[str]) -> str:
+    words = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells)
+    return f"<thead><tr>{words}</tr></thead>"
+
+
+def _row(line: list[str], summary: Summary, is_best: bool) -> str:
+    cells = [html.escape(cell) for cell in line]
+    cells[LAST] = f"<b>{cells[LAST]} (best)</b>" if is_best else cells[LAST]
+    kind = "result" if summary.valid else "collapsed" if summary.collapsed else "failed"
+    words = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr class="{"best" if is_best else kind}">{words}</tr>'
+
+
+def _run(run: Run) -> str:
+    link = "runs/" + urllib.parse.quote(run.name)
+    folder = f'<a href="{link}/">{html.escape(run.name)}</a>'
+    settings = f'<a href="{link}/run.json">run.json</a>' if run.results else ""
+    cells = [html.escape(run.row.title), str(run.seed), run.outcome, folder, settings]
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

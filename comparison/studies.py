@@ -1,0 +1,122 @@
+"""Two pictures of the finished runs in several comparisons' folders.
+
+    python -m comparison.studies docs/runs/7500 docs/runs/75000_warmup --out=results/studies
+
+images.png: test error against the number of training images, a line for each of at most five rows.
+fit.png: test error against training loss at the end. Small marks are seeds, large ones means.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common.errors import UserError
+from common.training.command_line import Options, as_text, run_program, setting
+from common.training.methods import known
+from common.training.startup import default_style
+from common.training.texts import shown
+from comparison.results import read
+from comparison.rows import Row, parse, settable
+from comparison.styles import styles_of
+
+NETWORK = {"widths": "widths", "iterations": "iterations", "warmup_iterations": "warm-up"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(Options):
+    folders: tuple[str, ...] = setting((), "folders of comparisons", positional=True)
+    methods: tuple[str, ...] = setting((), "rows of images.png (default: five with most sizes)")
+    out: pathlib.Path = setting(pathlib.Path("results"), "folder of the pictures")
+
+
+class Point(NamedTuple):
+    """A row with one network and number of training images: ``[seeds, 2]`` losses and errors."""
+
+    row: Row
+    network: str
+    images: int
+    values: np.ndarray
+
+
+def points(folders: tuple[str, ...]) -> list[Point]:
+    """Returns the points of all valid runs; a damaged one, or none at all, is a UserError."""
+    found: dict[tuple, list[tuple[float, float]]] = {}
+    for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("runs/*")):
+        try:
+            results = read(path)
+        except ValueError as error:
+            raise UserError(f"{path}: {shown(error)}") from error
+        if results is None or results.is_collapsed:
+            print(f"left out: {path}: {'collapsed' if results else 'not finished'}")
+            continue
+        settings, losses = results.facts["settings"], list(results.losses.values())
+        words = [f"{word} {shown(settings.get(name))}" for name, word in NETWORK.items()]
+        loss = float(np.mean(losses[-max(1, len(losses) // 10) :]))  # of the last tenth
+        key = _row(settings), ", ".join(words), results.images
+        found.setdefault(key, []).append((loss, results.figures["last_error"]))
+    if not found:
+        raise UserError("no valid run in these folders; they must have runs/ROW_seedN")
+    made = [Point(*key, np.array(found[key])) for key in sorted(found, key=lambda key: key[1:])]
+    return [p for row in parse(row.name for row, *_ in found) for p in made if p.row == row]
+
+
+def _row(settings: dict[str, Any]) -> Row:
+    method = str(settings.get("method"))
+    kind = known().get(method)
+    names = [n for n in settable(kind) if settings.get(n) != getattr(kind, n)] if kind else []
+    return parse([":".join([method, *(f"{n}={as_text(settings.get(n))}" for n in names)])])[0]
+
+
+@default_style()
+def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
+    """Draws test errors against training losses, or against numbers of training images."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 6.4), layout="constrained")  # legible on a phone
+    axes, looks = figure.subplots(), styles_of(dict.fromkeys(point.row for point in found))
+    fills = ("full", "none", "left", "bottom", "right", "top") * 9  # by the network
+    fills = dict(zip(dict.fromkeys(point.network for point in found), fills, strict=False))
+    sizes = sorted({point.images for point in found})
+    for row, network in dict.fromkeys((point.row, point.network) for point in found):
+        line = [point for point in found if (point.row, point.network) == (row, network)]
+        values = [p.values if by_loss else p.values * [0, 1] + [p.images, 0] for p in line]
+        means = np.array([value.mean(0) for value in values])
+        axes.plot(*means.T, lw=1.3, ms=7, fillstyle=fills[network], **looks[row.name])
+        axes.plot(*np.concatenate(values).T, **looks[row.name] | {"ls": "", "ms": 3, "alpha": 0.6})
+        for place, point in zip(means, line, strict=True):
+            if by_loss and len(sizes) > 1 and row == found[0].row:
+                offset = {"xytext": (-7, -11), "textcoords": "offset points", "ha": "right"}
+                axes.annotate(f"{point.images:,}", place, fontsize=9, **offset)
+    legend = {row.title: looks[row.name] for row, *_ in found}
+    legend |= {n: {"marker": "o", "ls": "", "color": "0.4", "fillstyle": fills[n]} for n in fills}
+    for label, look in legend.items():
+        axes.plot([], [], label=label, **look)
+    if by_loss:
+        axes.set_xlabel("training loss at the end" + " (numbers: images)" * (len(sizes) > 1))
+        axes.margins(x=0.15)
+    else:
+        axes.set(xlabel="training images", xscale="log")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+    axes.set(ylabel="test error (%)")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, handlelength=3.5)
+    figure.savefig(path, dpi=200)
+
+
+def main(study: Study) -> None:
+    found = points(study.folders)
+    sizes = {row: len({p.images for p in found if p.row == row}) for row, *_ in found}
+    rows = parse(study.methods) or sorted(sizes, key=sizes.get, reverse=True)[:5]
+    if len(rows) > 5 or not set(rows) & set(sizes):
+        raise UserError("--methods: at most five rows, of which there are runs")
+    study.out.mkdir(parents=True, exist_ok=True)
+    draw(study.out / "images.png", [point for point in found if point.row in rows], by_loss=False)
+    draw(study.out / "fit.png", found, by_loss=True)
+    print(f"written: images.png and fit.png in {study.out.absolute()}")
+
+
+if __name__ == "__main__":
+    run_program(Study, main, "comparison.studies")
