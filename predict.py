@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    files = "PNG, JPEG, GIF or BMP files"
+    files = "PNG, JPEG or BMP files"
     parser.add_argument("images", metavar="IMAGE", nargs="+", type=pathlib.Path, help=files)
     usual = pathlib.Path(__file__).parent / "opt_gs/log/folded.keras"
     parser.add_argument("--model", type=pathlib.Path, default=usual)
@@ -100,7 +100,7 @@ def main() -> None:
         try:
             image = images.decode(images.read(path), size)
         except ValueError as error:
-            parser.error(f"{path} is not to be read as an image: {error}")
+            parser.error(f"{path} cannot be read as an image: {error}")
         logits = model(image[tf.newaxis], training=False)[0]
         probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
         print(f"{shown(path)}:")

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import baseline.architecture
 from common import energy, orthogonal
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.layers import OrthogonalConv2D
 from common.optimizers import Momentum
 from common.training.steps import make_train_step

@@ -13,7 +13,7 @@ import tensorflow as tf
 import baseline.architecture
 import mhe.architecture
 from common import backbones
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.layers import he_normal
 from common.regularizers import POWERS, HypersphericalEnergy
 from common.training.steps import make_train_step
@@ -338,7 +338,7 @@ def test_the_methods_penalties(name, model, power):
     """Every convolution and fc6 has the published weight, the scores theirs, in full space."""
     keras.utils.set_random_seed(0)
     widths = (4, 6, 8, 10) if name == "cnn6" else (4, 6, 8)
-    backbone = backbones.load(name)
+    backbone = backbones.known()[name]
     network = mhe.architecture.build_model(backbone, model, power, num_classes=5, widths=widths)
     weight = 1.0 if power == "2" else 0.1
     expected = []

@@ -20,7 +20,7 @@ import pytest
 import tensorflow as tf
 
 from common import losses, optimizers
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.marks import ROTATION, mark
 from common.training.steps import make_train_step
