@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 
-from common.datasets import CIFAR10, CIFAR100
+from common.datasets import CIFAR100
 
 
 class _Python2Pickler(pickle._Pickler):
