@@ -10,6 +10,7 @@ import pickle
 import socket
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -36,6 +37,12 @@ def assert_holds(data: datasets.Dataset, records: dict, cifar=CIFAR100) -> None:
     np.testing.assert_array_equal(data.train_labels, labels)
     np.testing.assert_array_equal(data.test_labels, records[cifar.test_file][cifar.label_key])
     assert data.class_names == tuple(records[cifar.names_file][cifar.names_key])
+
+
+def assert_refused(data_dir: pathlib.Path, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
+        datasets.load("cifar100", data_dir)
+    assert str(caught.value).isprintable()
 
 
 @each_cifar
@@ -112,85 +119,62 @@ def test_reads_the_official_archive(archive):
 def test_an_archive_with_another_sum_is_refused_and_both_sums_are_named(tmp_path):
     path = archives.write_archive(tmp_path, archives.files())
     md5 = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    with pytest.raises(UserError, match=f"{path} has the MD5 sum {md5}.* {CIFAR100.md5}"):
-        datasets.load("cifar100", tmp_path)
-
-
-class _LocalFiles:
-    """Stands in for TFDS's download manager: the download is already there."""
-
-    def __init__(self, folder: pathlib.Path):
-        self.folder = folder
-
-    def download_and_extract(self, _):
-        return str(self.folder)
+    assert_refused(tmp_path, f"{path} has the MD5 sum {md5}.* {CIFAR100.md5}")
 
 
 @pytest.fixture
 def tfds_copy(tmp_path):
-    """A TFDS copy, written by TFDS's own CIFAR-100 builder from small files in the binary
-    layout.
-    """
+    """Returns a folder with a TFDS copy, written by TFDS's CIFAR-100 builder, and its records."""
     import tensorflow_datasets as tfds
 
-    source = tmp_path / "binary"
-    (source / "cifar-100-binary").mkdir(parents=True)
     records = archives.files()
-    for name, file in (("train", "train.bin"), ("test", "test.bin")):
-        record = records[name]
+    source = tmp_path / "binary/cifar-100-binary"
+    source.mkdir(parents=True)
+    for name in ("train", "test"):
         labels = np.stack(
-            [np.zeros_like(record["fine_labels"]), record["fine_labels"]], axis=1
-        ).astype(np.uint8)
-        (source / "cifar-100-binary" / file).write_bytes(
-            np.concatenate([labels, record["data"]], axis=1).tobytes()
+            [np.zeros_like(records[name]["fine_labels"]), records[name]["fine_labels"]]
         )
-    (source / "cifar-100-binary" / "fine_label_names.txt").write_text(
-        "\n".join(records["meta"]["fine_label_names"])
-    )
-    (source / "cifar-100-binary" / "coarse_label_names.txt").write_text(
-        "\n".join(f"coarse {i}" for i in range(20))
-    )
+        content = np.concatenate([labels.T.astype(np.uint8), records[name]["data"]], axis=1)
+        (source / f"{name}.bin").write_bytes(content.tobytes())
+    coarse = [f"coarse {i}" for i in range(20)]
+    for name, names in (("fine", records["meta"]["fine_label_names"]), ("coarse", coarse)):
+        (source / f"{name}_label_names.txt").write_text("\n".join(names))
 
     data_dir = tmp_path / "data"
     builder = tfds.builder("cifar100", data_dir=data_dir)
     split_generators = builder._split_generators
-    builder._split_generators = lambda _: split_generators(_LocalFiles(source))
+    manager = types.SimpleNamespace(download_and_extract=lambda _: str(source.parent))
+    builder._split_generators = lambda _: split_generators(manager)
     builder.download_and_prepare()
     return data_dir, records
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["plain", "nested"])
 def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch, nested):
-    """TFDS would import the module that features.json names; a file beside it could be that
+    """TFDS would import the module that features.json names; a file next to it could be that
     module.
     """
     data_dir, _ = tfds_copy
     folder = next((data_dir / "cifar100").glob("*"))
     ran = data_dir / "ran"
-    (data_dir / "hostile_module.py").write_text(
-        f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n"
-    )
+    module = f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n"
+    (data_dir / "hostile_module.py").write_text(module)
     monkeypatch.syspath_prepend(str(data_dir))
     monkeypatch.delitem(sys.modules, "hostile_module", raising=False)
     features = json.loads((folder / "features.json").read_text())
-    if nested:  # JSON in JSON, as TFDS's older features are kept, with the dot in disguise
+    if nested:  # JSON in JSON, as in TFDS's older features, with the dot in disguise
+        feature = '{"feature": {"type": "hostile_module\\u002eEvil", "content": {}}}'
         features["featuresDict"]["features"]["more"] = {
             "pythonClassName": "tensorflow_datasets.core.features.sequence_feature.Sequence",
-            "jsonFeature": {
-                "json": '{"feature": {"type": "hostile_module\\u002eEvil", "content": {}}}'
-            },
+            "jsonFeature": {"json": feature},
         }
     else:
         features["pythonClassName"] = "hostile_module.Evil"
     (folder / "features.json").write_text(json.dumps(features))
-    with pytest.raises(
-        UserError, match=r"features\.json asks for .+, which no copy of CIFAR needs"
-    ):
-        datasets.load("cifar100", data_dir)
+    assert_refused(data_dir, r"features\.json asks for .+, which no copy of CIFAR needs")
     assert not ran.exists()
     assert "hostile_module" not in sys.modules
-    # TFDS itself would have run it
-    if not nested:
+    if not nested:  # TFDS itself runs it
         import tensorflow_datasets as tfds
 
         with contextlib.suppress(Exception):
@@ -202,16 +186,16 @@ def test_reads_a_tfds_copy(tfds_copy):
     data_dir, records = tfds_copy
     data = datasets.load("cifar100", data_dir)
     assert "cifar100/3.0.2" in data.source
-    # TFDS shuffles what it writes
     pixels = records["train"]["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    expected = {
-        (image.tobytes(), label)
-        for image, label in zip(pixels, records["train"]["fine_labels"], strict=True)
-    }
-    assert {
-        (image.tobytes(), int(label))
-        for image, label in zip(data.train_images, data.train_labels, strict=True)
-    } == expected
+    # TFDS shuffles the images
+    found, expected = (
+        {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
+        for images, labels in (
+            (data.train_images, data.train_labels),
+            (pixels, records["train"]["fine_labels"]),
+        )
+    )
+    assert found == expected
     assert data.class_names[7] == "class 7"
 
 
@@ -219,8 +203,7 @@ def test_a_damaged_tfds_copy_is_refused(tfds_copy):
     data_dir, _ = tfds_copy
     for file in data_dir.glob("cifar100/*/*train*"):
         file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match="cannot be read as TFDS's cifar100"):
-        datasets.load("cifar100", data_dir)
+    assert_refused(data_dir, "cannot be read as TFDS's cifar100")
 
 
 def test_order_of_the_sources(tfds_copy, archive, monkeypatch, tmp_path):
@@ -324,12 +307,6 @@ WRONG += [("train", change(data=PIXELS[:0], fine_labels=[]))]
 WRONG += [("test", change(data=data)) for data in WRONG_DATA]
 WRONG += [("train", change(fine_labels=labels)) for labels in WRONG_LABELS]
 WRONG += [("meta", {"fine_label_names": names}) for names in WRONG_NAMES]
-
-
-def assert_refused(data_dir: pathlib.Path, reason: str) -> None:
-    with pytest.raises(UserError, match=reason) as caught:
-        datasets.load("cifar100", data_dir)
-    assert str(caught.value).isprintable()
 
 
 def test_files_with_wrong_content_are_refused(tmp_path):

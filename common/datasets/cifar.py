@@ -1,6 +1,7 @@
 """CIFAR-100 and CIFAR-10, from the official folder or the official archive."""
 
 import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -80,7 +81,7 @@ def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
     nested = sorted(place.glob(f"{cifar.folder}*/{cifar.folder}"))
     for folder in (place / cifar.folder, *nested, place):
         if os.path.isfile(folder / cifar.train_files[0]):
-            return _dataset(cifar, folder, lambda name, folder=folder: _content(folder / name))
+            return _dataset(cifar, folder, functools.partial(_content, folder))
     archive = place / cifar.archive
     if not os.path.isfile(archive):
         return None
@@ -99,9 +100,10 @@ def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
         return _dataset(cifar, archive, member)
 
 
-def _content(path: pathlib.Path) -> bytes:
+def _content(folder: pathlib.Path, name: str) -> bytes:
+    path = folder / name
     if not os.path.isfile(path):
-        raise UserError(f"{path.parent} holds no file {path.name}")
+        raise UserError(f"{folder} holds no file {name}")
     if path.stat().st_size > LARGEST_FILE:
         raise UserError(f"{path} is too large to be a CIFAR file")
     return path.read_bytes()

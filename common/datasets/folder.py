@@ -74,7 +74,7 @@ def read(folder: pathlib.Path, image_size: int) -> Dataset:
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
-    """Returns what is in ``folder`` by name, hidden entries left out; raises for a link."""
+    """Returns the entries of ``folder`` by name, without hidden ones; raises for a link."""
     with os.scandir(folder) as found:
         entries = [entry for entry in found if not entry.name.startswith(".")]
     for entry in entries:

@@ -47,7 +47,7 @@ def decode(content: bytes, size: int) -> np.ndarray:
         ValueError: if it is no such file, damaged or too large; the message says why.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=("BMP", "JPEG", "PNG"))
+        image: Image.Image = Image.open(io.BytesIO(content), formats=("BMP", "JPEG", "PNG"))
         if image.mode.startswith("I;16"):  # grey of 16 bits, which `convert` would clip
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))

@@ -40,7 +40,7 @@ def _check_features(text: str) -> None:
     """Raises ValueError where TFDS would import a module that features.json names.
 
     TFDS imports the module of every class that the file names, and so runs its code. The name of
-    such a class has a dot. In a CIFAR copy's file only the names of TFDS's own classes have one.
+    such a class has a dot. In a CIFAR copy's file only the names of TFDS's classes have one.
     """
     plain = json.dumps(json.loads(text))  # one form of escapes: a dot can be written as \u002e
     for word in re.findall(r'"((?:[^"\\]|\\.)*)"', plain):

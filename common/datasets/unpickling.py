@@ -54,7 +54,7 @@ def unpickle(content: bytes, *keys: str) -> list:
         keys: names of the values; in the file they may be strings or bytes.
 
     Returns:
-        Arrays of bytes, and Python's own values.
+        Arrays of bytes, and plain values of Python.
 
     Raises:
         ValueError: if ``content`` is anything else; the message says why.
