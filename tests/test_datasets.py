@@ -17,9 +17,9 @@ import pytest
 import tensorflow as tf
 
 from common import datasets
+from common.datasets import CIFAR10, CIFAR100
 from common.errors import UserError
 from tests import archives
-from tests.archives import CIFAR10, CIFAR100
 
 each_cifar = pytest.mark.parametrize("cifar", [CIFAR10, CIFAR100], ids=lambda c: c.tfds_name)
 

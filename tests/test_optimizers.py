@@ -170,7 +170,7 @@ def drift(rotation: np.ndarray) -> float:
 
 
 def test_ogd_drifts_as_its_truncation_says_and_can_be_corrected():
-    """2,000 updates in float32 at n = 144 with noise for gradients.
+    """1,000 updates in float32 at n = 144 with noise for gradients.
 
     The update multiplies X with 1 + Z + Z^2/2 + Z^3/4, Z = a W. For a singular value s of Z that is
     of squared length 1 - s^4/4 + s^6/16: X shrinks by truncation, however exact the arithmetic.
@@ -178,7 +178,7 @@ def test_ogd_drifts_as_its_truncation_says_and_can_be_corrected():
     2/n^2 on average and 16/n^2 at most. Corrected every ten updates, what is left is the square of
     ten such errors and rounding, eps sqrt(n) a product.
     """
-    steps, n, eps = 2000, 144, np.finfo("float32").eps
+    steps, n, eps = 1000, 144, np.finfo("float32").eps
     free = drift(updates(steps, n, "float32"))
     corrected = drift(updates(steps, n, "float32", reorthogonalize_every=10))
     print(f"drift after {steps} updates: {free:.1e}, corrected every ten: {corrected:.1e}")

@@ -88,10 +88,8 @@ def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     if found != cifar.md5:
-        reason = (
-            f"has the MD5 sum {found}, the official file {cifar.md5}: download or unpack it again"
-        )
-        raise UserError(f"{archive} {reason}")
+        sums = f"has the MD5 sum {found}, the official file {cifar.md5}"
+        raise UserError(f"{archive} {sums}: download or unpack it again")
     with tarfile.open(archive) as tar:
 
         def member(name: str) -> bytes:
