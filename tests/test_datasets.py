@@ -312,10 +312,10 @@ WRONG += [("meta", {"fine_label_names": names}) for names in WRONG_NAMES]
 def test_files_with_wrong_content_are_refused(tmp_path):
     folder = archives.write_folder(tmp_path, archives.files())
     for name, record in WRONG:
-        sound = (folder / name).read_bytes()
+        original = (folder / name).read_bytes()
         (folder / name).write_bytes(pickle.dumps(record, protocol=4))
         assert_refused(tmp_path, f"cifar-100-python: {name}: .+")
-        (folder / name).write_bytes(sound)
+        (folder / name).write_bytes(original)
     datasets.load("cifar100", tmp_path)
 
 
@@ -325,8 +325,8 @@ def test_damaged_files_are_refused_or_hold_valid_images(tmp_path):
     accepted, messages = 0, []
     for i in range(60):
         path = folder / random.choice(["train", "test", "meta"])
-        sound = path.read_bytes()
-        content = bytearray(sound[: random.integers(len(sound))] if i % 3 == 2 else sound)
+        original = path.read_bytes()
+        content = bytearray(original[: random.integers(len(original))] if i % 3 == 2 else original)
         # the first bytes are the labels and the description of the array, the rest are pixels
         within = min(len(content), 200 if i % 3 else len(content))
         for at in random.integers(0, within, random.integers(1, 4)) if within else ():
@@ -342,7 +342,7 @@ def test_damaged_files_are_refused_or_hold_valid_images(tmp_path):
             for labels in (data.train_labels, data.test_labels):
                 assert 0 <= labels.min() <= labels.max() < len(data.class_names) == 100
             accepted += 1
-        path.write_bytes(sound)
+        path.write_bytes(original)
     assert accepted
     assert messages
     assert all(message.isprintable() for message in messages)
@@ -401,7 +401,7 @@ def test_picks_are_a_function_of_seed_and_iteration():
     for start in (1, 9, 10, 11, 29, 30):
         np.testing.assert_array_equal(some(start, 35), whole[start:])
     assert not np.array_equal(whole, some(0, 35, seed=4))
-    for epoch in (whole[:10], whole[10:20]):  # no picture twice; three are left over
+    for epoch in (whole[:10], whole[10:20]):  # no image twice; three are left over
         assert len(np.unique(epoch[:, :, 0])) == 100
     assert not np.array_equal(whole[:10], whole[10:20])
 
