@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import keras
 
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.layers import he_normal
 from common.losses import WEIGHT_DECAY
 from common.training.method import Method

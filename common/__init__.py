@@ -1,8 +1,8 @@
 """Orthogonal Over-Parameterized Training (OPT; Liu et al., CVPR 2021) for Keras models.
 
 In the repository this folder is the package ``common``; installed, its library part is the package
-``opt_keras``. A public name's module is imported when the name is first used, so that
-``import common`` imports neither TensorFlow nor Keras.
+``opt_keras``. Its modules are imported when a public name is first used, so that ``import common``
+imports neither TensorFlow nor Keras.
 """
 
 import importlib
@@ -66,45 +66,34 @@ __all__ = [
     "smoothed_cross_entropy",
 ]
 
-_MODULES = {
-    "convert": ("fold_model", "orthogonalize_model"),
-    "energy": ("EnergyLogger", "hyperspherical_energy"),
-    "layers": (
-        "BatchNormalization",
-        "OrthogonalConv1D",
-        "OrthogonalConv2D",
-        "OrthogonalConv3D",
-        "OrthogonalDense",
-        "OrthogonalEinsumDense",
-        "StochasticEpisodes",
-        "StochasticOrthogonalConv1D",
-        "StochasticOrthogonalConv2D",
-        "StochasticOrthogonalConv3D",
-        "StochasticOrthogonalDense",
-        "StochasticOrthogonalEinsumDense",
-    ),
-    "losses": ("smoothed_cross_entropy",),
-    "optimizers": ("OGD", "Momentum"),
-    "orthogonal": ("cayley", "gram_schmidt", "householder", "identity", "lowdin", "product"),
-    "regularizers": ("HypersphericalEnergy", "OrthogonalityPenalty"),
-    "rotations": ("load_rotations", "save_rotations"),
-}
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+# where the names above are looked for
+_MODULES = (
+    "convert",
+    "energy",
+    "layers",
+    "losses",
+    "optimizers",
+    "orthogonal",
+    "regularizers",
+    "rotations",
+)
 
 if not TYPE_CHECKING:  # a checker would take every name for one of these
 
     def __getattr__(name: str) -> Any:
-        if name not in _MODULE_OF:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-        globals()[name] = value  # found without this function from now on
-        return value
+        if name in __all__:
+            for module in _MODULES:
+                found = vars(importlib.import_module(f".{module}", __name__))
+                if name in found:
+                    globals()[name] = found[name]  # found without this function from now on
+                    return found[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         return sorted(set(globals()) | set(__all__))
 
 
 if __name__ == "opt_keras":
-    # Keras finds a saved model's classes among those that are registered, and has no hook to
-    # register one when it is asked for: import opt_keras must be enough to load a file.
+    # Keras finds a saved model's classes among the registered ones, and a class is registered when
+    # its module is imported: import opt_keras must be enough to load a file.
     from . import layers, losses, optimizers, regularizers  # noqa: F401

@@ -50,8 +50,8 @@ def weight_decay(variables: Iterable[keras.Variable], rate: float = WEIGHT_DECAY
     def decay(*tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         if is_compiled_by_xla():
             # one sum in place of many: a GPU starts the kernels of each in turn
-            whole = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
-            value = tf.reduce_sum(rate / 2 * tf.square(whole))
+            joined = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
+            value = tf.reduce_sum(rate / 2 * tf.square(joined))
         else:
             value = rate * tf.add_n([tf.nn.l2_loss(t) for t in tensors])
         return value, lambda g: [rate * g * t for t in tensors]

@@ -1,4 +1,4 @@
-"""Marks on weights that say what a weight is for. Users are free to choose its name."""
+"""Marks on weights: the purpose of a weight does not depend on its name."""
 
 import keras
 
@@ -9,8 +9,7 @@ NEURONS = "fix"  # the neurons as they were drawn
 def mark(weight: keras.Variable, purpose: str) -> keras.Variable:
     """Returns ``weight``, marked as `ROTATION` or `NEURONS`.
 
-    OPT layers mark their own weights. To train a rotation of your own layer with `OGD`, mark it
-    first.
+    OPT layers mark their weights. To train a rotation of another layer with `OGD`, mark it first.
 
     Raises:
         ValueError: for any other purpose.
@@ -22,5 +21,5 @@ def mark(weight: keras.Variable, purpose: str) -> keras.Variable:
 
 
 def purpose_of(weight: keras.Variable) -> str | None:
-    """Returns what ``weight`` is marked as, or None."""
+    """Returns the mark of ``weight``, or None."""
     return getattr(weight, "opt_purpose", None)

@@ -24,7 +24,7 @@ def step_decay(
 
     Args:
         rate: the initial learning rate.
-        iterations: length of the whole run.
+        iterations: length of the run.
         factor: each drop multiplies the rate by this. Defaults to 0.1.
         drops: when the rate drops, in fractions of the run. Defaults to the original's.
         warmup: length of the warm-up in iterations (see `LinearWarmup`). Defaults to 0.

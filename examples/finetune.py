@@ -65,7 +65,7 @@ def head_alone(body: keras.Model) -> None:
     body.trainable = False
 
 
-# what is done to the backbone, and the rate of learning
+# how the backbone is prepared, and the learning rate
 WAYS: dict[str, tuple[Callable[[keras.Model], None], float]] = {
     "all weights": (lambda body: None, 1e-3),
     "LoRA, rank 4": (lora, 3e-3),

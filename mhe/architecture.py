@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 
 import baseline.architecture
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.regularizers import HypersphericalEnergy
 from common.training.method import Method
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from common import orthogonal
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.layers.stochastic import draw_rows
 from common.orthogonal import Map, gram_schmidt

@@ -1,4 +1,4 @@
-"""Small CIFAR archives in the official layout, made of random pictures."""
+"""Small CIFAR folders and archives in the official layout, made of random images."""
 
 import io
 import pathlib
@@ -8,7 +8,7 @@ import tarfile
 
 import numpy as np
 
-from common.datasets import CIFAR10, CIFAR100
+from common.datasets import CIFAR100
 
 
 class _Python2Pickler(pickle._Pickler):
@@ -41,7 +41,7 @@ def python2_pickle(record: dict) -> bytes:
 
 
 def files(cifar=CIFAR100, train: int = 20, test: int = 10, seed: int = 0) -> dict[str, dict]:
-    """Returns the records of each file of an archive with that many pictures a file."""
+    """Returns the records of each file of an archive with that many images a file."""
     random = np.random.default_rng(seed)
 
     def record(count: int) -> dict:
@@ -67,19 +67,13 @@ def write_folder(
     return folder
 
 
-def write_archive(
-    data_dir: pathlib.Path, records: dict[str, dict], cifar=CIFAR100, names=None, suffix=".tar.gz"
-) -> pathlib.Path:
-    """Writes the archive; ``names`` renames members, and the suffix .tar leaves it unpacked."""
+def write_archive(data_dir: pathlib.Path, records: dict[str, dict], cifar=CIFAR100) -> pathlib.Path:
     data_dir.mkdir(parents=True, exist_ok=True)
-    path = data_dir / cifar.archive.replace(".tar.gz", suffix)
-    with tarfile.open(path, "w" if suffix == ".tar" else "w:gz") as tar:
+    path = data_dir / cifar.archive
+    with tarfile.open(path, "w:gz") as tar:
         for name, record in records.items():
             content = python2_pickle(record)
-            member = tarfile.TarInfo((names or {}).get(name, f"{cifar.folder}/{name}"))
+            member = tarfile.TarInfo(f"{cifar.folder}/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return path
-
-
-__all__ = ["CIFAR10", "CIFAR100", "files", "python2_pickle", "write_archive", "write_folder"]

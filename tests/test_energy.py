@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import baseline.architecture
 from common import energy, orthogonal
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.layers import OrthogonalConv2D
 from common.optimizers import Momentum
 from common.training.steps import make_train_step
@@ -93,9 +93,9 @@ def test_thousands_of_neurons_in_blocks():
 def test_no_map_changes_the_energy(name, half_space):
     random = np.random.default_rng(0)
     rotation, neurons = random.normal(size=(40, 40)), random.normal(size=(40, 16))
-    turned = orthogonal.product(getattr(orthogonal, name), rotation, neurons)
+    rotated = orthogonal.product(getattr(orthogonal, name), rotation, neurons)
     before, after = (
-        float(energy.hyperspherical_energy(x, 1, half_space)) for x in (neurons, turned)
+        float(energy.hyperspherical_energy(x, 1, half_space)) for x in (neurons, rotated)
     )
     assert after == pytest.approx(before, rel=1e-11)
 

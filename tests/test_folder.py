@@ -1,4 +1,4 @@
-"""--dataset=folder: a user's own images, sound and hostile ones, and the scripts on them."""
+"""--dataset=folder: a user's images, valid and hostile ones, and the scripts on them."""
 
 import csv
 import dataclasses
@@ -73,8 +73,8 @@ def test_train_and_test_folders(tmp_path, capsys):
     assert data.train_images.dtype == np.uint8
     np.testing.assert_array_equal(data.train_images[0], picture("blue", 1000))
     np.testing.assert_array_equal(data.train_images[-1], tf.io.decode_png(deep.read_bytes()))
-    note = "note: 3 files that are no images are left out: "
-    kinds = "1 .txt, 1 beside train/ and test/, 1 without a suffix"
+    note = "note: 3 files that are not images are left out: "
+    kinds = "1 .txt, 1 next to train/ and test/, 1 without a suffix"
     printed = capsys.readouterr().out.strip()
     assert printed.startswith(note)
     assert sorted(printed.removeprefix(note).split(", ")) == kinds.split(", ")
@@ -99,7 +99,7 @@ def test_splits_by_other_names(tmp_path, capsys, names, left_out):
 
 
 def test_classes_that_look_like_splits(tmp_path):
-    """One is called "train" and has images of its own; two have folders of years in them."""
+    """One is called "train" and has images; two have folders of years in them."""
     for kind in ("bus", "train"):
         for i in range(20):
             write(tmp_path / "vehicles" / kind / f"{i}.png", picture("red", i + 50 * len(kind)))
@@ -122,7 +122,7 @@ def test_the_split_is_by_content(tmp_path):
     train = [image for image, test in zip(expected, tests, strict=True) if not test]
     test = [image for image, test in zip(expected, tests, strict=True) if test]
     np.testing.assert_array_equal(data.train_images, train)
-    np.testing.assert_array_equal(data.test_images[::-1], test)
+    np.testing.assert_array_equal(data.test_images, test)
     # binomial: 180 images with 1/5 each, five standard deviations
     assert abs(len(test) - 36) < 5 * np.sqrt(180 * 0.2 * 0.8)
     other = tmp_path / "b"
@@ -159,7 +159,7 @@ def test_what_changes_the_identity(tmp_path):
     found.add(read(root).identity)
     assert len(found) == 4
     (root / "test/rot/1.png").rename(root / "test/rot/1b.png")
-    assert read(root).identity in found  # the name of a file is nothing
+    assert read(root).identity in found  # the name of a file does not count
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -168,17 +168,10 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png_bomb(width: int = 60_000, height: int = 60_000) -> bytes:
-    """Returns a sound start of an image that unpacks to 10 GiB."""
+    """Returns the valid start of an image that unpacks to 10 GiB."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     data = chunk(b"IDAT", zlib.compress(bytes(10**7)))
     return b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b"")
-
-
-def gif(frames: int, width: int, height: int) -> bytes:
-    """Returns a GIF of one pixel whose frames claim to be larger."""
-    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x44\x01\x00"
-    start = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(3) + b"\xff" * 3
-    return start + frames * frame + b"\x3b"
 
 
 PNG = tf.io.encode_png(picture("red", 0)).numpy()
@@ -189,8 +182,6 @@ LARGE = {
     "a JPEG of another size": JPEG.replace(
         struct.pack(">HH", 400, 400), struct.pack(">HH", 65_000, 65_000), 1
     ),
-    "a GIF of large frames": gif(2, 65_000, 65_000),
-    "a GIF of many frames": gif(20_000, 100, 100),
     "a BMP": BMP[:18] + struct.pack("<ii", 50_000, -50_000) + BMP[26:],
 }
 DAMAGED = {
@@ -199,33 +190,37 @@ DAMAGED = {
     "half a PNG": PNG[: len(PNG) // 2],
     "half a JPEG": JPEG[: len(JPEG) // 2],
     "a PNG with a wrong byte": PNG[:100] + bytes([PNG[100] ^ 1]) + PNG[101:],
-    "the start of a GIF": gif(1, 1, 1)[:20],
-    "a GIF without a frame": gif(0, 1, 1),
     "a PNG without pixels": png_bomb(0, 0),
-    "a BMP of 8 bits": BMP[:28] + b"\x08" + BMP[29:] + bytes(12),
+    "a BMP without pixels": BMP,
     "WebP": b"RIFF\x00\x00\x00\x00WEBPVP8 ",
 }
 
 
 @pytest.mark.parametrize("content", [*LARGE.values(), *DAMAGED.values()], ids=[*LARGE, *DAMAGED])
-def test_a_file_that_is_no_sound_image_is_named(tmp_path, content):
+def test_a_file_that_is_no_valid_image_is_named(tmp_path, content):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     root = make(tmp_path, 1, "train", "test")
     (root / "test/red/bad.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"not to be read as images: \S+test/red/bad.png \(.+\)$"):
+    with pytest.raises(UserError, match=r"cannot be read as images: \S+test/red/bad.png \(.+\)$"):
         read(root)
     if content in LARGE.values():
-        with pytest.raises(ValueError, match=r"pixels.* are too many"):
+        with pytest.raises(ValueError, match=r"pixels\) exceeds limit of 67108864 pixels"):
             images.decode(content, 32)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 * 2**10  # KiB
 
 
-def test_a_bmp_and_a_gif_are_read():
-    colours = bytes(
-        [0, 0, 255] * 2 + [0, 0] + [0, 0, 255] * 2 + [0, 0]
-    )  # blue, green, red; rows of 8
-    assert images.decode(BMP + colours, 32)[5, 5].tolist() == [255, 0, 0]
-    assert images.decode(gif(1, 1, 1), 32).shape == (32, 32, 3)
+def test_kinds_of_images():
+    """Each is one colour: a BMP; PNGs with transparency, in grey, in grey of 16 bits."""
+    blue_green_red = bytes([0, 0, 255] * 2 + [0, 0]) * 2  # rows of 8
+    assert images.decode(BMP + blue_green_red, 32)[5, 5].tolist() == [255, 0, 0]
+    for pixels, expected in (
+        (np.array([[[10, 20, 30, 40]]], "uint8"), [10, 20, 30]),
+        (np.array([[[200]]], "uint8"), [200] * 3),
+        (np.array([[[200 * 256 + 7]]], "uint16"), [200] * 3),
+        (np.array([[[1, 2, 3]]], "uint16") * 256, [1, 2, 3]),
+    ):
+        image = images.decode(tf.io.encode_png(pixels).numpy(), 32)
+        np.testing.assert_array_equal(image, np.full((32, 32, 3), expected))
 
 
 def test_all_bad_files_are_counted_and_an_odd_name_stays_in_its_line(tmp_path):
@@ -238,21 +233,9 @@ def test_all_bad_files_are_counted_and_an_odd_name_stays_in_its_line(tmp_path):
     assert str(caught.value).isprintable()
 
 
-def linked(root: pathlib.Path) -> None:
-    (root / "train/red/7.png").symlink_to("/etc/hostname")
-
-
-def linked_folder(root: pathlib.Path) -> None:
-    (root / "train/etc").symlink_to("/etc", target_is_directory=True)
-
-
 def linked_train(root: pathlib.Path) -> None:
     (root / "train").rename(root.parent / "elsewhere")
     (root / "train").symlink_to(root.parent / "elsewhere", target_is_directory=True)
-
-
-def pipe(root: pathlib.Path) -> None:
-    os.mkfifo(root / "train/red/7.png")
 
 
 def flat(root: pathlib.Path) -> None:
@@ -260,16 +243,10 @@ def flat(root: pathlib.Path) -> None:
     write(root / "test/0.png", PIXELS)
 
 
-def renamed(root: pathlib.Path) -> None:
-    (root / "train").rename(root / "a")
-    (root / "test").rename(root / "b")
-
-
 REFUSED = {
-    "a link to a file": (linked, "train/red/7.png is a link"),
-    "a link to a folder": (linked_folder, "train/etc is a link"),
+    "a link": (lambda r: (r / "train/7.png").symlink_to("/etc/hostname"), "train/7.png is a link"),
     "a link in train's place": (linked_train, "train is a link"),
-    "a pipe": (pipe, r"train/red/7.png \(it is no file\)"),
+    "a pipe": (lambda r: os.mkfifo(r / "train/red/7.png"), r"red/7.png \(it is no file\)"),
     "two lines": (lambda r: write(r / "train/a\nb/0.png", PIXELS), "must be printable"),
     "no UTF-8": (
         lambda r: write(r / "train" / os.fsdecode(b"\xff") / "0.png", PIXELS),
@@ -282,7 +259,6 @@ REFUSED = {
         r"has Train/, train/, test/: one folder",
     ),
     "tests without classes": (flat, "has train/, test/: one folder for training"),
-    "splits of other names": (renamed, r"a/ and b/ hold the same folders, such as blue/\."),
     "another class": (lambda r: write(r / "test/x/0.png", PIXELS), "the tests have a class x, and"),
     "no class": (lambda r: [shutil.rmtree(p) for p in r.iterdir()], "a subfolder with images"),
     "no folder": (shutil.rmtree, "there is no folder"),
@@ -337,7 +313,7 @@ def test_a_few_images_make_a_smaller_batch_and_a_run_that_resumes(tmp_path, caps
 
 @pytest.mark.slow
 def test_the_scripts_on_a_folder(tmp_path):
-    """Train, resume, predict; then a changed folder and a bad file."""
+    """Train and predict; a changed folder is not resumed."""
     root, log = make(tmp_path / "mine", 30), tmp_path / "log"
     words = ["--dataset=folder", f"--data_dir={root}", "--image_size=40", "--widths=8,8,8,8"]
     words += ["--batch_size=16", "--iterations=40", "--checkpoint_every=20", "--base_lr=0.02"]
@@ -356,21 +332,9 @@ def test_the_scripts_on_a_folder(tmp_path):
     lines = answer.stdout.splitlines()
     assert lines[0].endswith(f"opt_gs, cnn6, trained on {facts['data']}")
     assert lines[2].endswith("green")
-    image.write_bytes(png_bomb())
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert_one_line_error(answer, "new.png", "60,000 x 60,000 pixels")
 
-    assert start("opt_gs", *words, "--resume").returncode == 0
-    others = [word.replace("40", "48") if "image_size" in word else word for word in words]
-    assert_one_line_error(start("opt_gs", *others, "--resume"), "image_size 40", "48")
     write(root / "red/new.png", picture("red", 998))
-    result = start("opt_gs", *words, "--resume")
-    assert_one_line_error(result, "--resume", "folder with the sum")
-    (root / "red/bad.jpg").write_bytes(JPEG[:3000])
-    result = start("opt_gs", *words)
-    # libjpeg says so on its own
-    result.stderr = result.stderr.replace("Corrupt JPEG data: premature end of data segment\n", "")
-    assert_one_line_error(result, "red/bad.jpg")
+    assert_one_line_error(start("opt_gs", *words, "--resume"), "--resume", "folder with the sum")
 
 
 @pytest.mark.slow

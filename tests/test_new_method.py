@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from matplotlib.image import imsave
 
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.errors import UserError
 from common.orthogonal import gram_schmidt
 from common.training.method import Method, check_saving

@@ -13,7 +13,7 @@ from matplotlib.image import imsave
 
 import predict
 from baseline.architecture import METHOD as BASELINE
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.convert import fold_model
 from common.errors import UserError
 from common.training.command_line import parse

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from common import orthogonal
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.layers import StochasticEpisodes, StochasticOrthogonalConv2D, StochasticOrthogonalDense
 from common.layers.stochastic import draw_rows
 from sopt_gs.architecture import build_model, start_episode

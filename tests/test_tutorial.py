@@ -1,6 +1,6 @@
-"""examples/tutorial.ipynb runs from its first cell to its last, and what it says comes true.
+"""examples/tutorial.ipynb runs from its first cell to its last, and its claims hold.
 
-`python -m tests.test_tutorial` runs it and writes its outputs anew.
+`python -m tests.test_tutorial` runs it and writes its outputs again.
 """
 
 import ast
@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 
 NOTEBOOK = ROOT / "examples/tutorial.ipynb"
 SKIPPED = "skip-execution"  # nbclient leaves out cells with this tag: pip's
-# saves what the cells before it have computed
+# saves the results of the cells before it
 FIGURES = """
 np.savez(
     "figures.npz",
@@ -56,7 +56,7 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_what_is_committed_was_run_in_order_without_an_error():
+def test_the_committed_outputs_are_in_order_and_without_an_error():
     notebook = committed()
     nbformat.validate(notebook)
     assert NOTEBOOK.stat().st_size < 100_000
@@ -115,7 +115,7 @@ def test_it_takes_less_than_two_minutes(ran):
 
 
 @pytest.mark.slow
-def test_the_committed_outputs_are_what_the_cells_print(ran):
+def test_the_cells_print_the_committed_outputs(ran):
     """Word for word; the numbers differ a little from machine to machine."""
 
     def shown(notebook: nbformat.NotebookNode) -> list[tuple[str, int]]:

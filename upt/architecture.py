@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from common.backbones.cnn6 import cnn6
+from common.backbones import cnn6
 from common.orthogonal import identity
 from common.training.method import Method
 from common.training.opt_model import opt_model

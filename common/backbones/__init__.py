@@ -1,49 +1,50 @@
-"""Networks for small images, built from a layer factory; each file with WIDTHS is a network.
+"""Networks for small images, by name. They are built from a layer factory.
 
 A factory is called as ``layer(filters, kernel_size, padding=..., name=...)`` and returns a Keras
 layer without bias: `keras.layers.Conv2D` for plain training, `OrthogonalConv2D` with a map for OPT.
-The inputs are images as they are stored, ``[batch, 32, 32, 3]`` (or of another ``image_size``)
-with values 0 to 255; the outputs are logits, ``[batch, num_classes]``.
-
-To add a network, put a file here: NAME.py with the function NAME and the constant WIDTHS.
+Importing this package imports no Keras: a network's builder is imported when it is called.
 """
 
-import ast
 import dataclasses
 import importlib
-import pathlib
 from collections.abc import Callable
+from typing import Any
 
 Factory = Callable
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-    """What is known of a network without importing Keras.
+class Network:
+    """A network: a builder and its depth. Calling it returns a `keras.Model`.
+
+    The model maps images as they are stored, ``[batch, image_size, image_size, 3]`` with values 0
+    to 255, to logits, ``[batch, num_classes]``.
 
     Attributes:
-        widths: WIDTHS in its file, the default number of neurons per layer.
-        widening: WIDENING there, whether no width may be smaller than the one before.
+        builder: a file of this folder, and the function of the same name in it.
+        depth: the number of convolutions, or of residual blocks, per stage.
+        widths: the default numbers of neurons.
+        widening: whether no width may be smaller than the one before.
     """
 
+    builder: str
+    depth: int
     widths: tuple[int, ...]
     widening: bool = False
 
-
-def known() -> dict[str, Facts]:
-    """Returns the facts of all networks by name; it imports no network."""
-    found = {}
-    for path in sorted(pathlib.Path(__file__).parent.glob("*.py")):
-        facts = {}
-        for node in ast.parse(path.read_text("utf-8")).body:
-            match node:
-                case ast.Assign(targets=[ast.Name("WIDTHS" | "WIDENING" as name)]):
-                    facts[name.lower()] = ast.literal_eval(node.value)
-        if "widths" in facts:
-            found[path.stem] = Facts(**facts)
-    return found
+    def __call__(self, layer: Factory, **options: Any) -> Any:
+        """Returns the model with layers of ``layer``; ``options`` are those of the builder."""
+        module = importlib.import_module(f".{self.builder}", __name__)
+        build = getattr(module, self.builder)
+        return build(layer, self.depth, **({"widths": self.widths} | options))
 
 
-def load(name: str) -> Callable:
-    """Returns the function that builds the network ``name``."""
-    return getattr(importlib.import_module(f".{name}", __name__), name)
+cnn6 = Network("cnn", 2, (64, 64, 64, 64))  # the network of the authors' code
+cnn9 = Network("cnn", 3, (64, 64, 64, 64))
+resnet20 = Network("resnet", 3, (16, 32, 64), widening=True)
+resnet32 = Network("resnet", 5, (16, 32, 64), widening=True)
+
+
+def known() -> dict[str, Network]:
+    """Returns the networks above by name; ``--backbone`` takes these names."""
+    return {name: value for name, value in globals().items() if isinstance(value, Network)}

@@ -10,7 +10,7 @@ from . import Factory
 
 def cnn(
     layer: Factory,
-    convolutions: int,
+    depth: int,
     widths: Sequence[int],
     stem: Factory | None = None,
     num_classes: int = 100,
@@ -19,28 +19,29 @@ def cnn(
 ) -> keras.Model:
     """Returns a network of three stages, then fc6 and the scores.
 
-    A stage is ``convolutions`` layers and a 2x2 max pooling. fc6 sees all of what is left of a
-    32x32 image; of a larger one it sees parts, and the scores are the mean over these.
+    A stage is ``depth`` convolutions and a 2x2 max pooling. On a 32x32 image fc6 sees all that is
+    left of it; on a larger one it sees parts, and the scores are the mean over these.
 
     Args:
         layer: the factory of every convolution and of fc6.
-        convolutions: number of convolutions per stage.
+        depth: number of convolutions per stage.
+        widths: number of neurons per layer of the three stages and of fc6.
         stem: the factory of the first convolution, conv1_0. Defaults to ``layer``.
         num_classes: number of logits. Defaults to 100.
-        widths: number of neurons per layer of the three stages and of fc6.
         score_regularizer: of the score layer's kernel. Defaults to none.
         image_size: height and width of the images. Defaults to 32.
     """
     inputs = keras.Input((image_size, image_size, 3), name="images")
     # (x - 127.5) / 128; both constants are exact in binary
     x = keras.layers.Rescaling(1 / 128, offset=-127.5 / 128, name="rescale")(inputs)
+    make = stem or layer
     for stage, width in enumerate(widths[:3], start=1):
-        for index in range(convolutions):
+        for index in range(depth):
             name = f"conv{stage}_{index}"
-            make = stem if stem is not None and name == "conv1_0" else layer
             x = make(width, 3, padding="same", name=name)(x)
             x = BatchNormalization(name=f"{name}_bn")(x)
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
+            make = layer
         x = keras.layers.MaxPooling2D(2, 2, padding="same", name=f"pool{stage}")(x)
     x = layer(widths[3], 4, padding="valid", name="fc6")(x)
     score = keras.layers.Conv2D(
@@ -53,5 +54,4 @@ def cnn(
     )
     scores = score(x)
     parts = keras.layers.GlobalAveragePooling2D if scores.shape[1] > 1 else keras.layers.Flatten
-    logits = parts(name="logits")(scores)
-    return keras.Model(inputs, logits, name=f"cnn{3 * convolutions}")
+    return keras.Model(inputs, parts(name="logits")(scores), name=f"cnn{3 * depth}")

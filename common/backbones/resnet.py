@@ -10,14 +10,14 @@ from . import Factory
 
 def resnet(
     layer: Factory,
-    blocks: int,
+    depth: int,
     widths: Sequence[int],
     stem: Factory | None = None,
     num_classes: int = 100,
     score_regularizer: keras.regularizers.Regularizer | None = None,
     image_size: int = 32,
 ) -> keras.Model:
-    """Returns the residual network of He et al. (CVPR 2016, section 4.2) of 6 blocks + 2 layers.
+    """Returns a network of three stages, of 6 ``depth`` + 2 layers in all.
 
     Shortcuts are of kind A and have no kernel: at the start of a stage they take every second pixel
     and fill the new channels with zeros. The classifier after the global average pooling is a plain
@@ -25,10 +25,10 @@ def resnet(
 
     Args:
         layer: the factory of every 3x3 convolution.
-        blocks: number of residual blocks per stage.
+        depth: number of residual blocks per stage.
+        widths: number of neurons per layer of the three stages, none smaller than the one before.
         stem: the factory of the first convolution, conv1. Defaults to ``layer``.
         num_classes: number of logits. Defaults to 100.
-        widths: number of neurons per layer of the three stages, none smaller than the one before.
         score_regularizer: of the score layer's kernel. Defaults to none.
         image_size: height and width of the images. Defaults to 32.
     """
@@ -37,7 +37,7 @@ def resnet(
     x = (stem or layer)(widths[0], 3, padding="same", name="conv1")(x)
     x = keras.layers.ReLU(name="conv1_relu")(BatchNormalization(name="conv1_bn")(x))
     for stage, width in enumerate(widths, start=2):
-        for block in range(blocks):
+        for block in range(depth):
             name = f"conv{stage}_{block}"
             strides = 2 if stage > 2 and block == 0 else 1
             shortcut = x
@@ -48,7 +48,7 @@ def resnet(
             if strides > 1:
                 shortcut = keras.layers.MaxPooling2D(1, strides, name=f"{name}_subsample")(shortcut)
             if new := width - shortcut.shape[-1]:
-                # zero padding is for rows and columns only: channels become rows, and then back
+                # Keras pads rows and columns only, so channels become rows and then channels again
                 shortcut = keras.layers.Permute((3, 1, 2), name=f"{name}_channels_first")(shortcut)
                 pad = keras.layers.ZeroPadding2D(((0, new), (0, 0)), name=f"{name}_new_channels")
                 shortcut = pad(shortcut)
@@ -62,4 +62,4 @@ def resnet(
         kernel_regularizer=score_regularizer,
         name="score",
     )
-    return keras.Model(inputs, score(x), name=f"resnet{6 * blocks + 2}")
+    return keras.Model(inputs, score(x), name=f"resnet{6 * depth + 2}")

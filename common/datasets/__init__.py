@@ -17,13 +17,13 @@ __all__ = ["CIFAR10", "CIFAR100", "Dataset", "augment", "draws", "load"]
 def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:
     """Returns the data set ``name``: "cifar100", "cifar10", "digits" or "folder".
 
-    CIFAR is looked for in ``data_dir``, then where Keras and where TFDS keep their downloads: in
-    each place as the official folder, the official archive and a TFDS copy, in this order. If there
-    is none of them, TFDS downloads it to ``data_dir``. "folder" is what `folder.read` finds in
-    ``data_dir``, resized to ``image_size``, which is for it alone.
+    CIFAR is looked for in ``data_dir``, then in Keras's and in TFDS's folder of downloads: in each
+    as the official folder, the official archive and a TFDS copy, in this order. If there is none,
+    TFDS downloads it to ``data_dir``. For "folder", `folder.read` reads the images in ``data_dir``
+    and resizes them to ``image_size``, which is for them alone.
 
     Raises:
-        UserError: if it cannot be downloaded, or what is there is not the data set.
+        UserError: if it cannot be downloaded, or the files are not the data set.
     """
     if name == "digits":
         return load_digits_as_images()
@@ -45,7 +45,7 @@ def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:
 
 
 def _caches() -> Iterator[pathlib.Path]:
-    """Yields where `keras.datasets` and TFDS keep their downloads."""
+    """Yields the folders of downloads of `keras.datasets` and TFDS."""
     keras_home = os.environ.get("KERAS_HOME") or "~/.keras"
     tfds_home = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     yield pathlib.Path(os.path.expanduser(keras_home), "datasets")

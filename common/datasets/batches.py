@@ -14,7 +14,7 @@ def draws(
     mirror: bool = True,
     episode_length: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields what each batch takes from the training set, from ``iteration`` on, without end.
+    """Yields the draws of each batch from the training set, from ``iteration`` on, without end.
 
     The batches depend on seed and iteration only, so a run that is resumed sees the same batches as
     a run without interruption. An epoch is ``count // batch_size`` batches of one shuffle; the
@@ -54,7 +54,7 @@ def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     No padded copy is made: the three steps are one computation of indices and one gather.
 
     Args:
-        images: uint8 ``[count, size, size, 3]``, the whole training set.
+        images: uint8 ``[count, size, size, 3]``, all training images.
         draws: int32 ``[batch, 4]``, as :func:`draws` yields them.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a data set is."""
+"""The Dataset class: images and labels in memory."""
 
 import dataclasses
 import zlib
@@ -17,12 +17,13 @@ class Dataset:
     Attributes:
         title: its usual name.
         source: where it was read from.
-        train_images, test_images: uint8 ``[count, size, size, 3]``; size is 32 but for a folder's.
+        train_images, test_images: uint8 ``[count, size, size, 3]``; size is 32 unless it is a
+            folder's.
         train_labels, test_labels: int32 ``[count]``, from 0 to ``num_classes - 1``.
         class_names: one per class.
         mirror: whether an image may be flipped left-right; a mirrored digit is not a digit.
-        sum_of_rest: a CRC-32 sum of what may change beside the training images; 0 for data sets
-            that are published, which do not change.
+        sum_of_rest: a CRC-32 sum of all that may change except for the training images; 0 for
+            published data sets, which do not change.
     """
 
     title: str
@@ -42,8 +43,8 @@ class Dataset:
     def part(self, count: int) -> "Dataset":
         """Returns the data set with ``count`` of its training images, the same number per class.
 
-        Which images depends on the data set and on nothing else. A larger part contains a smaller
-        one. The test images are all there.
+        The choice depends on the data set alone. A larger part contains a smaller one. All test
+        images stay.
 
         Raises:
             UserError: if ``count`` is not a multiple of the number of classes, or a class has too
@@ -55,11 +56,11 @@ class Dataset:
             raise UserError(f"--train_images={count} {problem}")
         random, chosen = np.random.default_rng(0), []
         for label, name in enumerate(self.class_names):
-            own = np.flatnonzero(self.train_labels == label)
-            if len(own) < each:
-                problem = f"needs {each:,} images of each class, and {name!a} has {len(own):,}"
+            found = np.flatnonzero(self.train_labels == label)
+            if len(found) < each:
+                problem = f"needs {each:,} images of each class, and {name!a} has {len(found):,}"
                 raise UserError(f"--train_images={count} {problem}")
-            chosen.append(random.permutation(own)[:each])
+            chosen.append(random.permutation(found)[:each])
         kept = np.sort(np.concatenate(chosen))
         return dataclasses.replace(
             self, train_images=self.train_images[kept], train_labels=self.train_labels[kept]
@@ -67,10 +68,9 @@ class Dataset:
 
     @property
     def identity(self) -> str:
-        """Returns what a run that is resumed must find as it was: title and CRC-32 sum."""
-        return (
-            f"{self.title} with the sum {zlib.crc32(self.train_images.data, self.sum_of_rest):08x}"
-        )
+        """Returns title and CRC-32 sum, which must be the same when a run is resumed."""
+        crc = zlib.crc32(self.train_images.data, self.sum_of_rest)
+        return f"{self.title} with the sum {crc:08x}"
 
     def __str__(self) -> str:
         counts = f"{len(self.train_labels):,} training and {len(self.test_labels):,} test images"

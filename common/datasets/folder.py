@@ -1,15 +1,13 @@
 """A folder of the user's own images, one subfolder a class."""
 
 import collections
-import concurrent.futures
 import hashlib
-import itertools
 import os
 import pathlib
 import re
-import sys
 import zlib
 from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 from tqdm import tqdm
@@ -19,8 +17,8 @@ from . import images
 from .dataset import Dataset
 
 LARGEST = 4 * 2**30  # bytes of all images in memory
-ONE_IN = 5  # how many images have one test image among them, where no folder says which
-READERS = 4  # threads; each may hold an image of images.MOST_PIXELS
+ONE_IN = 5  # where no folder is for tests, one image in so many is
+READERS = 4  # threads; each may hold an image of the most pixels that `images` takes
 
 # words in the name of a folder for training, for tests, and for tests if there are no others
 TRAIN, TEST = {"train", "training"}, {"test", "testing"}
@@ -36,10 +34,10 @@ def read(folder: pathlib.Path, image_size: int) -> Dataset:
     The first form may have other names, such as ``Training`` and ``val``. In the second an image is
     a test image if the SHA-256 sum of its file, as a number, is a multiple of 5. That is about a
     fifth of them, and the same ones on every machine, whatever the files are called and whatever
-    files are beside them; equal files stay together.
+    files are added; equal files stay together.
 
-    Classes and images are in the order of their names; test images in the reverse order. Other
-    files than images are left out and counted in one line, hidden ones silently. Links are refused.
+    Classes and images are in the order of their names. Files that are not images are left out and
+    counted in one line, hidden ones silently. Links are refused.
 
     Raises:
         UserError: if the folder is of neither form, a file that is named like an image is not one,
@@ -49,12 +47,11 @@ def read(folder: pathlib.Path, image_size: int) -> Dataset:
     if not folder.is_dir():
         raise UserError(f"--data_dir: there is no folder {_shown(folder)}")
     others: collections.Counter[str] = collections.Counter()
-    splits = _splits(folder)
-    if splits:
+    if splits := _splits(folder):
         between = " and ".join(f"{_shown(name)}/" for name in splits)
-        others[f"beside {between}"] += sum(not entry.is_dir() for entry in _entries(folder))
-        parts = zip(splits, (False, True), strict=True)
-        files = [file for name, test in parts for file in _files(folder / name, test, others)]
+        others[f"next to {between}"] += sum(not entry.is_dir() for entry in _entries(folder))
+        train, tests = (folder / name for name in splits)
+        files = [*_files(train, False, others), *_files(tests, True, others)]
     else:
         files = [*_files(folder, None, others)]
     names = tuple(sorted({name for _, name, test in files if not test}))
@@ -72,12 +69,12 @@ def read(folder: pathlib.Path, image_size: int) -> Dataset:
         )
     if others.total():
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in (+others).most_common(5))
-        print(f"note: {others.total():,} files that are no images are left out: {kinds}")
+        print(f"note: {others.total():,} files that are not images are left out: {kinds}")
     return _load(folder, files, names, image_size)
 
 
 def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
-    """Returns what is in ``folder`` by name, hidden entries left out; raises for a link."""
+    """Returns the entries of ``folder`` by name, without hidden ones; raises for a link."""
     with os.scandir(folder) as found:
         entries = [entry for entry in found if not entry.name.startswith(".")]
     for entry in entries:
@@ -91,46 +88,32 @@ def _splits(folder: pathlib.Path) -> tuple[str, str] | None:
 
     Such a folder has a word of `TRAIN`, `TEST` or `VALIDATION` in its name, in any case, and a
     folder for each class. A line says which are read and which are not, unless they are train and
-    test alone.
-
-    Raises:
-        UserError: if there is not one folder for training and one for tests, or if the folders look
-            like splits by other names.
+    test alone. Raises UserError if there is not one folder for training and one for tests.
     """
-    below, with_images = {}, False  # the folders in each folder
-    for entry in _entries(folder):
-        if entry.is_dir():
-            inner = _entries(pathlib.Path(entry))
-            below[entry.name] = [e.name for e in inner if e.is_dir()]
-            with_images |= any(e.name.lower().endswith(images.SUFFIXES) for e in inner)
-    words = {name: set(re.findall("[a-z]+", name.lower())) for name in below}
-    train = [name for name in below if words[name] & TRAIN]
-    tests = [name for name in below if words[name] & (TEST | VALIDATION) and name not in train]
-    if (train and tests) or any(below[name] for name in train + tests):
-        found = ", ".join(f"{_shown(name)}/" for name in train + tests)
-        train = [name for name in train if below[name]]
-        tests = [name for name in tests if below[name]]
-        if len(train) != 1 or not tests:
-            needed = "one folder for training and one for tests, such as train/ and test/"
-            needed += ", must have a folder for each class"
-            raise UserError(f"{_shown(folder)} has {found}: {needed}")
-        chosen = train[0], min(tests, key=lambda name: not words[name] & TEST)
-        rest = [f"{_shown(name)}/" for name in below if name not in chosen]
-        if rest or chosen != ("train", "test"):
-            parts = "{}/ is for training, {}/ for tests".format(*map(_shown, chosen))
-            print(f"note: {parts}{'; left out: ' * bool(rest)}{', '.join(rest)}")
-        return chosen
-    first, *others = below.values() or [[]]
-    if others and len(first) > 1 and not with_images and all(names == first for names in others):
-        pair = " and ".join(f"{_shown(name)}/" for name in list(below)[:2])
-        problem = f"{pair} hold the same folders, such as {_shown(first[0])}/. Call splits train/ "
-        problem += "and test/; a class must have images directly in its folder"
-        raise UserError(f"{_shown(folder)}: {problem}")
-    return None
+    folders = [pathlib.Path(entry) for entry in _entries(folder) if entry.is_dir()]
+    has_classes = {path.name: any(e.is_dir() for e in _entries(path)) for path in folders}
+    words = {name: set(re.findall("[a-z]+", name.lower())) for name in has_classes}
+    train = [name for name in words if words[name] & TRAIN]
+    tests = [name for name in words if words[name] & (TEST | VALIDATION) and name not in train]
+    if not (train and tests) and not any(has_classes[name] for name in train + tests):
+        return None
+    found = ", ".join(f"{_shown(name)}/" for name in train + tests)
+    train, tests = ([name for name in names if has_classes[name]] for names in (train, tests))
+    if len(train) != 1 or not tests:
+        raise UserError(
+            f"{_shown(folder)} has {found}: one folder for training and one for tests, such as "
+            "train/ and test/, must have a folder for each class"
+        )
+    chosen = train[0], min(tests, key=lambda name: not words[name] & TEST)
+    rest = [f"{_shown(name)}/" for name in words if name not in chosen]
+    if rest or chosen != ("train", "test"):
+        parts = "{}/ is for training, {}/ for tests".format(*map(_shown, chosen))
+        print(f"note: {parts}{'; left out: ' * bool(rest)}{', '.join(rest)}")
+    return chosen
 
 
 def _files(folder: pathlib.Path, test: bool | None, others: collections.Counter) -> Iterator[File]:
-    """Yields the images of each class in ``folder``, and counts in ``others`` what is none."""
+    """Yields the images of each class in ``folder``, and counts other files in ``others``."""
     for entry in _entries(folder):
         if not entry.is_dir():
             others["outside of the classes"] += 1
@@ -154,54 +137,45 @@ def _files(folder: pathlib.Path, test: bool | None, others: collections.Counter)
 
 def _load(folder: pathlib.Path, files: list[File], names: tuple[str, ...], size: int) -> Dataset:
     pixels = np.empty((len(files), size, size, 3), np.uint8)
-    labels = np.empty(len(files), np.int32)
     label_of = {name: label for label, name in enumerate(names)}
-    # training images go in from the front and test images from the back: neither is copied
-    front, back, bad = 0, len(files), []
+    labels = np.array([label_of[name] for _, name, _ in files], np.int32)
+    tests = np.empty(len(files), bool)
 
-    def load(file: File) -> tuple[np.ndarray, bool] | str:
-        path, _, test = file
+    def load(i: int) -> str | None:
+        """Fills in image ``i``, or returns the reason why it cannot be read."""
+        path, _, test = files[i]
         try:
             content = images.read(path)
-            return images.decode(content, size), _is_test(content) if test is None else test
+            pixels[i] = images.decode(content, size)
         except ValueError as error:
             return f"{_shown(path)} ({error})"
+        number = int.from_bytes(hashlib.sha256(content).digest(), "big")
+        tests[i] = number % ONE_IN == 0 if test is None else test
+        return None
 
-    interval = 0.2 if sys.stderr.isatty() else 30
-    with concurrent.futures.ThreadPoolExecutor(READERS) as pool:
-        parts = (pool.map(load, files[i : i + 1000]) for i in range(0, len(files), 1000))
-        found = itertools.chain.from_iterable(parts)
-        bar = tqdm(found, "reading", len(files), unit="image", delay=2, mininterval=interval)
-        for (_, name, _), result in zip(files, bar, strict=True):
-            if isinstance(result, str):
-                bad.append(result)
-                continue
-            image, test = result
-            back, at, front = (back - 1, back - 1, front) if test else (back, front, front + 1)
-            pixels[at], labels[at] = image, label_of[name]
+    with ThreadPool(READERS) as pool:
+        results = pool.imap(load, range(len(files)), chunksize=16)
+        bar = tqdm(results, "reading", len(files), unit="image", delay=2, disable=None)
+        bad = [reason for reason in bar if reason]
     if bad:
         more = f" and {len(bad) - 3:,} more" if len(bad) > 3 else ""
-        raise UserError(f"not to be read as images: {', '.join(bad[:3])}{more}")
-    lacking = [name for name, label in label_of.items() if not (labels[:front] == label).any()]
-    if lacking or front == len(files):
-        what = f"training image of {lacking[0]}" if lacking else "test image"
+        raise UserError(f"cannot be read as images: {', '.join(bad[:3])}{more}")
+    lacking = set(range(len(names))) - set(labels[~tests].tolist())
+    if lacking or not tests.any():
+        missing = f"training image of {names[min(lacking)]}" if lacking else "test image"
         reason = "a fifth, by their sums, are for tests; add images, or make train/ and test/"
-        raise UserError(f"{_shown(folder)} has no {what}: {reason}")
-    rest = zlib.crc32(pixels[front:].data, zlib.crc32("\n".join(names).encode()))
+        raise UserError(f"{_shown(folder)} has no {missing}: {reason}")
+    rest = zlib.crc32(labels.data, zlib.crc32("\n".join(names).encode()))
     return Dataset(
         title="folder",
         source=_shown(folder),
-        train_images=pixels[:front],
-        train_labels=labels[:front],
-        test_images=pixels[front:],
-        test_labels=labels[front:],
+        train_images=pixels[~tests],
+        train_labels=labels[~tests],
+        test_images=pixels[tests],
+        test_labels=labels[tests],
         class_names=names,
-        sum_of_rest=zlib.crc32(labels.data, rest),
+        sum_of_rest=zlib.crc32(pixels[tests].data, zlib.crc32(tests.data, rest)),
     )
-
-
-def _is_test(content: bytes) -> bool:
-    return int.from_bytes(hashlib.sha256(content).digest(), "big") % ONE_IN == 0
 
 
 def _shown(path: str | os.PathLike) -> str:

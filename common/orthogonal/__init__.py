@@ -2,7 +2,7 @@
 
 A map takes ``w [..., n, n]`` and returns an orthogonal matrix of the same shape and dtype. Its
 attribute ``product`` takes ``w`` and ``neurons [..., n, c]`` and returns ``map(w) @ neurons``,
-which is what a layer needs. Any other callable ``[..., n, n] -> [..., n, n]`` can be used as a map:
+as a layer needs it. Any other callable ``[..., n, n] -> [..., n, n]`` can be used as a map:
 :func:`product` then computes the matrix and multiplies.
 
 All are pure functions of tensors: batched, differentiable once, and traceable with and without XLA.

@@ -51,9 +51,9 @@ def _by_blocks(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         P2 - C P1,    C = P2 P1^T (P1 P1^T)^-1
 
     Then there are twice as many blocks. All of them are treated at once. When they are small, each
-    is made orthogonal by the inverse Cholesky factor of its Gram matrix. At last, what rounding has
-    left of E = Q Q^T - I is removed by Q - L(E) Q, where L(E) is the lower triangle with half of
-    the diagonal. This squares E.
+    is made orthogonal by the inverse Cholesky factor of its Gram matrix. At last, rounding errors
+    E = Q Q^T - I are removed by Q - L(E) Q, where L(E) is the lower triangle with half of the
+    diagonal. This squares E.
     """
     n, dtype = w.shape[-1], w.dtype
     batch = tf.shape(w)[:-2]
@@ -141,11 +141,11 @@ def _determinant(q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what `orthogonal_rows` does, for every matrix, in n / ``block`` trips of a loop.
+    """Does the same as `orthogonal_rows`, for every matrix, in n / ``block`` trips of a loop.
 
     Householder's reflections I - 2 v v^T of the transpose's columns are found one by one. The
     product of ``block`` of them, I - V T V^T, where T^-1 = I / 2 + the strict upper triangle of
-    V^T V, is applied to the whole matrix at once (Schreiber and Van Loan, 1989).
+    V^T V, is applied to all of the matrix at once (Schreiber and Van Loan, 1989).
     """
     n, batch, dtype = matrix.shape[-1], tf.shape(matrix)[:-2], matrix.dtype
     block = min(block, n)
@@ -196,7 +196,7 @@ def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
     """Returns the inverse of lower triangular matrices by matrix products.
 
     For XLA, whose triangular solver is a loop. If X is the inverse of diagonal blocks of one size,
-    and M what lies between two neighbours, then X - X M X is the inverse of blocks of twice the
+    and M the entries between two neighbours, then X - X M X is the inverse of blocks of twice the
     size.
     """
     inverse = tf.linalg.diag(1 / tf.linalg.diag_part(lower))

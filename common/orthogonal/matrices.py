@@ -1,4 +1,4 @@
-"""What the maps share: checks of arguments, precision, and products that never use TF32."""
+"""Shared by the maps: checks of arguments, precision, and products that never use TF32."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ Map = Callable[[tf.Tensor], tf.Tensor]
 
 
 def product(orthogonalize: Map, w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
-    """Returns ``orthogonalize(w) @ neurons``, by the map's own ``product`` if it has one.
+    """Returns ``orthogonalize(w) @ neurons``, by the map's ``product`` if it has one.
 
     Args:
         orthogonalize: a map of this package, or any callable ``[..., n, n] -> [..., n, n]``.
@@ -26,8 +26,8 @@ def product(orthogonalize: Map, w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
         ValueError: from this package's maps other than `identity`, if ``w`` is not a batch of
             square matrices of a floating-point dtype.
     """
-    own = getattr(orthogonalize, "product", None)
-    return own(w, neurons) if own is not None else matmul(orthogonalize(w), neurons)
+    multiply = getattr(orthogonalize, "product", None)
+    return multiply(w, neurons) if multiply else matmul(orthogonalize(w), neurons)
 
 
 def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -84,7 +84,7 @@ def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tens
     @functools.wraps(function)
     @tf.custom_gradient
     def outer(*inputs: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        # no tape needs to follow what is done in here
+        # no tape needs to follow the operations in here
         output, gradient = function(*map(tf.stop_gradient, inputs))
 
         # the inputs are arguments too, so that a derivative with respect to them is noticed
@@ -167,7 +167,7 @@ def disturbed(w: tf.Tensor) -> tf.Tensor:
 
 
 def vanishes_squared(error: tf.Tensor, n: int | tf.Tensor) -> tf.Tensor:
-    """Returns whether the square of each ``error [..., m, m]`` is small beside n eps, ``[...]``.
+    """Returns whether the square of each ``error [..., m, m]`` is below n eps, ``[...]``.
 
     For an iteration that squares its error: whether one more step is enough for n rows.
     """
@@ -175,22 +175,22 @@ def vanishes_squared(error: tf.Tensor, n: int | tf.Tensor) -> tf.Tensor:
     return tf.norm(error, axis=[-2, -1]) <= limit
 
 
-def with_padded_rows(turned: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Returns ``turned`` with padding for matrices whose rows are a whole number of KiB long.
+def with_padded_rows(rotate: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Returns ``rotate`` with padding for matrices whose rows are a multiple of 1 KiB long.
 
     Such rows compete for the same cache lines, and Eigen's factorizations then take up to twice as
     long. A map takes blockdiag(I, w) to blockdiag(I, map(w)), whose last block is the result.
     """
 
-    @functools.wraps(turned)
+    @functools.wraps(rotate)
     def padded(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
         n, more = w.shape[-1] if w.shape.rank else None, 16
         if n is None or n < 512 or n % 256 or is_compiled_by_xla():
-            return turned(w, *neurons)
+            return rotate(w, *neurons)
         batch = [[0, 0]] * (w.shape.rank - 2)
         top = tf.eye(more, n + more, batch_shape=tf.shape(w)[:-2], dtype=w.dtype)
-        whole = tf.concat([top, tf.pad(w, [*batch, [0, 0], [more, 0]])], axis=-2)
-        result = turned(whole, *(tf.pad(f, [*batch, [more, 0], [0, 0]]) for f in neurons))
+        larger = tf.concat([top, tf.pad(w, [*batch, [0, 0], [more, 0]])], axis=-2)
+        result = rotate(larger, *(tf.pad(f, [*batch, [more, 0], [0, 0]]) for f in neurons))
         return result[..., more:, :] if neurons else result[..., more:, more:]
 
     return padded

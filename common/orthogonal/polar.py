@@ -30,7 +30,7 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
         dw = Q X,    P X + X P = Q^T dQ - dQ^T Q
 
     This is stable for equal singular values; the derivative of the SVD itself is not. Without XLA
-    the factors come from an SVD, and X from a division by s_i + s_j. XLA's own SVD takes seconds,
+    the factors come from an SVD, and X from a division by s_i + s_j. XLA's SVD takes seconds,
     so under XLA both come from matrix products alone.
 
     If ``w`` is singular, a null direction of ``w`` goes to some unit vector. The sums s_i + s_j are
@@ -78,10 +78,10 @@ def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
             left = matmul(u, g, transpose_a=True)
-            turned = matmul(left, right, transpose_b=True)  # U^T dQ V, with dQ = G F^T
+            inner = matmul(left, right, transpose_b=True)  # U^T dQ V, with dQ = G F^T
             sums = s[..., :, tf.newaxis] + s[..., tf.newaxis, :]
             sums = tf.maximum(sums, epsilon(s.dtype))
-            dw = matmul(u, matmul((turned - transpose(turned)) / sums, v, transpose_b=True))
+            dw = matmul(u, matmul((inner - transpose(inner)) / sums, v, transpose_b=True))
             return (dw, matmul(v, left)) if neurons else (dw,)
 
         return matmul(u, right), gradient

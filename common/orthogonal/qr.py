@@ -21,14 +21,14 @@ from .matrices import (
 
 @scale_invariant(-1)
 @with_padded_rows
-def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+def _rotated_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns ``D Q^T @ neurons`` of ``w^T = Q R``, or D Q^T itself without ``neurons``.
 
     D holds the signs of R's diagonal.
     """
 
     @once_differentiable
-    def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    def rotated(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         q, signs, solve, _ = _factors(transpose(w))
         unsigned = matmul(q, *neurons, transpose_a=True) if neurons else transpose(q)
 
@@ -40,12 +40,12 @@ def _turned_by_rows(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
 
         return signs * unsigned, gradient
 
-    return turned(w, *neurons)
+    return rotated(w, *neurons)
 
 
 @scale_invariant(-2)
 @with_padded_rows
-def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
+def _rotated_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """Returns ``Q D @ neurons`` of ``w = Q R``, or Q D itself without ``neurons``.
 
     D holds the signs of R's diagonal, except for the last: that one makes the determinant
@@ -53,7 +53,7 @@ def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     """
 
     @once_differentiable
-    def turned(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    def rotated(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         q, signs, solve, determinant = _factors(w, determinant=True)
         signs = signs[..., :-1, :]
         last = determinant[..., tf.newaxis, tf.newaxis] * tf.reduce_prod(
@@ -63,19 +63,19 @@ def _turned_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
         signed = [signs * f for f in neurons]
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            turned_g = matmul(q, g, transpose_a=True)
+            rotated_g = matmul(q, g, transpose_a=True)
             dq = matmul(signed[0], g, transpose_b=True) if neurons else signs * transpose(g)
             dqq = (
-                matmul(signed[0], turned_g, transpose_b=True)
+                matmul(signed[0], rotated_g, transpose_b=True)
                 if neurons
-                else signs * transpose(turned_g)
+                else signs * transpose(rotated_g)
             )
             dw = transpose(_pulled_back(q, solve, dq, dqq))
-            return (dw, signs * turned_g) if neurons else (dw,)
+            return (dw, signs * rotated_g) if neurons else (dw,)
 
         return matmul(q, *signed) if neurons else q * transpose(signs), gradient
 
-    return turned(w, *neurons)
+    return rotated(w, *neurons)
 
 
 def _pulled_back(q: tf.Tensor, solve: Callable, dq: tf.Tensor, dqq: tf.Tensor) -> tf.Tensor:
@@ -123,7 +123,7 @@ def _factors(
 def _by_library(
     a: tf.Tensor, determinant: bool
 ) -> tuple[tf.Tensor, tf.Tensor, Callable[[tf.Tensor], tf.Tensor], tf.Tensor]:
-    """Returns what `_factors` does, without XLA.
+    """Does the same as `_factors`, without XLA.
 
     Block Gram-Schmidt with Cholesky factors, by matrix products, is no faster on two cores and
     needs both of them. This needs one and leaves the other to another layer.
@@ -140,7 +140,7 @@ def _by_library(
 
     def singular() -> tuple[tf.Tensor, ...]:
         q, r = _by_reflections(disturbed(a))
-        # what is smaller is rounding error
+        # smaller values are rounding errors
         pivots = tf.linalg.diag_part(r)
         safe = tf.sign(pivots) * tf.maximum(tf.abs(pivots), epsilon(a.dtype))
         factors = (q, tf.linalg.set_diag(r, safe))
@@ -195,9 +195,8 @@ def _by_counted_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _mirrored(a: tf.Tensor) -> tf.Tensor:
     """Returns each matrix with its columns reflected in one fixed hyperplane.
 
-    What is special about ``a``, such as zeros below the diagonal, is not special about the result:
-    the hyperplane's normal was drawn at random. Its entries grow, or else a first reflection could
-    undo this one.
+    Special structure of ``a``, such as zeros below the diagonal, is lost: the hyperplane's normal
+    was drawn at random. Its entries grow, or else a first reflection could undo this one.
     """
     normal = np.sort(np.random.default_rng(0).uniform(1, 2, (a.shape[-1], 1)), axis=0)
     normal = tf.constant(normal / np.linalg.norm(normal), a.dtype)
@@ -207,7 +206,7 @@ def _mirrored(a: tf.Tensor) -> tf.Tensor:
 def _by_products(
     a: tf.Tensor, determinant: bool
 ) -> tuple[tf.Tensor, tf.Tensor, Callable[[tf.Tensor], tf.Tensor], tf.Tensor]:
-    """Returns what `_factors` does, for XLA; R's diagonal is positive."""
+    """Does the same as `_factors`, for XLA; R's diagonal is positive."""
     rows, inverse, sign = orthogonal_rows(transpose(a), determinant)
     signs = tf.ones_like(rows[..., :1])
 
@@ -235,10 +234,10 @@ def gram_schmidt(w: tf.Tensor) -> tf.Tensor:
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
     """
-    return _turned_by_rows(w)
+    return _rotated_by_rows(w)
 
 
-gram_schmidt.product = for_square_matrices(_turned_by_rows)  # type: ignore[attr-defined]
+gram_schmidt.product = for_square_matrices(_rotated_by_rows)  # type: ignore[attr-defined]
 
 
 @for_square_matrices
@@ -260,7 +259,7 @@ def householder(w: tf.Tensor) -> tf.Tensor:
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
     """
-    return _turned_by_columns(w)
+    return _rotated_by_columns(w)
 
 
-householder.product = for_square_matrices(_turned_by_columns)  # type: ignore[attr-defined]
+householder.product = for_square_matrices(_rotated_by_columns)  # type: ignore[attr-defined]

@@ -228,7 +228,7 @@ def _build(
         size = settings.image_size
         return network(noting(layer), num_classes=num_classes, image_size=size, **kwargs)
 
-    network = backbones.load(settings.backbone)
+    network = backbones.known()[settings.backbone]
     with policy(settings.precision):
         model = method.build_model(backbone)
     for layer in model.layers:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import keras
 
-from ..backbones.cnn6 import cnn6
+from ..backbones import cnn6
 from ..layers import OrthogonalConv2D
 from ..orthogonal import Map
 from .settings import RotationSettings
