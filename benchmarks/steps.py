@@ -30,8 +30,8 @@ from collections.abc import Callable
 
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
 from common import backbones
-from common.training.folders import Facts, known
-from common.training.settings import PRECISIONS
+from common.training.methods import known
+from common.training.settings import PRECISIONS, Settings
 from common.training.startup import import_tensorflow
 from comparison.rows import parse
 from comparison.styles import style
@@ -168,10 +168,9 @@ def in_a_process(
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def default_widths(facts: Facts) -> list[int]:
+def default_widths(kind: type[Settings]) -> list[int]:
     """Returns the widths that a method's CNN-6 has by default."""
-    own = facts.defaults.get("widths")
-    return numbers(own) if own else list(backbones.known()["cnn6"].widths)
+    return list(kind.widths or backbones.known()["cnn6"].widths)
 
 
 def check_methods(parser: Parser, names: list[str]) -> None:
