@@ -129,17 +129,18 @@ class OrthogonalLayer(keras.layers.Layer):
             rotation of all rows.
 
     Weights:
-        fix: ``[n, neurons]``, the neurons as they were drawn. Trained only with ``learn_neurons``.
-        rotation: ``[n, n]``, trained. With ``block_size`` b below n ``[n // b, b, b]``: a rotation
-            for each b rows of ``fix`` (Qiu et al., NeurIPS 2023).
-        rotation_rest: ``[n % b, n % b]``, trained: that of the last rows, where b does not divide
-            n.
-        bias: as in Keras's layer.
+        - ``fix [n, neurons]``: the neurons as they were drawn. Trained only with
+          ``learn_neurons``.
+        - ``rotation [n, n]``: trained. With ``block_size`` b below n ``[n // b, b, b]``: a
+          rotation for each b rows of ``fix`` (Qiu et al., NeurIPS 2023).
+        - ``rotation_rest [n % b, n % b]``: trained; that of the last rows, where b does not
+          divide n.
+        - ``bias``: as in Keras's layer.
 
     ``fix`` and the rotations are stored, and the map is computed, in float32 (float64 under that
     policy), whatever the layer's compute dtype: float16 and bfloat16 are too inaccurate for a map
-    to be useful. A rotation of 4,096 rows or more is warned of (logger ``common.layers.orthogonal``
-    or ``opt_keras.layers.orthogonal``).
+    to be useful. Logs a warning from 4,096 rows (logger ``common.layers.orthogonal`` or
+    ``opt_keras.layers.orthogonal``).
 
     Raises:
         ValueError: if an argument is not as above, or ``kernel_regularizer``, ``kernel_constraint``
