@@ -1,6 +1,6 @@
-"""examples/tutorial.ipynb runs from its first cell to its last, and what it says is true.
+"""examples/tutorial.ipynb runs from its first cell to its last, and what it says comes true.
 
-`python -m tests.test_tutorial` runs it and writes its outputs.
+`python -m tests.test_tutorial` runs it and writes its outputs anew.
 """
 
 import ast

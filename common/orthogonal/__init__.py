@@ -3,7 +3,7 @@
 A map takes ``w [..., n, n]`` and returns an orthogonal matrix of the same shape and dtype. Its
 attribute ``product`` takes ``w`` and ``neurons [..., n, c]`` and returns ``map(w) @ neurons``,
 which is what a layer needs. Any other callable ``[..., n, n] -> [..., n, n]`` can be used as a map:
-`product` then computes the matrix and multiplies.
+:func:`product` then computes the matrix and multiplies.
 
 All are pure functions of tensors: batched, differentiable once, and traceable with and without XLA.
 They take float32 and float64. float16 and bfloat16 are too inaccurate for this: they are computed
