@@ -30,6 +30,7 @@ from collections.abc import Callable
 
 from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
 from common import backbones
+from common.errors import UserError
 from common.training.methods import known
 from common.training.settings import PRECISIONS, Settings
 from common.training.startup import import_tensorflow
@@ -177,8 +178,8 @@ def check_methods(parser: Parser, names: list[str]) -> None:
     """Exits with 2 and one line if one of ``names`` is not a method, or one with settings."""
     try:
         parse(names)
-    except ValueError as error:
-        parser.error(f"--methods: {error}")
+    except UserError as error:
+        parser.error(str(error))
 
 
 def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:

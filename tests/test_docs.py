@@ -1,5 +1,6 @@
 """What README and docs/ say can be done: links lead somewhere, images are there, commands exist."""
 
+import dataclasses
 import importlib.util
 import pathlib
 import re
@@ -7,10 +8,9 @@ import shlex
 
 import pytest
 
-import compare
-from common.training.command_line import parse as parse_flags
+from common.training.command_line import parse
 from common.training.methods import known
-from comparison.rows import parse
+from comparison.settings import Comparison
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -104,15 +104,14 @@ def test_train_commands_are_accepted():
         folder = re.fullmatch(r"cd (\w+) && ", before or "cd opt_gs && ")
         assert folder, before
         if words != ["--help"]:
-            parse_flags(known()[folder[1]], words)
+            parse(known()[folder[1]], words)
 
 
 def test_commands_of_compare_are_accepted():
     found = commands("python compare.py")
     assert len(found) > 3
     for _, words in found:
-        args = compare.arguments().parse_args(words)
-        parse(args.methods or [])
+        parse(Comparison, words)
 
 
 def test_modules_are_there_and_have_the_flags():
@@ -147,6 +146,7 @@ def test_flags_in_the_text_are_flags():
     text = "\n".join(path.read_text() for path in paths)
     flags = set(re.findall(r'"--(\w+)"', text)) | {"help"}
     flags |= {name for kind in known().values() for name in vars(kind())}
+    flags |= {field.name for field in dataclasses.fields(Comparison)}
     mentioned = {name for page in PAGES for name in re.findall(r"--(\w+)", prose(page))}
     assert len(mentioned) > 30
     assert mentioned <= flags
