@@ -1,15 +1,14 @@
 """Tables of runs whose logs are published: each is what its command prints from these logs."""
 
-import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-from tests.test_docs import PAGES, commands
+import compare
+from common.training.command_line import parse
+from comparison.settings import Comparison
+from tests.test_docs import PAGES, ROOT, commands
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 PREFIX = "--out=docs/runs/"
 PUBLISHED = [words for _, words in commands("python compare.py") if PREFIX in " ".join(words)]
 
@@ -24,14 +23,11 @@ def test_every_published_comparison_has_its_command():
 
 
 @pytest.mark.parametrize("words", PUBLISHED, ids=folder)
-def test_the_command_prints_the_table(tmp_path, words):
+def test_the_command_prints_the_table(tmp_path, monkeypatch, words):
     out = tmp_path / "out"
     shutil.copytree(ROOT / "docs/runs" / folder(words) / "runs", out / "runs")
-    words = [w for w in words if not w.startswith(("--out", "--readme"))]
-    command = [sys.executable, "compare.py", *words, f"--out={out}"]
-    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, "check": False}
-    result = subprocess.run(command, **options)
-    assert result.returncode == 0, result.stderr
+    monkeypatch.chdir(ROOT)
+    compare.main(parse(Comparison, [*words, f"--out={out}"]))
     table = [line for line in (out / "table.md").read_text().splitlines() if line[:1] == "|"]
     assert len(table) > 2
     assert any("\n".join(table) in page.read_text() for page in PAGES)
