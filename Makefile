@@ -24,7 +24,7 @@ lint: .venv/installed-dev
 docs: .venv/installed-dev
 	rm -rf .site && mkdir -p .site/source/data
 	ln -s ../common .site/opt_keras
-	cd .site/source && ln -s $(addprefix ../../,$(wildcard *.md LICENSE CITATION.cff) docs examples) . && ln -s ../../../data/README.md data
+	cd .site/source && ln -s $(addprefix ../../,$(wildcard *.md) LICENSE docs examples) . && ln -s ../../../data/README.md data
 	$(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 	@echo "open .site/html/index.html"
 
