@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all lint
+.PHONY: quickstart test test-all lint docs
 
 # OPT (GS) on scikit-learn's digits: no data to fetch, under three minutes on two cores
 quickstart: .venv/installed
@@ -19,6 +19,14 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy common $(patsubst %/train.py,%,$(wildcard */train.py))
+
+# the pages and a reference of opt_keras as one site; a broken link or reference is an error
+docs: .venv/installed-dev
+	rm -rf .site && mkdir -p .site/source/data
+	ln -s ../common .site/opt_keras
+	cd .site/source && ln -s $(addprefix ../../,$(wildcard *.md) LICENSE docs examples) . && ln -s ../../../data/README.md data
+	$(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+	@echo "open .site/html/index.html"
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -20,7 +20,7 @@ CHUNK = 1024  # neurons per block: 1024 x 1024 float64 distances are 8 MiB
 def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = False) -> tf.Tensor:
     """Returns the hyperspherical energy of ``neurons``: small if they are evenly spread.
 
-    With w_i the neurons scaled to unit length, it is the sum over all ordered pairs i != j of::
+    With w_i the neurons scaled to unit length, it is the sum over all ordered pairs i != j of:
 
         1 / |w_i - w_j|^s       for s > 0
         log(1 / |w_i - w_j|)    for s = 0

@@ -41,7 +41,7 @@ def step_decay(
 
 @keras.saving.register_keras_serializable(package="opt")
 class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule whose rate grows linearly over the first iterations::
+    """A schedule whose rate grows linearly over the first iterations:
 
         rate(i) = schedule(i) * min(1, (i + 1) / warmup)
 
@@ -79,7 +79,7 @@ class LinearWarmup(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="opt")
 class Momentum(keras.optimizers.Optimizer):
-    """Momentum SGD that averages gradients, not updates::
+    """Momentum SGD that averages gradients, not updates:
 
         m = momentum * m + g
         v = v - learning_rate * m
@@ -126,7 +126,7 @@ class OGD(Momentum):
     It updates rotations by the original's rule, and all other weights as `Momentum` does. Rotations
     are those of OPT layers, and weights that `marks.mark` has marked as such. For a rotation X with
     gradient g and average M, with W a skew-symmetric matrix (and for each by itself in a batch
-    ``[..., n, n]``)::
+    ``[..., n, n]``):
 
         M = rotation_momentum * M - g
         A = M X^T - X (X^T M X^T) / 2

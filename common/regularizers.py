@@ -17,11 +17,11 @@ OFFSET = 1e-4  # the paper's: added to a neuron's squared length, and to an angl
 class HypersphericalEnergy(keras.regularizers.Regularizer):
     """``weight`` times the mean energy of all pairs of a kernel's neurons (MHE, half-space MHE).
 
-    A kernel ``[..., neurons]`` is reshaped to ``[n, neurons]``, one neuron f_i per column. With::
+    A kernel ``[..., neurons]`` is reshaped to ``[n, neurons]``, one neuron f_i per column. With:
 
         c_ij = f_i . f_j / (sqrt(|f_i|^2 + 1e-4) sqrt(|f_j|^2 + 1e-4))
 
-    and ``t = arccos(c) / pi + 1e-4``, the energy of a pair is, for each ``power``::
+    and ``t = arccos(c) / pi + 1e-4``, the energy of a pair is, for each ``power``:
 
         0: -log(2 - 2 c)    1: (2 - 2 c)^-1/2    2: (2 - 2 c)^-1
         a0: -log(t)         a1: 1 / t            a2: 1 / t^2

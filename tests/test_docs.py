@@ -15,9 +15,14 @@ from comparison.settings import Comparison
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REFERENCE = ROOT / "docs/site/reference.md"
+LINKING = [*PAGES, REFERENCE, *ROOT.glob("*.md"), ROOT / "examples/tutorial.ipynb"]
 METHODS = list(known())
 CODE = re.compile(r"^ {4,}(\S.*)$", re.MULTILINE)
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def each(pages: list[pathlib.Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def prose(page: pathlib.Path) -> str:
@@ -58,7 +63,7 @@ def test_the_readme_is_short_and_leads_to_every_page():
         assert f"](docs/{page.name}" in text
 
 
-@each_page
+@each(list(dict.fromkeys(LINKING)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         path, _, anchor = target.partition("#")
@@ -73,17 +78,11 @@ def test_every_image_is_shown():
     for page in PAGES:
         targets = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page.read_text())
         shown |= {(page.parent / target).resolve() for target in targets}
-    assert shown == set((ROOT / "docs").glob("*.png"))
+    images = (path for path in (ROOT / "docs").iterdir() if path.suffix in (".png", ".svg"))
+    assert shown == set(images)
 
 
-def test_the_caption_of_the_energy_is_of_its_image():
-    """compare.py --readme=README.md writes docs/energy.png anew; the caption must then change."""
-    before, rest = README.read_text().split("<!-- comparison: begin -->")
-    if "](docs/energy.png)" in rest:
-        assert "f8713a80e77e" not in before
-
-
-@each_page
+@each(PAGES)
 def test_lines_fit_a_screen(page):
     lines = [line for line in prose(page).splitlines() if not line.startswith("|")]
     assert [line for line in lines if len(line) > 100] == []
@@ -156,7 +155,11 @@ def test_flags_in_the_text_are_flags():
 def test_names_of_the_library_are_public():
     import common
 
+    public = {name for name in common.__all__ if not name.startswith("_")}
     table = (ROOT / "docs/own_model.md").read_text().split("| name | what |")[1].split("\n\n")[0]
     cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
-    assert named == {name for name in common.__all__ if not name.startswith("_")}
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == public
+    text = REFERENCE.read_text()
+    described = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE)}
+    layers = re.findall(r"`(\w*Orthogonal\w+)`", text)  # described together
+    assert described | set(layers) == public | {"OrthogonalLayer", "StochasticLayer"}

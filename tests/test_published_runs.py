@@ -1,6 +1,5 @@
-"""Tables of runs whose logs are published: each command prints its table from these logs."""
+"""Tables of runs whose logs are published: each is what its command prints from these logs."""
 
-import pathlib
 import shutil
 
 import pytest
@@ -8,32 +7,27 @@ import pytest
 import compare
 from common.training.command_line import parse
 from comparison.settings import Comparison
-from tests.test_docs import README, commands
+from tests.test_docs import PAGES, ROOT, commands
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+PREFIX = "--out=docs/runs/"
+PUBLISHED = [words for _, words in commands("python compare.py") if PREFIX in " ".join(words)]
 
 
-def published() -> dict[str, list[str]]:
-    """Returns each folder of published runs that the pages name, and its command's words."""
-    found = {}
-    for _, words in commands("python compare.py"):
-        for word in words:
-            if word.startswith("--out=docs/runs/"):
-                found[word.removeprefix("--out=")] = words
-    return found
+def folder(words: list[str]) -> str:
+    """Returns the folder of published runs that a command reads."""
+    return next(word.removeprefix(PREFIX) for word in words if word.startswith(PREFIX))
 
 
 def test_every_published_comparison_has_its_command():
-    folders = {str(path.relative_to(ROOT)) for path in (ROOT / "docs/runs").iterdir()}
-    assert set(published()) == folders
+    assert set(map(folder, PUBLISHED)) == {path.name for path in (ROOT / "docs/runs").iterdir()}
 
 
-@pytest.mark.parametrize("folder", published())
-def test_the_command_prints_the_table(tmp_path, monkeypatch, folder):
+@pytest.mark.parametrize("words", PUBLISHED, ids=folder)
+def test_the_command_prints_the_table(tmp_path, monkeypatch, words):
+    out = tmp_path / "out"
+    shutil.copytree(ROOT / "docs/runs" / folder(words) / "runs", out / "runs")
     monkeypatch.chdir(ROOT)
-    shutil.copytree(ROOT / folder / "runs", tmp_path / "runs")
-    words = [w for w in published()[folder] if not w.startswith(("--out", "--readme"))]
-    compare.main(parse(Comparison, [*words, f"--out={tmp_path}"]))
-    table = [line for line in (tmp_path / "table.md").read_text().splitlines() if line[:1] == "|"]
+    compare.main(parse(Comparison, [*words, f"--out={out}"]))
+    table = [line for line in (out / "table.md").read_text().splitlines() if line[:1] == "|"]
     assert len(table) > 2
-    assert "\n".join(table) in README.read_text()
+    assert any("\n".join(table) in page.read_text() for page in PAGES)

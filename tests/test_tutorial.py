@@ -83,13 +83,9 @@ def test_its_first_cell_installs_what_the_others_import():
     assert imported - {"warnings"} == with_opt_keras | extra
 
 
-def test_its_links_lead_somewhere_and_its_lines_fit_a_screen():
+def test_its_lines_fit_a_screen():
     text = "\n".join(cell.source for cell in committed().cells if cell.cell_type == "markdown")
     assert max(len(line) for line in text.splitlines()) <= 100
-    targets = re.findall(r"\]\(([^)]+)\)", text)
-    assert targets
-    for target in targets:
-        assert (NOTEBOOK.parent / target).is_file(), target
 
 
 @pytest.fixture(scope="module")

@@ -97,10 +97,10 @@ class OrthogonalLayer(keras.layers.Layer):
             rotation of all rows.
 
     Weights, float32 whatever the compute dtype, or float64 under that policy:
-        fix: ``[n, neurons]``, the neurons as they were drawn.
-        rotation: ``[n, n]``, or with blocks ``[n // b, b, b]``, trained.
-        rotation_rest: ``[n % b, n % b]``, trained: for the last rows, if b does not divide n.
-        bias: as in Keras's layer.
+        - ``fix [n, neurons]``: the neurons as they were drawn.
+        - ``rotation [n, n]``, or with blocks ``[n // b, b, b]``: trained.
+        - ``rotation_rest [n % b, n % b]``: trained; for the last rows, if b does not divide n.
+        - ``bias``: as in Keras's layer.
 
     Raises:
         ValueError: if an argument is wrong, or ``kernel_regularizer`` or ``kernel_constraint`` is

@@ -23,8 +23,8 @@ class StochasticLayer(OrthogonalLayer):
         rotated_fraction: the share of the channels that is rotated at a time, over 0 and at most 1.
             Defaults to the original's 0.25.
 
-    The other arguments and weights are those of `OrthogonalLayer`. One more weight:
-        indices: int32 ``[r]``, not trained. The first ones are drawn at random.
+    The other arguments and weights are those of `OrthogonalLayer`. The weight ``indices``, int32
+    ``[r]``, is not trained. The first ones are drawn at random.
 
     Raises:
         ValueError: also if ``rotated_fraction`` is not in (0, 1].

@@ -46,7 +46,7 @@ def _by_blocks(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
     ``[w | I]`` is multiplied from the left by lower triangular matrices until it is ``[Q | T]``. In
     step k, w consists of 2^k blocks of rows, each orthogonal to all others. From the second half
-    P2 of each block it subtracts its projection on the first half P1::
+    P2 of each block it subtracts its projection on the first half P1:
 
         P2 - C P1,    C = P2 P1^T (P1 P1^T)^-1
 

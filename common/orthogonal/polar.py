@@ -25,7 +25,7 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
     """Loewdin's symmetric orthogonalization: the orthogonal matrix nearest to ``w`` (OPT (LS)).
 
     It is U V^T of the SVD ``w = U S V^T``. Its gradient solves a Lyapunov equation, with
-    P = V S V^T and w = Q P::
+    P = V S V^T and w = Q P:
 
         dw = Q X,    P X + X P = Q^T dQ - dQ^T Q
 
@@ -214,7 +214,7 @@ def _thin_lyapunov(p: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
     For eigenvalues p and q of P, 1 / (p + q) is the integral of exp(-(p + q) t) over t > 0, and
     that of a smooth function over log t. The trapezoidal rule with steps of h gives it as a sum
-    over times t = t0 exp(h k)::
+    over times t = t0 exp(h k):
 
         X = Y - Y^T,    Y = h sum over k of t (exp(-t P) A) (exp(-t P) B)^T
 

@@ -79,7 +79,7 @@ def _rotated_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
 
 
 def _pulled_back(q: tf.Tensor, solve: Callable, dq: tf.Tensor, dqq: tf.Tensor) -> tf.Tensor:
-    """Returns the transpose of the gradient of a = Q R, ``[..., n, n]``::
+    """Returns the transpose of the gradient of a = Q R, ``[..., n, n]``:
 
         da^T = R^-1 (dQ^T - M Q^T),    M symmetric, with the lower triangle of dQ^T Q
 
@@ -247,7 +247,7 @@ def householder(w: tf.Tensor) -> tf.Tensor:
     Each reflection sends its column x to +|x| e_1. The result is Gram-Schmidt on the columns of
     ``w``, except for the last column: its sign makes det Q = (-1)^(n-1). The formula of a
     reflection divides by zero if the column is already a positive multiple of e_1, as at w = I. Q
-    has a limit there, and this returns it. A singular ``w`` is treated as in :func:`gram_schmidt`.
+    has a limit there, and this returns it. A singular ``w`` is treated as in `gram_schmidt`.
 
     Args:
         w: ``[..., n, n]``, of a floating-point dtype; n must be known when the map is traced.
