@@ -22,7 +22,8 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from common import backbones
-from common.training.folders import BATCH_SIZE, ITERATIONS, known, usual_warmup
+from common.training.methods import known
+from common.training.settings import BATCH_SIZE, Settings
 from common.training.texts import shown
 from comparison import output, table
 from comparison.execution import execute
@@ -60,9 +61,9 @@ def is_number(text: str, least: int, most: int) -> bool:
 
 def lengths() -> str:
     """Returns how long whole runs are: of most methods, and of those that state another length."""
-    own = {name: facts.iterations for name, facts in known().items()}
-    others = [f"{name} {count:,}" for name, count in own.items() if count != ITERATIONS]
-    return "; ".join([f"the original's {ITERATIONS:,}", *others])
+    own = {name: kind.iterations for name, kind in known().items()}
+    others = [f"{name} {count:,}" for name, count in own.items() if count != Settings.iterations]
+    return "; ".join([f"the original's {Settings.iterations:,}", *others])
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -149,12 +150,14 @@ def parse_arguments() -> argparse.Namespace:
         args.widths = ",".join(str(int(word)) for word in found)
     args.seeds = list(dict.fromkeys(str(int(seed)) for seed in args.seeds))
     _check_paths(parser, args)
-    args.shortened = (args.iterations or ITERATIONS) < ITERATIONS or args.budget < 1
+    args.shortened = (
+        args.iterations or Settings.iterations
+    ) < Settings.iterations or args.budget < 1
     args.warmup_chosen = args.warmup_iterations is None
     if args.warmup_chosen:
         # not of the rows' own lengths: the same whatever rows are added later
-        length = args.iterations or int(ITERATIONS * args.budget)
-        args.warmup_iterations = usual_warmup(length, ITERATIONS)
+        length = args.iterations or int(Settings.iterations * args.budget)
+        args.warmup_iterations = Settings.usual_warmup(length)
     pairs = itertools.product(args.rows, args.seeds)
     args.runs = [Run(row, seed, args.out, flags_of(row, args)) for row, seed in pairs]
     for run in args.runs[:: len(args.seeds)]:
@@ -200,7 +203,7 @@ def flags_of(row: Row, args: argparse.Namespace) -> dict[str, str]:
         "train_images": str(args.train_images),
         "backbone": args.backbone,
         **({} if args.widths == "own" else {"widths": args.widths}),
-        "iterations": str(args.iterations or max(1, round(row.facts.iterations * args.budget))),
+        "iterations": str(args.iterations or max(1, round(row.kind.iterations * args.budget))),
         **({"batch_size": str(args.batch_size)} if args.batch_size else {}),
         "warmup_iterations": str(args.warmup_iterations),
     }

@@ -10,6 +10,8 @@ from common.layers import he_normal
 from common.losses import WEIGHT_DECAY
 from common.training.method import Method
 
+from .settings import Settings
+
 
 def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:
     """Returns a convolution without bias, with the same initializer as OPT's neurons."""
@@ -26,7 +28,7 @@ def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.
 class BaselineMethod(Method):
     """Plain training, whose option ``weight_decay`` is the strength of its weight decay."""
 
-    def with_options(self, weight_decay: float = WEIGHT_DECAY, **options) -> Method:
+    def with_options(self, weight_decay: float = Settings.weight_decay, **options) -> Method:
         method = super().with_options(**options)
         return dataclasses.replace(method, decay_factor=weight_decay / WEIGHT_DECAY)
 

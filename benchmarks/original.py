@@ -21,7 +21,7 @@ import sys
 import time
 
 from benchmarks.reporting import Parser, machine
-from common.training import folders
+from common.training.methods import known
 from comparison.publishing import marks, put
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -113,7 +113,7 @@ def rows(name: str, fits: dict[int, float]) -> list[list[str]]:
     lines = []
     for iteration, there in LINES[name].fits.items():
         mean = statistics.mean(fits[i] for i in range(iteration - AROUND, iteration + AROUND + 1))
-        title = folders.facts(LINES[name].method).title
+        title = known()[LINES[name].method].title
         title += f" ({' '.join(LINES[name].flags)})" if LINES[name].flags else ""
         lines.append(
             [title, str(iteration), f"{there:.2f}", f"{fits[iteration]:.2f}", f"{mean:.2f}"]

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from common.training.folders import BATCH_SIZE
+from common.training.settings import BATCH_SIZE
 from comparison import table
 from comparison.runs import Run
 from comparison.table import Summary

@@ -12,8 +12,7 @@ import statistics
 from typing import Any
 
 from common.training import collapse
-from common.training.folders import BATCH_SIZE
-from common.training.settings import BEFORE
+from common.training.settings import BATCH_SIZE
 from common.training.texts import read_text, shown
 from comparison.rows import plain
 
@@ -175,9 +174,8 @@ def _results(facts: _Facts, rows: list[dict[str, float]]) -> Results:
     # a little more than guessing: three times its accuracy, with two classes 3/4
     guesses = last[1] < 3 / (int(images[1]) + 2)
     found = _noticed(facts) or (_at_end(rows, int(images[1])) if guesses else None)
-    flags = BEFORE | settings.of("own", dict) | settings.values
     return Results(
-        settings={name: plain(_flag(value)) for name, value in flags.items()},
+        settings={name: plain(_flag(value)) for name, value in settings.values.items()},
         images=images[0],
         versions=shown(", ".join(f"{name} {version}" for name, version in versions.items())),
         git_commit=shown(facts.of("git_commit", str, type(None))),

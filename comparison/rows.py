@@ -3,14 +3,12 @@
 import dataclasses
 import re
 
-from absl import app, flags
-
-from common.training.folders import Facts, known
+from common.training.methods import known
 from common.training.settings import Settings
 
 # what a row may set of the flags that all methods share; the others are alike for all rows
 SHARED = ("base_lr", "precision")
-_FOR_ALL = {field.name for field in dataclasses.fields(Settings)} - {"method", "own", *SHARED}
+_FOR_ALL = {field.name for field in dataclasses.fields(Settings)} - {*SHARED}
 # flags of compare.py that --preset=NAME sets, and the rows that it adds to those of --methods
 PRESETS: dict[str, dict] = {
     "sopt": {"added": [f"sopt_gs:rotated_fraction={part}" for part in (0.125, 0.25, 0.5, 1)]},
@@ -34,16 +32,16 @@ class Row:
     """A line of the table: a method with its settings.
 
     Attributes:
-        facts: the method's.
+        kind: the class of the method's settings.
         flags: name and value of each of its settings, sorted by name.
     """
 
-    facts: Facts
+    kind: type[Settings]
     flags: tuple[tuple[str, str], ...] = ()
 
     @property
     def method(self) -> str:
-        return self.facts.name
+        return self.kind.method
 
     @property
     def name(self) -> str:
@@ -59,7 +57,7 @@ class Row:
     def title(self) -> str:
         """Returns its name in tables and images, such as ``OPT (GS), rotation_stddev 0.2``."""
         words = [name if value == "true" else f"{name} {value}" for name, value in self.flags]
-        return ", ".join([self.facts.title, *words])
+        return ", ".join([self.kind.title, *words])
 
 
 def parse(texts: list[str]) -> list[Row]:
@@ -77,7 +75,7 @@ def parse(texts: list[str]) -> list[Row]:
     return sorted(rows.values(), key=lambda row: list(methods).index(row.method))
 
 
-def _row(text: str, methods: dict[str, Facts]) -> Row:
+def _row(text: str, methods: dict[str, type[Settings]]) -> Row:
     method, *words = text.split(":")
     if method not in methods:
         raise ValueError(f"{method!r} is no method; there are {', '.join(methods)}")
@@ -99,10 +97,7 @@ def _row(text: str, methods: dict[str, Facts]) -> Row:
 
 
 def _is_for_all(name: str) -> bool:
-    app.define_help_flags()
-    names = {name, name.removeprefix("no")}  # --noresume
-    # absl has flags of its own, such as --flagfile
-    return bool(names & _FOR_ALL) or any(n in flags.FLAGS for n in names - set(SHARED))
+    return bool({name, name.removeprefix("no")} & _FOR_ALL)  # --noresume
 
 
 def plain(value: str) -> str:

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 
+from common.errors import UserError
+from common.training.command_line import parse
 from common.training.texts import shown
 from comparison import results
 from comparison.rows import Row
@@ -58,11 +60,12 @@ class Run:
         return [sys.executable, "train.py", *flags, f"--log_dir={self.folder}"]
 
     def problem(self) -> str | None:
-        """Returns what train.py says against the run's flags, if it does; no run starts."""
-        command = [*self.command(), "--only_check_args"]
-        options = {"cwd": ROOT / self.row.method, "capture_output": True, "env": _environment()}
-        result = subprocess.run(command, check=False, encoding="utf-8", errors="replace", **options)
-        return " ".join(result.stderr.split()) or "it fails" if result.returncode else None
+        """Returns what is wrong with the run's flags, if anything; no run starts."""
+        try:
+            parse(self.row.kind, self.command()[2:])
+        except UserError as error:
+            return str(error)
+        return None
 
     def is_finished(self) -> bool:
         """Returns whether the run is done; one whose files are damaged is not, but a failure.

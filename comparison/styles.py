@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable
 
-from common.training.folders import known
+from common.training.methods import known
 from comparison.rows import Row
 
 # Okabe and Ito's without their yellow, which is pale on white, and five more that are as far apart

@@ -10,11 +10,13 @@ from common.backbones.cnn6 import cnn6
 from common.regularizers import HypersphericalEnergy
 from common.training.method import Method
 
+from .settings import Settings
+
 
 def build_model(
     backbone: Callable[..., keras.Model] = cnn6,
-    model: str = "half_mhe",
-    power: str = "2",
+    model: str = Settings.model,
+    power: str = Settings.power,
     **kwargs,
 ) -> keras.Model:
     """Returns ``backbone`` with the baseline's layers and penalties of the published weights.

@@ -13,10 +13,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from common.training import flags
-
-flags.define_rotation_stddev()
-flags.define_layer_flags()
+from common.training.methods import run
 
 if __name__ == "__main__":
-    flags.run(__file__)  # trains the METHOD of architecture.py with these flags
+    run(__file__)  # trains the METHOD of architecture.py with the flags of settings.py

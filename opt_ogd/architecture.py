@@ -10,11 +10,16 @@ from common.orthogonal import identity
 from common.training.method import Method
 from common.training.opt_model import opt_model
 
+from .settings import Settings
+
 build_model = functools.partial(opt_model, orthogonalize=identity, rotation_initializer="identity")
 
 
 def make_optimizer(
-    base_lr: float, decay: Callable, rotation_lr: float = 0.02, reorthogonalize_every: int = 0
+    base_lr: float,
+    decay: Callable,
+    rotation_lr: float = Settings.rotation_lr,
+    reorthogonalize_every: int = Settings.reorthogonalize_every,
 ) -> OGD:
     """Returns the optimizer.
 
@@ -33,7 +38,12 @@ class OGDMethod(Method):
     printed decay, as in the original.
     """
 
-    def with_options(self, learn_neurons: bool = False, block_size: int = 0, **options) -> Method:
+    def with_options(
+        self,
+        learn_neurons: bool = Settings.learn_neurons,
+        block_size: int = Settings.block_size,
+        **options,
+    ) -> Method:
         return dataclasses.replace(
             self,
             build_model=functools.partial(

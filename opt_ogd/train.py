@@ -14,24 +14,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-import math
-
-from absl import flags as absl_flags
-
-from common.training import flags
-
-absl_flags.DEFINE_float("rotation_lr", 0.02, "the initial learning rate of the rotations")
-absl_flags.DEFINE_integer(
-    "reorthogonalize_every",
-    0,
-    "updates between two corrections of the rotations; 0: never, as in the original",
-    lower_bound=0,
-    upper_bound=2**31 - 1,
-)
-absl_flags.register_validator(
-    "rotation_lr", lambda v: math.isfinite(v) and v >= 0, "must be a finite number, 0 or more"
-)
-flags.define_layer_flags()
+from common.training.methods import run
 
 if __name__ == "__main__":
-    flags.run(__file__)  # trains the METHOD of architecture.py with these flags
+    run(__file__)  # trains the METHOD of architecture.py with the flags of settings.py

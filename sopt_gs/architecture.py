@@ -18,13 +18,15 @@ from common.layers.stochastic import draw_rows
 from common.orthogonal import Map, gram_schmidt
 from common.training.method import Method
 
+from .settings import Settings
+
 
 def build_model(
     backbone: Callable[..., keras.Model] = cnn6,
     orthogonalize: Map = gram_schmidt,
-    rotated_fraction: float = 0.25,
-    learn_neurons: bool = False,
-    block_size: int = 0,
+    rotated_fraction: float = Settings.rotated_fraction,
+    learn_neurons: bool = Settings.learn_neurons,
+    block_size: int = Settings.block_size,
     **kwargs,
 ) -> keras.Model:
     """Returns ``backbone`` with stochastic layers, except for the first: an ordinary OPT layer.
@@ -98,9 +100,9 @@ class StochasticMethod(Method):
 
     def with_options(
         self,
-        orthogonalize: str = "gram_schmidt",
-        iterations_per_episode: int = 750,
-        reset_bn: bool = True,
+        orthogonalize: str = Settings.orthogonalize,
+        iterations_per_episode: int = Settings.iterations_per_episode,
+        reset_bn: bool = Settings.reset_bn,
         **options,
     ) -> Method:
         rotate = getattr(orthogonal, orthogonalize)
@@ -115,6 +117,6 @@ class StochasticMethod(Method):
 METHOD = StochasticMethod(
     build_model,
     drops=(160 / 400, 260 / 400, 340 / 400),
-    episode_length=750,
+    episode_length=Settings.iterations_per_episode,
     start_episode=start_episode,
 )

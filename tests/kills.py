@@ -16,7 +16,7 @@ import zipfile
 
 import numpy as np
 
-from common.training.folders import ROOT
+from common.training.settings import ROOT
 
 FLAGS = ["--dataset=digits", "--widths=4,4,4,4", "--batch_size=32", "--log_every=2"]
 FLAGS += ["--iterations=8", "--eval_every=4", "--checkpoint_every=3"]

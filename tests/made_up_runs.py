@@ -6,6 +6,7 @@ import pathlib
 import sys
 
 import compare
+from common.training.command_line import parse
 from comparison.runs import Run
 
 COLLAPSED = {"iteration": 340, "state": "guessing", "until": None, "rate": 0.1}
@@ -21,17 +22,8 @@ def arguments(monkeypatch, out: pathlib.Path, *words: str):
 def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **facts) -> None:
     """Writes what a finished run leaves: tests with these errors in per cent, evenly spread."""
     run.folder.mkdir(parents=True)
-    names = list(run.row.facts.defaults)
-    own = {name: float(value) for name, value in run.row.flags if name not in names}
-    shared = {name: flag for name, flag in run.flags.items() if name not in own}
-    shared = {name: int(flag) if flag.isdecimal() else flag for name, flag in shared.items()}
-    settings = {
-        "method": run.row.method,
-        "batch_size": 128,
-        **shared,
-        "widths": [8, 8, 8, 8],
-        "own": own,
-    }
+    settings = parse(run.row.kind, run.command()[2:]).named()
+    settings |= {"batch_size": settings["batch_size"] or 128, "widths": [8, 8, 8, 8]}
     data = "CIFAR-100 from somewhere: 50,000 training and 10,000 test images of 100 classes"
     made = {
         "settings": settings,
@@ -46,7 +38,9 @@ def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **fa
         "seconds": 1.0,
         "test_accuracy": 1 - errors[-1] / 100,
     }
-    (run.folder / "run.json").write_text(json.dumps({**made, "collapsed": None, **facts}))
+    (run.folder / "run.json").write_text(
+        json.dumps({**made, "collapsed": None, **facts}, default=str)
+    )
     columns = ["iteration", "learning_rate", "fit", "acc", "test_acc", "energy/fc6", "drift/fc6"]
     with (run.folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)

@@ -850,7 +850,7 @@ OTHERS |= {
     "rotation_lr": (0.02, 0.05),
 }
 OTHERS |= {
-    "pictures": ("of digits with the sum 0", "of digits with the sum 1"),
+    "data": ("of digits with the sum 0", "of digits with the sum 1"),
     "rotated_fraction": (None, 0.5),
 }
 
@@ -874,37 +874,6 @@ def test_other_settings(tmp_path):
             == f"--resume: {path} is of {name} {words[0]}, and this run of {name} {words[1]}"
         )
     assert small(tmp_path, **there).restore() == reached(3)
-
-
-def test_a_checkpoint_of_before_collapses_were_watched_for(saved):
-    checkpoints, path = saved
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    facts = json.loads(members["facts.json"])
-    del facts["version"], facts["progress"]["collapse"]
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in (members | {"facts.json": json.dumps(facts)}).items():
-            archive.writestr(name, content)
-    assert checkpoints.restore() == reached(6)
-
-
-def test_a_checkpoint_of_before_a_setting_was_there(tmp_path):
-    """A setting that no earlier checkpoint names was what it is by default; any other value is
-    refused.
-    """
-    small(tmp_path).save(train(small(tmp_path), 3))
-    variables = small(tmp_path).variables
-    for value, sound in ((0, True), (400, False)):
-        now = Checkpoints(
-            tmp_path, variables, SETTINGS | {"warmup_iterations": value}, {"warmup_iterations": 0}
-        )
-        if sound:
-            assert now.restore() == reached(3)
-        else:
-            with pytest.raises(
-                UserError, match="is of warmup_iterations 0, and this run of warmup_iterations 400"
-            ):
-                now.restore()
 
 
 def test_the_last_two_and_the_best_are_kept(tmp_path):

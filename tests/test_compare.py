@@ -102,9 +102,7 @@ def test_rows_with_settings(tmp_path):
     runs = tmp_path / "out" / "runs"
     folders = ["opt_gs_rotation_stddev=0.2_seed1", "opt_gs_seed1", "upt_learn_neurons=true_seed1"]
     assert sorted(path.name for path in runs.iterdir()) == folders
-    own = [
-        json.loads((runs / name / "run.json").read_text())["settings"]["own"] for name in folders
-    ]
+    own = [json.loads((runs / name / "run.json").read_text())["settings"] for name in folders]
     assert [facts.get("rotation_stddev") for facts in own[:2]] == [0.2, 1.0]
     assert own[2]["learn_neurons"] is True
     assert "3 of 3 runs are finished already" in run(tmp_path / "out", *words).stdout

@@ -134,24 +134,6 @@ def test_a_finished_run_has_the_settings_of_its_row(monkeypatch, tmp_path):
     path.write_text(path.read_text().replace('"rotation_stddev": 0.2', '"rotation_stddev": 0.3'))
     with pytest.raises(SettingsError, match=r"--rotation_stddev=0.3, not 0.2; take another --out"):
         scaled.is_finished()
-    path.write_text(path.read_text().replace('"own": {"rotation_stddev": 0.3}', '"own": {}'))
-    # a run of before that flag
-    with pytest.raises(SettingsError, match=r"--rotation_stddev=1, not 0.2"):
-        scaled.is_finished()
-
-
-def test_a_run_of_before_the_warmup_had_none(monkeypatch, tmp_path):
-    words = ["--methods=baseline", "--iterations=100"]
-    (run,) = arguments(monkeypatch, tmp_path, *words, "--warmup_iterations=0").runs
-    make_up(run, [50.0])
-    path = run.folder / "run.json"
-    facts = json.loads(path.read_text())
-    del facts["settings"]["warmup_iterations"]
-    path.write_text(json.dumps(facts))
-    assert run.is_finished()
-    (warm,) = arguments(monkeypatch, tmp_path, *words).runs
-    with pytest.raises(SettingsError, match="--warmup_iterations=0, not 20"):
-        warm.is_finished()
 
 
 def test_all_seeds_takes_in_what_is_finished(monkeypatch, tmp_path):
@@ -243,7 +225,7 @@ DAMAGES = [
     of_file("run.json", lambda text: text[:200]),
     of_file("run.json", b'{"test_accuracy": ' + LONG.encode() + b"}"),
     lambda folder: (folder / "run.json").unlink() or os.mkfifo(folder / "run.json"),
-    *(of_facts(settings=wrong) for wrong in (..., [], {"own": 3}, {"own": {}, "iterations": "x"})),
+    *(of_facts(settings=wrong) for wrong in (..., [], {}, {"iterations": "x"})),
     *(of_facts(data=wrong) for wrong in (..., 3, "of 100 classes", HOSTILE)),
     of_facts(data="A from B: 1 training and 1 test images of 0 classes"),
     of_facts(test_accuracy="=1+1"),

@@ -1,6 +1,5 @@
 """Several devices and several processes train as one."""
 
-import concurrent.futures
 import json
 import os
 import pathlib
@@ -27,30 +26,31 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 keras.config.set_floatx("float64")
 from common import private
-from common.layers import together
+from common.layers import batched
 from common.training import devices, loop
 from common.training.run_folder import RunFolder
-from common.training.settings import Settings
+from common.training.command_line import setting
 
 name, folder, *runs = sys.argv[1:]
 method = importlib.import_module(f"{name}.architecture").METHOD
+@dataclasses.dataclass(frozen=True)
+class Exact(importlib.import_module(f"{name}.settings").Settings):
+    precision: str = setting("float64", "", choices=("float64",))
+Exact.method = name
 if method.episode_length:
     method = dataclasses.replace(method, episode_length=3)
 evaluated = []  # whether by XLA, of each call of a map
-one_call = together._together
-together._together = lambda *a: evaluated.append(private.is_compiled_by_xla()) or one_call(*a)
+one_call = batched._rotated
+batched._rotated = lambda *a: evaluated.append(private.is_compiled_by_xla()) or one_call(*a)
 fits = []
 for run in runs:
     distribute, jit = run.split(":")
     assert not any(evaluated)
     log = pathlib.Path(folder) / f"{distribute}_{jit}"
     log.mkdir()
-    settings = Settings(
-        method=name, dataset="digits", data_dir=log, backbone="cnn6", widths=(8, 8, 8, 8),
-        iterations=7, batch_size=32, base_lr=0.1, warmup_iterations=0, seed=0, gpu_no=None,
-        jit=jit, log_dir=log, log_every=1, eval_every=100, checkpoint_every=100, resume=False,
-        steps_per_execution=None, distribute=distribute, worker_timeout=10.0, deterministic=False,
-        precision="float64",
+    settings = Exact(
+        dataset="digits", widths=(8, 8, 8, 8), iterations=7, batch_size=32, jit=jit, log_dir=log,
+        log_every=1, eval_every=100, checkpoint_every=100, distribute=distribute,
     )
     strategy = devices.strategy_for(settings)
     with strategy.scope():
@@ -133,7 +133,7 @@ def test_two_processes_train_and_survive_a_restart(tmp_path):
     logs = []
     for kill in (False, True):
         log = tmp_path / str(kill) / "log"
-        flags = ["--iterations=30", "--worker_timeout=60"]
+        flags = ["--iterations=30"]
         running = both(free_ports(2), log, *flags)
         if kill:
             end = time.monotonic() + 120
@@ -177,38 +177,6 @@ def test_a_worker_that_is_lost_ends_the_others_with_a_message(tmp_path):
     last = (log.parent / "worker_0.txt").read_text().splitlines()[-1]
     assert "a worker is gone" in last
     assert "--resume" in last
-
-
-def test_a_worker_that_never_comes_ends_the_wait_with_a_message(tmp_path):
-    log = tmp_path / "run" / "log"
-    log.parent.mkdir()
-    ports, start = free_ports(2), time.monotonic()
-    assert worker(0, ports, log, "--worker_timeout=2").wait(timeout=100) == 2
-    assert time.monotonic() - start < 60  # TensorFlow's own wait is ten minutes
-    last = (log.parent / "worker_0.txt").read_text().splitlines()[-1]
-    assert (
-        last == f"opt_gs/train.py: --worker_timeout: no answer from 127.0.0.1:{ports[1]} within 2 s"
-    )
-    assert not log.exists()
-
-
-def test_workers_find_each_other_in_any_order():
-    workers = [("127.0.0.1", port) for port in free_ports(3)]
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        waiting = []
-        for i in (2, 0, 1):
-            waiting.append(pool.submit(devices.await_workers, workers, i, 20))
-            time.sleep(0.3)
-        for future in waiting:
-            future.result(timeout=30)
-
-
-def test_a_missing_worker_is_named():
-    workers = [("127.0.0.1", port) for port in free_ports(2)]
-    with pytest.raises(UserError, match=f"no answer from 127.0.0.1:{workers[1][1]} within 0.5 s"):
-        devices.await_workers(workers, 0, 0.5)
-    with socket.create_server(workers[0]), pytest.raises(UserError, match="worker 0 cannot listen"):
-        devices.await_workers(workers, 0, 0.5)
 
 
 TASK = {"type": "worker", "index": 0}

@@ -19,8 +19,8 @@ from matplotlib.image import imsave
 from common.backbones.cnn6 import cnn6
 from common.errors import UserError
 from common.orthogonal import gram_schmidt
-from common.training.folders import known
 from common.training.method import Method, check_saving
+from common.training.methods import known
 from common.training.opt_model import opt_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -139,7 +139,7 @@ def test_a_map_that_would_be_lost_is_refused_before_training(own, message):
 
 def test_lists_of_methods_need_no_tensorflow(copy):
     program = "import sys, compare; from benchmarks import original, scale, steps"
-    program += "; print(*{'tensorflow', 'keras', 'common.training.flags'} & set(sys.modules))"
+    program += "; print(*{'tensorflow', 'keras'} & set(sys.modules))"
     assert run(copy, "-c", program).split() == []
 
 

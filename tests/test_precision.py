@@ -15,10 +15,8 @@ from common.layers import BatchNormalization, OrthogonalConv2D
 from common.losses import smoothed_cross_entropy
 from common.optimizers import OGD
 from common.orthogonal import identity, lowdin
-from common.training import devices
-from common.training.checkpoints import Checkpoints, Progress
 from common.training.precision import policy, scaled
-from common.training.settings import BEFORE, PRECISIONS
+from common.training.settings import PRECISIONS
 from common.training.steps import make_step
 from tests.test_run import settings
 from tests.test_scripts import METHODS, SMALL, method_of, start
@@ -148,22 +146,9 @@ def test_fit_save_fold_and_turn(tmp_path, precision):
     assert far.max() < 4 * ROUNDING[precision] * np.abs(outputs.astype("float32")).max()
 
 
-def test_a_checkpoint_of_before_is_of_float32(tmp_path):
-    now = settings(tmp_path).result_settings()
-    earlier = {name: value for name, value in now.items() if name != "precision"}
-    logs = {"number": 0, "train": 0, "test": 0, "metrics": 0}
-    Checkpoints(tmp_path, [], earlier).save(Progress(3, logs=logs))
-    assert Checkpoints(tmp_path, [], now, BEFORE).restore().iteration == 3
-    other = settings(tmp_path, precision="mixed_float16").result_settings()
-    with pytest.raises(UserError, match="of precision float32, and this run of precision mixed_f"):
-        Checkpoints(tmp_path, [], other, BEFORE).restore()
-
-
 def test_float16_is_for_one_device(tmp_path):
     with pytest.raises(UserError, match="mixed_bfloat16"):
-        devices.strategy_for(
-            settings(tmp_path, precision="mixed_float16", distribute="multi_worker")
-        )
+        settings(tmp_path, precision="mixed_float16", distribute="multi_worker")
 
 
 def fits(log: pathlib.Path) -> np.ndarray:

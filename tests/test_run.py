@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.training import clock as clock_module
 from common.training import devices, environment, loop
 from common.training.checkpoints import Checkpoints, Progress
-from common.training.settings import Settings
+from opt_gs.settings import Settings
 from tests.test_scripts import ROOT, SMALL, start
 
 FLAGS = [*SMALL, "--iterations=12", "--log_every=2", "--eval_every=4", "--checkpoint_every=6"]
@@ -29,28 +29,15 @@ FLAGS = [*SMALL, "--iterations=12", "--log_every=2", "--eval_every=4", "--checkp
 
 def settings(folder: pathlib.Path, **others: object) -> Settings:
     values = {
-        "method": "opt_gs",
         "dataset": "digits",
-        "data_dir": folder,
-        "backbone": "cnn6",
         "widths": (4, 4, 4, 4),
         "iterations": 2,
         "batch_size": 16,
-        "base_lr": 0.1,
-        "warmup_iterations": 0,
-        "seed": 0,
-        "gpu_no": None,
         "jit": "off",
         "log_dir": folder / "log",
         "log_every": 1,
         "eval_every": 1,
         "checkpoint_every": 1,
-        "resume": False,
-        "steps_per_execution": None,
-        "distribute": "none",
-        "worker_timeout": 10.0,
-        "deterministic": False,
-        "precision": "float32",
     }
     return Settings(**values | others)
 

@@ -20,8 +20,8 @@ from common import datasets
 from common.layers.orthogonal import OrthogonalLayer
 from common.optimizers import OGD
 from common.orthogonal import identity
-from common.training.folders import known
 from common.training.method import Method
+from common.training.methods import known
 from tests import archives
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -9,9 +9,13 @@ from common.orthogonal import identity
 from common.training.method import Method
 from common.training.opt_model import opt_model
 
+from .settings import Settings
+
 
 def build_model(
-    backbone: Callable[..., keras.Model] = cnn6, rotation_start: str = "identity", **options
+    backbone: Callable[..., keras.Model] = cnn6,
+    rotation_start: str = Settings.rotation_start,
+    **options,
 ) -> keras.Model:
     """Returns ``backbone`` with kernels R @ F, R unconstrained.
 

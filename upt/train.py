@@ -14,14 +14,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from absl import flags as absl_flags
-
-from common.training import flags
-
-absl_flags.DEFINE_enum(
-    "rotation_start", "identity", ["identity", "normal"], "the initial R: I, or drawn from N(0, 1)"
-)
-flags.define_layer_flags()
+from common.training.methods import run
 
 if __name__ == "__main__":
-    flags.run(__file__)  # trains the METHOD of architecture.py with these flags
+    run(__file__)  # trains the METHOD of architecture.py with the flags of settings.py

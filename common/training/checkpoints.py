@@ -23,7 +23,6 @@ from ..errors import UserError
 from . import collapse
 from .files import atomic_write
 
-VERSION = 2  # of facts.json
 KEPT = {"checkpoint": 2, "best": 1}  # how many of each kind are kept
 _NAME = re.compile(r"(checkpoint|best)_(\d{8,12})\.npz")
 _LOGS = {"number", "train", "test", "metrics"}  # the keys of RunFolder.sizes
@@ -70,20 +69,12 @@ class Checkpoints:
         folder: where the checkpoints are; it is made with the first one.
         variables: Keras variables, the same in the same order at every start of the run.
         settings: by name, what must be equal for the run to continue from a checkpoint.
-        before: the value of a setting in runs whose checkpoints do not name it.
     """
 
-    def __init__(
-        self,
-        folder: pathlib.Path,
-        variables: Sequence,
-        settings: dict[str, object],
-        before: dict[str, object] | None = None,
-    ):
-        self.before = before or {}
+    def __init__(self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object]):
         self.folder, self.variables = folder, list(variables)
         self.good: pathlib.Path | None = None  # the one saved or restored last
-        # in the form in which they are read back
+        # as JSON returns them
         self.settings = json.loads(json.dumps(settings, default=str))
 
     def found(self) -> list[tuple[int, str, pathlib.Path]]:
@@ -114,7 +105,7 @@ class Checkpoints:
                 f"after iteration {progress.iteration - 1} a weight is not finite"
                 f"{self.how_to_go_on()}"
             )
-        facts = {"version": VERSION, "settings": self.settings, "progress": vars(progress)}
+        facts = {"settings": self.settings, "progress": vars(progress)}
         path = self._path(progress.iteration, kind)
         with (
             atomic_write(path, self.how_to_go_on()) as unfinished,
@@ -193,11 +184,7 @@ class Checkpoints:
                     raise _Unsound("its members are not stored")
                 facts = json.loads(archive.read("facts.json"))
                 self._check_settings(path, facts["settings"])
-                if "version" not in facts:  # written before runs watched for a collapse
-                    facts["progress"] = {"collapse": dict(collapse.START)} | facts["progress"]
                 progress = Progress(**facts["progress"])
-                if facts.get("version", VERSION) != VERSION:
-                    raise _Unsound(f"it is of version {facts['version']}")
                 if (
                     vars(progress).keys() != facts["progress"].keys()
                     or progress.logs.keys() != _LOGS
@@ -219,7 +206,7 @@ class Checkpoints:
             return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
         for name in self.settings | settings:
-            there, here = settings.get(name, self.before.get(name)), self.settings.get(name)
+            there, here = settings.get(name), self.settings.get(name)
             if there != here:
                 raise UserError(
                     f"--resume: {path} is of {name} {words(there)}, "

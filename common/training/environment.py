@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .folders import ROOT
+from .settings import ROOT
 
 
 def environment() -> dict:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .. import backbones, convert, datasets, energy, layers, optimizers
 from ..errors import UserError
 from ..private import layers_by_path
-from . import collapse, devices, folders
+from . import collapse, devices
 from .checkpoints import Checkpoints
 from .clock import Clock
 from .environment import environment
@@ -25,7 +25,7 @@ from .method import Method, check_saving
 from .precision import policy, scaled
 from .run_folder import RunFolder
 from .schedule import Chunk, Schedule
-from .settings import Settings
+from .settings import BATCH_SIZE, Settings
 from .steps import make_step, make_steps, make_test
 
 
@@ -74,10 +74,11 @@ def run(
     count = len(data.train_labels)
     batch_size = _batch_size(settings.batch_size, count)
     settings = folder.settings = dataclasses.replace(settings, batch_size=batch_size)
-    length = folders.facts(settings.method).iterations
-    warmup = folders.usual_warmup(settings.iterations, length)
+    warmup = settings.usual_warmup(settings.iterations)
     if warmup and not settings.warmup_iterations and not settings.resume:
-        shortened = f"{settings.iterations:,} iterations, not the method's {length:,}"
+        shortened = (
+            f"{settings.iterations:,} iterations, not the method's {type(settings).iterations:,}"
+        )
         print(f"note: a run of {shortened}, needs a warm-up: --warmup_iterations={warmup}")
 
     # build
@@ -104,7 +105,7 @@ def run(
     start_figures = layer_figures()
     progress = folder.open(title, variables, f"of {data.identity}", list(start_figures))
     first = progress.iteration
-    facts = {"settings": dataclasses.asdict(settings), "data": str(data), "jit": jit}
+    facts = {"settings": settings.named(), "data": str(data), "jit": jit}
     # one that goes on from an earlier checkpoint, as its last one is damaged, is not
     is_finished = first == settings.iterations and folder.is_finished()
     if not is_finished:  # a finished run keeps its summary
@@ -193,8 +194,8 @@ def run(
     print(f"test accuracy: {100 * accuracy:.2f} %")
     print(f"time: {clock.summary(made - 1)}")
     print(f"peak memory: {peak_memory():.2f} GiB")
-    print(f"results: {settings.log_dir.absolute()}")
-    print(f"learning curves: {settings.log_dir.absolute() / 'curves.png'}")
+    print(f"results: {folder.path.absolute()}")
+    print(f"learning curves: {folder.path.absolute() / 'curves.png'}")
     return model, optimizer
 
 
@@ -205,14 +206,14 @@ def _batch_size(asked: int | None, images: int) -> int:
         UserError: if the one asked for does not fit the training images or the devices.
     """
     devices = tf.distribute.get_strategy().num_replicas_in_sync
-    size = asked or max(1, min(folders.BATCH_SIZE, images) // devices) * devices
+    size = asked or max(1, min(BATCH_SIZE, images) // devices) * devices
     if size % devices:
         raise UserError(f"--batch_size={size} cannot be shared by {devices} devices")
     if size > images:
         raise UserError(f"--batch_size={size} is larger than the training set, {images} images")
-    if not asked and size != folders.BATCH_SIZE:
+    if not asked and size != BATCH_SIZE:
         why = f"{images} training images" + f", {devices} devices" * (devices > 1)
-        print(f"note: --batch_size={size}, not {folders.BATCH_SIZE}: there are {why}")
+        print(f"note: --batch_size={size}, not {BATCH_SIZE}: there are {why}")
     return size
 
 

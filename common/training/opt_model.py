@@ -8,17 +8,18 @@ import keras
 from ..backbones.cnn6 import cnn6
 from ..layers import OrthogonalConv2D
 from ..orthogonal import Map
+from .settings import RotationSettings
 
 
 def opt_model(
     backbone: Callable[..., keras.Model] = cnn6,
     *,
     orthogonalize: Map,
-    rotation_stddev: float = 1.0,
+    rotation_stddev: float = RotationSettings.rotation_stddev,
     rotation_initializer: str | keras.initializers.Initializer | None = None,
     rotation_regularizer: keras.regularizers.Regularizer | None = None,
-    learn_neurons: bool = False,
-    block_size: int = 0,
+    learn_neurons: bool = RotationSettings.learn_neurons,
+    block_size: int = RotationSettings.block_size,
     **kwargs,
 ) -> keras.Model:
     """Returns ``backbone`` with OPT layers.

@@ -21,7 +21,7 @@ from ..errors import UserError
 from .checkpoints import Checkpoints, Progress
 from .curves import draw
 from .files import atomic_write, locked, remove_unfinished, sync_folder
-from .settings import BEFORE, Settings
+from .settings import ROOT, Settings
 
 RESULTS = ("model.keras", "folded.keras", "classes.txt")
 # the newest run's files; without its checkpoints it cannot be resumed while the others are renamed
@@ -62,7 +62,8 @@ class RunFolder:
     """
 
     def __init__(self, settings: Settings, writes: bool = True):
-        self.settings, self.path, self.writes = settings, settings.log_dir, writes
+        self.settings, self.writes = settings, writes
+        self.path = settings.log_dir or ROOT / settings.method / "log"
         self.history: list[dict] = []  # rows of metrics.csv that have a line in the logs
         self.facts: dict = {}  # what run.json holds
         self._warned = False  # that the curves cannot be drawn
@@ -92,9 +93,8 @@ class RunFolder:
         Raises:
             UserError: if there is nothing to resume, or the folder cannot be written.
         """
-        # "pictures" is its name in existing checkpoints
-        alike = self.settings.result_settings() | {"pictures": data}
-        self.checkpoints = Checkpoints(self.path / "checkpoints", variables, alike, BEFORE)
+        alike = self.settings.result_settings() | {"data": data}
+        self.checkpoints = Checkpoints(self.path / "checkpoints", variables, alike)
         resume = self.settings.resume
         progress = self.checkpoints.restore() if resume else Progress()
         if self.writes:

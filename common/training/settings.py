@@ -1,67 +1,214 @@
-"""What a run was asked to do."""
+"""A run's settings: the flags that all methods share. A method's folder adds its own to them."""
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, ClassVar
 
-# what a run did before these settings existed; older checkpoints do not name them
-BEFORE = {
-    "image_size": 32,
-    "train_images": 0,
-    "warmup_iterations": 0,
-    "rotation_stddev": 1.0,
-    "learn_neurons": False,
-    "block_size": 0,
-    "orthogonalize": "gram_schmidt",
-    "precision": "float32",
-}
+from .. import backbones
+from ..errors import UserError
+from .command_line import Options, setting
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BATCH_SIZE = 128  # unless there are fewer images
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # Keras's dtype policies
+_MOST = 2**31 - 1
+# in these a run may differ from the checkpoint from which it continues
+_FREE = {"data_dir", "gpu_no", "jit", "log_dir", "log_every", "eval_every", "checkpoint_every"}
+_FREE |= {"resume", "steps_per_execution", "distribute", "deterministic"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """The flags that all methods share, read once; ``own`` holds the method's own flags."""
+class Settings(Options):
+    """The settings that all methods share.
 
-    method: str
-    dataset: str
-    data_dir: pathlib.Path
-    backbone: str
-    widths: tuple[int, ...] | None
-    iterations: int
-    batch_size: int | None  # None: see loop
-    base_lr: float
-    warmup_iterations: int
-    seed: int
-    gpu_no: int | None
-    jit: str
-    log_dir: pathlib.Path
-    log_every: int
-    eval_every: int
-    checkpoint_every: int
-    resume: bool
-    steps_per_execution: int | None
-    distribute: str
-    worker_timeout: float
-    deterministic: bool
-    image_size: int = 32
-    train_images: int = 0
-    precision: str = "float32"
-    own: dict[str, Any] = dataclasses.field(default_factory=dict)
+    Attributes:
+        title: the method's name in tables and images.
+        row: its place in tables; methods of the same row are sorted by name.
+        method: its folder's name.
+    """
 
-    def result_settings(self) -> dict[str, object]:
-        """Returns those that the weights depend on; they must be equal to resume a checkpoint."""
-        names = (
-            "method",
-            "dataset",
-            "image_size",
-            "train_images",
-            "backbone",
-            "widths",
-            "iterations",
-            "batch_size",
-            "base_lr",
-            "warmup_iterations",
-            "seed",
-            "precision",
-        )
-        return {name: getattr(self, name) for name in names} | self.own
+    title: ClassVar[str]
+    row: ClassVar[int]
+    method: ClassVar[str]
+
+    dataset: str = setting(
+        "cifar100",
+        "what to train on; digits needs no download; folder: your own images, in --data_dir",
+        choices=("cifar100", "cifar10", "digits", "folder"),
+    )
+    data_dir: pathlib.Path = setting(ROOT / "data", "where the data set is, or is downloaded to")
+    backbone: str = setting("cnn6", "the network", choices=tuple(backbones.known()))
+    widths: tuple[int, ...] | None = setting(
+        None,
+        "neurons per layer of each of the three stages, and of fc6 in a cnn "
+        "(default: 64,64,64,64; for a resnet 16,32,64)",
+        least=1,
+        most=65_536,
+    )
+    image_size: int = setting(
+        32,
+        "height and width to which the images of --dataset=folder are resized",
+        least=32,
+        most=256,
+    )
+    train_images: int = setting(
+        0,
+        "number of training images, the same number of each class, and the same images in every "
+        "run; 0: all",
+        least=0,
+        most=_MOST,
+    )
+    iterations: int = setting(
+        75_000,
+        "training steps; the learning rate drops at the same fractions of any number of steps",
+        least=1,
+        most=_MOST,
+    )
+    batch_size: int | None = setting(
+        None,
+        f"images per step (default: {BATCH_SIZE}, or the most that fit a smaller training set)",
+        least=1,
+    )
+    base_lr: float = setting(0.1, "the first learning rate", least=0)
+    warmup_iterations: int = setting(
+        0,
+        "number W of iterations over which all learning rates, also that of the rotations, grow "
+        "linearly from rate/W to the first rate. At rate 0.1 the first steps saturate a plain "
+        "network, and it recovers only after about 2,000 steps, as the authors' published log of "
+        "MHE shows (wy1iu/MHE on GitHub: a loss of 9.07 to 9.21 up to iteration 1,900). A run that "
+        "is much shorter than 75,000 iterations needs a warm-up, or its baseline is worthless",
+        least=0,
+        most=_MOST,
+    )
+    seed: int = setting(
+        0, "seed of the initial weights, the shuffles and the augmentation", least=0, most=2**32 - 1
+    )
+    gpu_no: int | None = setting(
+        None, "number of the GPU; by default the first one, or the CPU if there is no GPU", least=0
+    )
+    jit: str = setting(
+        "auto",
+        "compile with XLA: the whole step, or with --distribute the maps alone; auto: on a GPU "
+        "only, since on a CPU it is slower",
+        choices=("auto", "on", "off"),
+    )
+    precision: str = setting(
+        PRECISIONS[0],
+        "the type in which layers compute: Keras's dtype policies. Under the mixed ones "
+        "convolutions and activations have 16 bits; the maps, all weights, the averages of batch "
+        "normalization and the loss stay in float32. In mixed_float16 the loss is scaled",
+        choices=PRECISIONS,
+    )
+    log_dir: pathlib.Path | None = setting(
+        None, "where the results go (default: log/ in the method's folder)"
+    )
+    log_every: int = setting(100, "iterations between two training lines", least=1)
+    eval_every: int = setting(500, "iterations between two tests", least=1)
+    checkpoint_every: int = setting(
+        1000,
+        "iterations between two checkpoints; the one with the best test accuracy is kept too",
+        least=1,
+    )
+    resume: bool = setting(False, "continue from the newest valid checkpoint in --log_dir")
+    steps_per_execution: int | None = setting(
+        None,
+        "training steps per call of the device (default: 1, or 20 where XLA compiles them)",
+        least=1,
+        most=1000,
+    )
+    distribute: str = setting(
+        "none",
+        "train on one device, on all GPUs of this machine, or on those of several machines, which "
+        "TF_CONFIG names",
+        choices=("none", "mirrored", "multi_worker"),
+    )
+    deterministic: bool = setting(
+        False, "use deterministic operations only, also on a GPU; stop if there is none"
+    )
+
+    def __init_subclass__(cls) -> None:
+        cls.method = cls.__module__.partition(".")[0]
+
+    @classmethod
+    def usual_warmup(cls, iterations: int) -> int:
+        """Returns how many iterations of warm-up a run of ``iterations`` needs.
+
+        It is 0 unless the run is shorter than the method's schedule. In a full run the first 2,000
+        iterations or so, in which plain training may recover from its first steps, are few.
+        """
+        return min(400, iterations // 5) if iterations < cls.iterations else 0
+
+    def check(self) -> None:
+        network = backbones.known()[self.backbone]
+        count = len(network.widths)
+        if self.widths is not None and len(self.widths) != count:
+            if self.widths != type(self).widths:
+                raise UserError(f"--widths: {self.backbone} takes {count} numbers")
+            # a method's own default is for the cnns alone
+            object.__setattr__(self, "widths", None)
+        if network.widening and self.widths and list(self.widths) != sorted(self.widths):
+            raise UserError(
+                f"--widths: no stage of {self.backbone} may be narrower than the one before"
+            )
+        if self.dataset != "folder" and self.image_size != 32:
+            raise UserError(
+                f"--image_size is for --dataset=folder; {self.dataset} has 32x32 pixels"
+            )
+        if self.dataset == "folder" and self.data_dir == ROOT / "data":
+            raise UserError("--dataset=folder needs --data_dir, the folder with your images")
+        if self.distribute == "mirrored" and self.gpu_no is not None:
+            raise UserError("--distribute=mirrored takes all GPUs; --gpu_no names one")
+        if self.distribute != "none" and self.precision == "mixed_float16":
+            # Keras's LossScaleOptimizer asks only the first device if the gradients are finite
+            raise UserError(
+                "--precision=mixed_float16 is for one device; with --distribute take mixed_bfloat16"
+            )
+
+    def named(self) -> dict[str, Any]:
+        """Returns the method and all settings by name."""
+        return {"method": self.method} | vars(self)
+
+    def own(self) -> dict[str, Any]:
+        """Returns the settings that only this method has, by name."""
+        shared = {field.name for field in dataclasses.fields(Settings)}
+        return {name: value for name, value in vars(self).items() if name not in shared}
+
+    def result_settings(self) -> dict[str, Any]:
+        """Returns the settings that must be the same to continue from a checkpoint, by name."""
+        return {name: value for name, value in self.named().items() if name not in _FREE}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSettings(Settings):
+    """Those of the methods with OPT layers."""
+
+    learn_neurons: bool = setting(
+        False, "also train the neurons F, which OPT keeps as drawn; their energy may then change"
+    )
+    block_size: int = setting(
+        0,
+        "number of rows of F that a rotation acts on, 2 or more: R then consists of small "
+        "rotations, which cost less in wide layers but do not mix rows of different blocks; 0: one "
+        "R of all rows",
+        least=0,
+        most=_MOST,
+    )
+
+    def check(self) -> None:
+        super().check()
+        if self.block_size == 1:
+            raise UserError("--block_size=1: must be 0, or 2 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class RotationSettings(LayerSettings):
+    """Those of the methods whose rotations are drawn at random."""
+
+    rotation_stddev: float = setting(
+        1.0,
+        "standard deviation of the rotations R at the start. The maps of Gram-Schmidt, Householder "
+        "and Loewdin do not depend on R's scale, so a step rotates the neurons more if R is small. "
+        "Weight decay shrinks R: at rate 0.1, by a factor of e in 2,000 iterations. A short run "
+        "has no time for this: 0.2 is where 3,200 iterations would have brought R",
+        above=0,
+    )

@@ -1,0 +1,185 @@
+"""Command lines: each field of an options class is a flag, with its default, checks and help."""
+
+import dataclasses
+import math
+import pathlib
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from absl import flags
+
+from ..errors import UserError
+from .texts import shown
+
+
+@dataclasses.dataclass(frozen=True)
+class _About:
+    help: str
+    choices: Sequence[str] = ()
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+    positional: bool = False
+
+    def problem(self, value: Any) -> str | None:
+        """Returns what is wrong with a value, or with one of a tuple's values."""
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}"
+        if isinstance(value, str | pathlib.Path):
+            return None
+        if not math.isfinite(value):
+            return "must be finite"
+        if value < self.least:
+            return f"must be {self.least} or more"
+        if value > self.most:
+            return f"must be at most {self.most}"
+        return None if value > self.above else f"must be over {self.above}"
+
+
+def setting(default: Any, help: str, **checks: Any) -> Any:
+    """Returns a field of an `Options` class, which is a flag of the same name.
+
+    The field's type is str, int, float, bool, pathlib.Path, a tuple of one of these such as
+    ``tuple[int, ...]`` (values separated by commas), or one of all these ``| None``. A subclass may
+    give a field another default without a call of this function: ``iterations: int = 300_000``.
+
+    Args:
+        default: the value without the flag.
+        help: a line about it.
+        **checks: ``choices``: a sequence of all values. ``least``, ``most``, ``above``: bounds of a
+            number, or of each number of a tuple. ``positional=True``, for ``tuple[str, ...]``:
+            the field is not a flag; it takes the words that are not flags.
+    """
+    return dataclasses.field(default=default, metadata={"about": _About(help, **checks)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """A program's options. Subclasses are frozen dataclasses too, whose fields are `setting`s.
+
+    Raises:
+        UserError: for a value that its field does not take, or values that do not fit together.
+    """
+
+    def __post_init__(self) -> None:
+        for name, about in _abouts(type(self)).items():
+            value = getattr(self, name)
+            for one in value if isinstance(value, tuple) else (value,):
+                if problem := None if one is None else about.problem(one):
+                    raise UserError(f"--{name}={as_text(value)}: {problem}")
+        self.check()
+
+    def check(self) -> None:
+        """Raises UserError for values that do not fit together; for subclasses."""
+
+
+Kind = TypeVar("Kind", bound=Options)
+
+
+def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
+    """Returns the options that ``words`` set, such as ``["--seed=1", "--resume"]``.
+
+    Raises:
+        UserError: for a word that is not one of the flags, and as `Options` does.
+    """
+    hints, abouts, values = typing.get_type_hints(kind), _abouts(kind), flags.FlagValues()
+    place = next((name for name, about in abouts.items() if about.positional), None)
+    values.set_gnu_getopt(True)  # flags may follow other words
+    for name in abouts.keys() - {place}:
+        flag = flags.Flag(_Parser(_reader(hints[name])), flags.ArgumentSerializer(), name, None, "")
+        flags.DEFINE_flag(
+            flags.BooleanFlag(name, None, "") if hints[name] is bool else flag, values
+        )
+    try:
+        others = values([sys.argv[0], *words])[1:]
+    # ValueError: from a flagfile that is not text; RecursionError: from a flag with a long name,
+    # since absl looks for similar ones
+    except (flags.Error, ValueError, RecursionError) as error:
+        raise UserError(str(error)) from error
+    if others and not place:
+        raise UserError(f"{others[0]!r} is not a flag; flags start with --")
+    given = {name: values[name].value for name in values if values[name].present}
+    return kind(**given, **({place: tuple(others)} if place else {}))
+
+
+def run_program(kind: type[Kind], main: Callable[[Kind], None], name: str) -> None:
+    """Calls ``main`` with the options of the command line.
+
+    It prints the flags after ``--help``. A `UserError` is one line on stderr and exit code 2,
+    Ctrl-C is exit code 130.
+
+    Args:
+        kind: the class of the options.
+        main: the program.
+        name: the program's name in messages.
+    """
+    words = sys.argv[1:]
+    if {"--help", "-help", "-h", "--helpshort"} & set(words):
+        print(help_text(kind, sys.modules["__main__"].__doc__ or ""))
+        return
+    try:
+        main(parse(kind, words))
+    except UserError as error:
+        print(f"{name}: {shown(' '.join(str(error).split()))}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def help_text(kind: type[Options], about: str) -> str:
+    """Returns the text of ``--help``: ``about`` and the flags."""
+    lines = [about.strip(), "", "Flags:"]
+    for name, flag in _abouts(kind).items():
+        choices = f"<{'|'.join(flag.choices)}>: " if flag.choices else ""
+        default = getattr(kind, name)
+        end = "" if default in (None, ()) else f" (default: {as_text(default)})"
+        lines += [f"  {'' if flag.positional else '--'}{name}", f"      {choices}{flag.help}{end}"]
+    return "\n".join(lines)
+
+
+def as_text(value: object) -> str:
+    """Returns a value in the form in which a command line has it."""
+    if isinstance(value, tuple):
+        return ",".join(map(as_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _abouts(kind: type[Options]) -> dict[str, _About]:
+    """Returns help and checks of each field; a field with another default keeps its base's."""
+    found: dict[str, _About] = {}
+    for base in reversed(kind.__mro__):
+        for name, field in base.__dict__.get("__dataclass_fields__", {}).items():
+            found |= {name: field.metadata["about"]} if field.metadata else {}
+    return found
+
+
+class _Parser(flags.ArgumentParser):
+    def __init__(self, read: Callable[[str], Any]):
+        self.read = read
+
+    def parse(self, argument: str) -> Any:
+        return self.read(argument)
+
+
+def _reader(hint: Any) -> Callable[[str], Any]:
+    """Returns the function that reads a value of the type ``hint`` from text."""
+    if isinstance(hint, types.UnionType):
+        (hint,) = set(typing.get_args(hint)) - {types.NoneType}
+    if typing.get_origin(hint) is tuple:
+        read = _reader(typing.get_args(hint)[0])
+        return lambda text: tuple(read(word.strip()) for word in text.split(",") if word.strip())
+    return _path if hint is pathlib.Path else hint
+
+
+def _path(text: str) -> pathlib.Path:
+    try:
+        text.encode()  # a name that is not UTF-8 can be neither printed nor passed to TensorFlow
+        path = pathlib.Path(text).expanduser()
+        path.exists()  # raises an OSError if the name is too long
+        return path
+    except (UnicodeEncodeError, RuntimeError, OSError) as error:
+        raise ValueError(getattr(error, "strerror", None) or error) from error

@@ -1,0 +1,43 @@
+"""The methods: each is a folder with train.py, settings.py and architecture.py."""
+
+import importlib
+import pathlib
+import sys
+
+from .command_line import run_program
+from .settings import ROOT, Settings
+from .startup import import_tensorflow
+
+
+def known() -> dict[str, type[Settings]]:
+    """Returns the class of each method's settings by name, in the order of tables.
+
+    It imports no TensorFlow.
+    """
+    names = [path.parent.name for path in ROOT.glob("*/train.py")]
+    found = [importlib.import_module(f"{name}.settings").Settings for name in names]
+    return {kind.method: kind for kind in sorted(found, key=lambda kind: (kind.row, kind.method))}
+
+
+def run(script: str) -> None:
+    """Trains a method with the settings of the command line; every train.py ends with it.
+
+    Exits with code 2 and one line on stderr if the user made a mistake.
+
+    Args:
+        script: ``__file__`` of the train.py, whose folder is the method.
+    """
+    name = pathlib.Path(script).resolve().parent.name
+    if sys.platform == "win32":  # it lacks these file locks and signals
+        print("Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
+        sys.exit(2)
+
+    def train(settings: Settings) -> None:
+        # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
+        import_tensorflow()
+        from .loop import train
+
+        method = importlib.import_module(f"{name}.architecture").METHOD
+        train(settings, method.with_options(**settings.own()))
+
+    run_program(importlib.import_module(f"{name}.settings").Settings, train, f"{name}/train.py")

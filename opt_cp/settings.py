@@ -1,0 +1,13 @@
+"""The method's settings, its title, and its place in tables."""
+
+import dataclasses
+
+from common.training.settings import RotationSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(RotationSettings):
+    title = "OPT (CP)"
+    row = 70
+
+    widths: tuple[int, ...] | None = (32, 64, 128, 128)

@@ -1,0 +1,15 @@
+"""The method's settings, its title, and its place in tables."""
+
+import dataclasses
+
+from common.training.settings import LayerSettings, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(LayerSettings):
+    title = "UPT"
+    row = 20
+
+    rotation_start: str = setting(
+        "identity", "the initial R: I, or drawn from N(0, 1)", choices=("identity", "normal")
+    )
