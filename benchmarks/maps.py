@@ -5,21 +5,20 @@
 
 A call computes a map of w, an n x n matrix of N(0, 1) in float32, and then the gradient of w for a
 fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it. "formed" is map(w)
-itself, which all other libraries compute. PyTorch and geotorch have rows on a CPU, if they are installed
-(see requirements.txt here). Their parametrizations get parameters for which they compute the same as
-ours: householder is Gram-Schmidt of w, cayley is Cayley's transform of S, the skew part of w's
-upper triangle, and matrix_exp and expm are the exponential of S, which would be cheaper near S = 0.
+itself, which all other libraries compute. PyTorch's and geotorch's rows are timed on a CPU, where
+requirements.txt of this folder is installed. Their parametrizations get parameters for which they
+compute the same as ours: cayley is Cayley's transform of S, the skew part of w's upper triangle,
+and matrix_exp and expm are the exponential of S, which would be cheaper near S = 0.
 
 Each round calls all implementations one after the other, so that a change of the machine's speed
 affects all of them. ms is the median over the rounds. multiple is the median of each round's ratio
 to one n x n product tf.matmul(w, w), for a batch too: a batch of 5 is one call, timed for n up to
-576. Rows with jit are ours, compiled by XLA. A call of TensorFlow from Python takes 0.2 ms, which a
+576. Rows with jit are compiled by XLA. A call of TensorFlow from Python takes 0.2 ms, which a
 training step does not pay for each map: at n = 27 this is most of the time.
 
-Errors are computed in float64. orthogonality is max |Q^T Q - I|, and for a product
-max |K^T K - f^T f| / max |f^T f|. deviation is max |value - reference| / max |reference|, where the
-reference is the map by NumPy and SciPy in float64. The table goes to standard output and to
-maps.csv, the times of single matrices also to maps.png next to it.
+orthogonality is max |Q^T Q - I|, and for a product max |K^T K - f^T f| / max |f^T f|. deviation is
+max |Q - Q64| / max |Q64|, where Q64 is the map in float64. The tables go to standard output, all
+figures to maps.csv.
 """
 
 import dataclasses
@@ -29,20 +28,20 @@ import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from common.training.startup import import_tensorflow
 
 tf = import_tensorflow()
 
-from benchmarks.reporting import CORES, check_outputs, machine, publish, save, table, warn_if_busy
+from benchmarks.reporting import CORES, check_outputs, machine, save, table, warn_if_busy
 from common import orthogonal
 from common.errors import UserError
 from common.training.command_line import Options, run_program, setting
+from comparison.publishing import put
 
 COLUMNS_OF_F = 64
 BATCH, BATCH_UP_TO = 5, 576
@@ -63,9 +62,9 @@ class Settings(Options):
     rounds: int = setting(7, "the most calls of each", least=1)
     seconds: float = setting(60, "start no round after this time at an n", above=0)
     jit_up_to: int = setting(576, "the largest n that XLA compiles maps for; 0: none", least=0)
-    out: pathlib.Path = setting(pathlib.Path("maps.csv"), "the CSV; its image is next to it")
+    out: pathlib.Path = setting(pathlib.Path("maps.csv"), "the CSV")
     readme: pathlib.Path | None = setting(
-        None, "a Markdown file: put the tables between its marks of maps, the image in docs/"
+        None, "a Markdown file: put the tables between its marks of maps"
     )
 
     def check(self) -> None:
@@ -74,48 +73,25 @@ class Settings(Options):
             raise UserError("--sizes is empty")
 
 
-def signed_qr(w: np.ndarray) -> np.ndarray:
-    q, r = np.linalg.qr(w)
-    return q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[..., np.newaxis, :]
+def transposed(w: tf.Tensor) -> tf.Tensor:
+    return tf.linalg.matrix_transpose(w)
 
 
-def reflected(w: np.ndarray) -> np.ndarray:
-    """Returns Q of Householder's method, a product of n - 1 reflections."""
-    q = signed_qr(w)
-    q[..., -1] *= (np.linalg.slogdet(q).sign * (-1) ** (q.shape[-1] - 1))[..., np.newaxis]
-    return q
+def skew(w: tf.Tensor) -> tf.Tensor:
+    upper = tf.linalg.band_part(w, 0, -1)
+    return upper - transposed(upper)
 
 
-def polar(w: np.ndarray) -> np.ndarray:
-    u, _, vh = np.linalg.svd(w)
-    return u @ vh
-
-
-def skew(w: np.ndarray) -> np.ndarray:
-    return np.triu(w) - np.triu(w).mT
-
-
-def cayley(w: np.ndarray) -> np.ndarray:
-    identity = np.eye(w.shape[-1])
-    return np.linalg.solve(identity - skew(w), identity + skew(w))
-
-
-# the maps in float64, by their names in the column `map`
-REFERENCES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "gs rows": lambda w: signed_qr(w.mT).mT,
-    "householder": reflected,
-    "gs columns": signed_qr,
-    "lowdin": polar,
-    "cayley": cayley,
-    "exponential": lambda w: scipy.linalg.expm(skew(w)),
+# by their names in the column `map`; in float64 they give the errors of all implementations
+MAPS = {
+    "gs rows": orthogonal.gram_schmidt,
+    "householder": orthogonal.householder,
+    "gs columns": lambda w: transposed(orthogonal.gram_schmidt(transposed(w))),
+    "lowdin": orthogonal.lowdin,
+    "cayley": orthogonal.cayley,
+    "exponential": lambda w: tf.linalg.expm(skew(w)),
 }
-PANELS = {
-    "Gram-Schmidt, Householder": ("gs rows", "householder", "gs columns"),
-    "Löwdin": ("lowdin",),
-    "Cayley, exponential": ("cayley", "exponential"),
-}
-OURS = {"gs rows": orthogonal.gram_schmidt, "householder": orthogonal.householder}
-OURS |= {"lowdin": orthogonal.lowdin, "cayley": orthogonal.cayley}
+OURS = ("gs rows", "householder", "lowdin", "cayley")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +142,8 @@ def tensorflow_implementations(jit: bool) -> Iterator[Implementation]:
 
         return Implementation(name, map_name, prepare, jit)
 
-    for name, function in OURS.items():
+    for name in OURS:
+        function = MAPS[name]
         product = functools.partial(orthogonal.product, function)
         yield made(f"{function.__name__} product", name, product)
         formed = lambda w, f, function=function: function(w)  # noqa: E731
@@ -183,8 +160,7 @@ def tensorflow_implementations(jit: bool) -> Iterator[Implementation]:
         return tf.matmul(u, v, transpose_b=True)
 
     def solve(w: tf.Tensor, f: tf.Tensor) -> tf.Tensor:
-        upper = tf.linalg.band_part(w, 0, -1)
-        s, identity = upper - tf.linalg.matrix_transpose(upper), tf.eye(w.shape[-1])
+        s, identity = skew(w), tf.eye(w.shape[-1])
         return tf.linalg.solve(identity - s, identity + s)
 
     yield made("tf.linalg.qr", "gs columns", qr)
@@ -220,10 +196,6 @@ def torch_implementations() -> Iterator[Implementation]:
         module.base.copy_(torch.eye(w.shape[-1]))
         return module
 
-    def householder(w: torch.Tensor) -> tuple:
-        module = of_torch("householder", w)
-        return module.right_inverse(w), module
-
     def made(name: str, map_name: str, of: Callable) -> Implementation:
         def prepare(w: np.ndarray, f: np.ndarray) -> Call:
             parameter, evaluate = of(torch.tensor(w))
@@ -240,18 +212,13 @@ def torch_implementations() -> Iterator[Implementation]:
         return Implementation(name, map_name, prepare)
 
     yield made("torch.linalg.qr", "gs columns", lambda w: (w, qr))
-    yield made("torch householder", "gs columns", householder)
     yield made("torch.linalg.svd", "lowdin", lambda w: (w, svd))
     # in both packages the skew matrix is A = tril(X) - tril(X)^T, and the Cayley transform is
     # (I - A/2)^-1 (I + A/2)
-    for package, of, exponential in (
-        ("torch", of_torch, "matrix_exp"),
-        ("geotorch", of_geotorch, "expm"),
-    ):
-        parts = [("cayley", "cayley", -2), (exponential, "exponential", -1)]
-        for name, map_name, factor in parts:
-            start = lambda w, of=of, name=name, factor=factor: (factor * w.mT, of(name, w))  # noqa: E731
-            yield made(f"{package} {name}", map_name, start)
+    yield made("torch cayley", "cayley", lambda w: (-2 * w.mT, of_torch("cayley", w)))
+    yield made("geotorch cayley", "cayley", lambda w: (-2 * w.mT, of_geotorch("cayley", w)))
+    yield made("torch matrix_exp", "exponential", lambda w: (-w.mT, of_torch("matrix_exp", w)))
+    yield made("geotorch expm", "exponential", lambda w: (-w.mT, of_geotorch("expm", w)))
 
 
 def errors(name: str, value: np.ndarray, q: np.ndarray, f: np.ndarray) -> dict[str, float]:
@@ -278,13 +245,15 @@ def measure(n: int, batch: int, chosen: list[Implementation], settings: Settings
     leading = (batch,) if batch > 1 else ()
     w = random.standard_normal((*leading, n, n), np.float32)
     f = random.standard_normal((*leading, n, COLUMNS_OF_F), np.float32)
-    reference = functools.cache(lambda name: REFERENCES[name](w.astype(np.float64)))
+    reference = functools.cache(lambda name: MAPS[name](tf.constant(w, tf.float64)).numpy())
     one = tf.constant(w.reshape(-1, n, n)[0])
-    row = {"map": "one product", "implementation": UNIT, "n": n, "batch": batch, "jit": "off"}
+    size = {"n": n, "batch": batch}
+    row = {"map": "one product", "implementation": UNIT, "jit": "off"} | size
     rows = [row]
     timed: list[tuple[dict, Call, int]] = [(row, lambda: tf.matmul(one, one), 10)]
     for way in chosen:
-        row = row | {"map": way.map, "implementation": way.name, "jit": "on" if way.jit else "off"}
+        jit = "on" if way.jit else "off"
+        row = {"map": way.map, "implementation": way.name, "jit": jit} | size
         rows.append(row)
         try:
             call = way.prepare(w, f)
@@ -311,32 +280,6 @@ def measure(n: int, batch: int, chosen: list[Implementation], settings: Settings
         row |= {"ms": statistics.median(spent), "multiple": statistics.median(multiples)}
         row["rounds"] = len(spent)
     return rows
-
-
-def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
-    """Draws ms against n: ours bold, others thin, formed ones dashed."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 6.4), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
-    sizes = sorted({row["n"] for row in rows})
-    for axes, (heading, maps) in zip(panels, PANELS.items(), strict=True):
-        drawn = [row for row in rows if row["map"] in ("one product", *maps) and "ms" in row]
-        for name in dict.fromkeys(row["implementation"] for row in drawn):
-            points = [(row["n"], row["ms"]) for row in drawn if row["implementation"] == name]
-            dashes = "--" if name.endswith(" formed") else ":" if name == UNIT else "-"
-            width = 3 if is_ours(name) else 1
-            axes.plot(*zip(*points, strict=True), label=name, lw=width, ls=dashes, marker="o")
-        axes.set(xscale="log", yscale="log", title=heading, xlabel="n")
-        axes.set_xticks(sizes, [str(n) for n in sizes])
-        axes.set_xticks([], minor=True)
-        axes.grid(alpha=0.3)
-        # below the axes, where it cannot cover any data
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=2, frameon=False)
-    panels[0].set_ylabel("ms, forward and backward")
-    figure.suptitle(title, fontsize="medium")
-    figure.savefig(path, dpi=130)
-    print(f"written: {path.absolute()}")
 
 
 def digits(value: float, count: int) -> str:
@@ -390,6 +333,7 @@ def main(settings: Settings) -> None:
         chosen += torch_implementations()
     wanted = settings.implementations or ("",)
     chosen = [way for way in chosen if any(word in way.name for word in wanted)]
+    chosen.sort(key=lambda way: list(MAPS).index(way.map))
     if not chosen:
         raise UserError(f"--implementations={','.join(wanted)}: no name contains that")
     tf.config.experimental.enable_tensor_float_32_execution(False)
@@ -400,7 +344,6 @@ def main(settings: Settings) -> None:
             print(f"n = {n}, batch {batch}", file=sys.stderr, flush=True)
             fitting = [way for way in chosen if not way.jit or n <= settings.jit_up_to]
             rows += measure(n, batch, fitting, settings)
-    order = [UNIT, *REFERENCES]
     note = (
         "Milliseconds, forward and backward; in brackets, multiples of one n x n product. The "
         "error is max \\|Q^T Q - I\\|, of a product K = map(w) @ f "
@@ -409,12 +352,8 @@ def main(settings: Settings) -> None:
     lines = [*times_table(rows), "", f"{machine()}. {note}", *errors_table(rows)]
     print(*lines, sep="\n")
     save(settings.out, {key: (key, "{}") for key in KEYS}, rows)
-    image = settings.out.with_suffix(".png")
-    single = [row for row in rows if row["batch"] == 1 and row["jit"] == "off"]
-    title = f"A map and its gradient, single matrices in float32, without XLA; ours bold; product: "
-    draw(image, single, f"{title}map(w) @ f, f of {COLUMNS_OF_F} columns\n{machine()}")
     if settings.readme:
-        publish(settings.readme, "maps", lines, image, "Time of a map and its gradient against n")
+        put(settings.readme, "maps", lines)
 
 
 if __name__ == "__main__":

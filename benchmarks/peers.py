@@ -120,7 +120,13 @@ def torch_step(
 ) -> Callable[[], torch.Tensor]:
     """Returns a function that updates PyTorch's network once and returns its loss."""
     torch.set_num_threads(CORES)
-    model = network(kernel, layout, widths)
+    return step_of(network(kernel, layout, widths), layout, images, labels)
+
+
+def step_of(
+    model: nn.Module, layout: str, images: np.ndarray, labels: np.ndarray
+) -> Callable[[], torch.Tensor]:
+    """Returns `torch_step` for a network that is there already."""
     optimizer = torch.optim.SGD(model.parameters(), RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
     x = torch.tensor(images).movedim(3, 1).contiguous(memory_format=LAYOUTS[layout])
     y = torch.tensor(labels)

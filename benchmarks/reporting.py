@@ -10,21 +10,26 @@ import sys
 from collections.abc import Mapping
 
 from common.errors import UserError
-from comparison.publishing import keep, marks, put
+from common.training.startup import import_tensorflow
+from comparison.publishing import marks
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-PACKAGES = ("tensorflow", "torch", "geotorch", "deel-lip", "tf-keras")
+PACKAGES = ("tensorflow", "torch", "geotorch", "deel-lip", "tf_keras")
 Columns = Mapping[str, tuple[str, str]]  # by a row's key: the heading, and the cells' format
 
 
 def check_outputs(name: str, out: pathlib.Path, readme: pathlib.Path | None) -> None:
-    """Raises UserError if the CSV cannot be written, or the page has no marks of ``name``."""
+    """Raises UserError if the CSV cannot be written, or as `check_marks` does."""
     if out.suffix != ".csv" or out.is_dir() or not out.absolute().parent.is_dir():
         raise UserError(f"--out={out} is no file name ending in .csv, in a folder that is there")
-    begin, end = marks(name)
+    check_marks(name, readme)
+
+
+def check_marks(name: str, readme: pathlib.Path | None) -> None:
+    """Raises UserError if a page is given without the marks of ``name``."""
     text = readme.read_text("utf-8") if readme and readme.is_file() else ""
-    if readme and not (text.count(begin) == text.count(end) == 1):
-        raise UserError(f"--readme={readme} is no file with lines {begin} and {end}")
+    if readme and not all(text.count(mark) == 1 for mark in marks(name)):
+        raise UserError(f"--readme={readme} is no file with lines {' and '.join(marks(name))}")
 
 
 def shown(columns: Columns, rows: list[dict]) -> Columns:
@@ -52,17 +57,9 @@ def save(path: pathlib.Path, columns: Columns, rows: list[dict]) -> None:
     print(f"written: {path.absolute()}")
 
 
-def publish(
-    readme: pathlib.Path, name: str, lines: list[str], image: pathlib.Path, caption: str
-) -> None:
-    """Puts ``lines`` of Markdown and the image between the marks of ``readme``."""
-    put(readme, name, [*lines, "", keep(readme, image, f"{name}.png", caption)])
-
-
 def machine() -> str:
     """Returns the processor and the versions that the figures depend on."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     info = pathlib.Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", info.read_text("utf-8")) if info.is_file() else None
     gpus = [

@@ -29,7 +29,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from benchmarks.reporting import check_outputs, machine, publish, save, table, warn_if_busy
+import numpy as np
+
+from benchmarks.reporting import check_outputs, machine, save, table, warn_if_busy
 from common import backbones
 from common.errors import UserError
 from common.training import command_line
@@ -37,6 +39,7 @@ from common.training.command_line import Options, setting
 from common.training.methods import known
 from common.training.settings import BATCH_SIZE, PRECISIONS, ROOT
 from common.training.startup import import_tensorflow
+from comparison.publishing import keep, put
 from comparison.rows import Row, parse
 from comparison.styles import styles_of
 
@@ -87,14 +90,13 @@ class Settings(Options):
     kernels: bool = setting(False, "count the kernels that XLA makes of each step")
     input: bool = setting(False, "also time the input pipeline alone: shuffle, crop, flip")
     peers: bool = setting(False, "also time PyTorch, geotorch and deel-lip; all on the CPU")
-    limit_s: float = setting(1000, "stop a measurement after this many seconds", above=0)
     out: pathlib.Path = setting(pathlib.Path("steps.csv"), "the CSV; its image is next to it")
     readme: pathlib.Path | None = setting(
-        None, "a Markdown file: put the table between its marks of steps, the image in docs/"
+        None, "a Markdown file: put the table between its marks, the image into docs/"
     )
 
     def check(self) -> None:
-        check_outputs("steps", self.out, self.readme)
+        check_outputs(self.table, self.out, self.readme)
         if self.widths is not None and len(self.widths) != 4:
             raise UserError("--widths must be four numbers")
         if self.widths and self.each_width:
@@ -106,8 +108,15 @@ class Settings(Options):
         try:
             for row in self.rows():
                 options_of(row)
+                if "precision" in dict(row.flags):
+                    raise UserError("--precision is for all rows")
         except (ValueError, UserError) as error:
             raise UserError(f"--methods: {error}") from error
+
+    @property
+    def table(self) -> str:
+        """Returns the name of the marks between which the table is put."""
+        return "peers" if self.peers else "widths" if self.each_width else "steps"
 
     def rows(self) -> list[Row]:
         """Returns the methods to time, with their settings."""
@@ -127,10 +136,6 @@ class Case:
     precision: str = PRECISIONS[0]
     kernels: bool = False
     peer: bool = False
-
-    def plain(self) -> "Case":
-        """Returns the plain step that this one is compared with."""
-        return dataclasses.replace(self, name=PLAIN, kernels=False, peer=False)
 
 
 def options_of(row: Row) -> dict[str, object]:
@@ -169,10 +174,8 @@ def prepare(
     return make, [tf.constant(images), tf.constant(labels, tf.int32)]
 
 
-def random_batch(count: int) -> tuple:
+def random_batch(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns images ``[count, 32, 32, 3]``, float32 from 0 to 255, and labels ``[count]``."""
-    import numpy as np
-
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (count, 32, 32, 3)).astype("float32")
     return images, random.integers(0, 100, count)
@@ -236,17 +239,13 @@ def measure(case: Case) -> dict[str, float]:
     return figures
 
 
-def in_a_process(case: Case, limit_s: float) -> dict:
+def in_a_process(case: Case) -> dict:
     """Returns what `measure` returns in a process of its own, or a note why that failed."""
     command = [sys.executable, "-c", CHILD, json.dumps(dataclasses.asdict(case))]
-    options: dict = {"cwd": ROOT, "capture_output": True, "text": True}
-    try:
-        result = subprocess.run(command, timeout=limit_s, check=True, **options)
-    except subprocess.TimeoutExpired:
-        return {"note": f"over {limit_s:.0f} s"}
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines() or ["no output"]
-        return {"note": f"failed ({error.returncode}): {lines[-1][:200]}"}
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or ["no output"]
+        return {"note": f"failed ({result.returncode}): {lines[-1][:200]}"}
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -266,14 +265,14 @@ def cases(settings: Settings, peers: Iterable[str]) -> list[Case]:
     return found + [Case(INPUT, CNN6, **sizes)] * settings.input
 
 
-def compared(todo: Iterable[Case], limit_s: float) -> Iterator[dict]:
+def compared(todo: Iterable[Case]) -> Iterator[dict]:
     """Yields the table's row of each case, with plain steps before and after it."""
     last, after = None, {}
     for case in todo:
-        plain = case.plain()
-        before = after if plain == last else in_a_process(plain, limit_s)
-        figures = in_a_process(case, limit_s)
-        last, after = plain, in_a_process(plain, limit_s)
+        plain = dataclasses.replace(case, name=PLAIN, kernels=False, peer=False)
+        before = after if plain == last else in_a_process(plain)
+        figures = in_a_process(case)
+        last, after = plain, in_a_process(plain)
         yield row_of(case, figures, before, after)
 
 
@@ -338,7 +337,7 @@ def main(settings: Settings) -> None:
     titles = {row.name: row.title for row in methods} | peers | {INPUT: "the input pipeline"}
     warn_if_busy()
     rows = []
-    for row in compared(cases(settings, peers), settings.limit_s):
+    for row in compared(cases(settings, peers)):
         rows.append(row)
         result = f"{row['step_ms']:.1f} ms" if "step_ms" in row else row["note"]
         print(f"{row['method']} {row['widths']}: {result}", file=sys.stderr, flush=True)
@@ -359,7 +358,8 @@ def main(settings: Settings) -> None:
     draw(image, rows, labels, [styles.get(row["method"], GREY)["color"] for row in rows])
     if settings.readme:
         caption = "Step and memory of each method next to the plain ones"
-        publish(settings.readme, "steps", lines, image, caption)
+        shown = keep(settings.readme, image, f"{settings.table}.png", caption)
+        put(settings.readme, settings.table, [*lines, "", shown])
 
 
 if __name__ == "__main__":

@@ -74,10 +74,11 @@ def test_compare_has_it_by_default(copy):
 
 
 def test_the_benchmarks_have_it_by_default(copy):
-    program = "from benchmarks import steps; print(*steps.METHODS); print(steps.TITLES['opt_xx'])"
-    methods, title = run(copy, "-c", program).splitlines()
-    assert set(methods.split()) == {*known(), "opt_xx"}
-    assert title == "OPT (XX)"
+    program = "from benchmarks.steps import Settings"
+    program += "; print(*(f'{row.name}: {row.title}' for row in Settings().rows()), sep='\\n')"
+    lines = run(copy, "-c", program).splitlines()
+    assert {line.partition(": ")[0] for line in lines} >= {*known(), "opt_xx"}
+    assert "opt_xx: OPT (XX)" in lines
 
 
 def test_the_example_works_with_xla():
@@ -138,7 +139,7 @@ def test_a_map_that_would_be_lost_is_refused_before_training(own, message):
 
 
 def test_lists_of_methods_need_no_tensorflow(copy):
-    program = "import sys, compare; from benchmarks import original, scale, steps"
+    program = "import sys, compare; from benchmarks import original, steps"
     program += "; print(*{'tensorflow', 'keras'} & set(sys.modules))"
     assert run(copy, "-c", program).split() == []
 
@@ -177,7 +178,7 @@ def test_training_does_not_start_without_the_decorator(copy, tmp_path):
 
 @pytest.mark.slow
 def test_the_benchmarks_time_it(copy, tmp_path):
-    words = ["--methods=opt_xx", "--quick", "--widths=4,4,4,4", f"--out={tmp_path / 'steps.csv'}"]
+    words = ["--methods=opt_xx", "--steps=2", "--widths=4,4,4,4", f"--out={tmp_path / 'steps.csv'}"]
     run(copy, "-m", "benchmarks.steps", *words)
     with (tmp_path / "steps.csv").open() as file:
         (row,) = csv.DictReader(file)

@@ -427,13 +427,6 @@ def test_a_home_that_is_nobodys(tmp_path):
     )
 
 
-def test_the_input_benchmark_runs(capsys):
-    from benchmarks import input as benchmark
-
-    benchmark.main(seconds=0.5)
-    assert re.search(r"^ratio: \d+$", capsys.readouterr().out, re.MULTILINE)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(
     "OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100"
