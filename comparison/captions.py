@@ -1,20 +1,17 @@
-"""The words around the table: what was run, what came out, and what the figures mean."""
+"""The words around the table: the data, the runs, the result, and the meaning of the columns."""
 
-import argparse
 from collections.abc import Callable
 
-from common.training.settings import BATCH_SIZE
-from comparison import table
-from comparison.runs import Run
-from comparison.table import Summary
+from comparison.settings import Comparison
+from comparison.table import Summary, as_good, best_of, mean_and_deviation
 
 TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "digits": "digits", "folder": "folder"}
 
 
-def data_name(args: argparse.Namespace) -> str:
+def data_name(comparison: Comparison) -> str:
     """Returns such as "CIFAR-100, re-split, 5,000 training images"."""
-    words = [TITLES[args.dataset], args.data_note]
-    words += [f"{args.train_images:,} training images"] if args.train_images else []
+    words = [TITLES[comparison.dataset], comparison.data_note]
+    words += [f"{comparison.train_images:,} training images"] if comparison.train_images else []
     return ", ".join(filter(None, words))
 
 
@@ -25,7 +22,7 @@ def listed(names: list[str]) -> str:
 
 
 def _by_row(summaries: list[Summary], words_of: Callable[[Summary], str]) -> str:
-    """Returns what holds for most rows, and in brackets what holds for others."""
+    """Returns the words of most rows, and in brackets those of others."""
     rows: dict[str, list[str]] = {}
     for summary in summaries:
         rows.setdefault(words_of(summary), []).append(summary.row.title)
@@ -35,95 +32,67 @@ def _by_row(summaries: list[Summary], words_of: Callable[[Summary], str]) -> str
 
 
 def _seeds(summary: Summary) -> str:
-    return f"seed{'s' * (len(summary.runs) > 1)} {listed([run.seed for run in summary.runs])}"
+    seeds = [str(run.seed) for run in summary.runs]
+    return f"seed{'s' * (len(seeds) > 1)} {listed(seeds)}"
 
 
-def lengths(summaries: list[Summary]) -> str:
-    """Returns such as "7,500 iterations (S-OPT (GS): 30,000 iterations)"."""
-    return _by_row(summaries, lambda s: f"{s.runs[0].iterations:,} iterations")
+def course(summaries: list[Summary], comparison: Comparison) -> str:
+    """Returns such as "cnn6, widths 32,32,32,32; 7,500 iterations, warm-up 400"."""
+    widths, count = ",".join(map(str, comparison.widths)), comparison.warmup_iterations
+    lengths = _by_row(summaries, lambda s: f"{s.runs[0].iterations:,} iterations")
+    warmup = f"warm-up {count:,}" if count else "no warm-up"
+    return f"{comparison.backbone}, widths {widths}; {lengths}, {warmup}"
 
 
-def warmup(args: argparse.Namespace) -> str:
-    count = args.warmup_iterations
-    return f"a linear warm-up over the first {count:,}" if count else "no warm-up"
-
-
-def network(args: argparse.Namespace) -> str:
-    widths = "each method's own widths" if args.widths == "own" else f"widths {args.widths}"
-    return f"{args.backbone}, {widths}"
-
-
-def heading(summaries: list[Summary], args: argparse.Namespace) -> str:
-    """Returns the two lines above an image: the data set, and what ran on it."""
-    numbers = sorted({len(s.runs) for s in summaries})
-    count = " to ".join(map(str, sorted({numbers[0], numbers[-1]})))
-    iterations = " and ".join(f"{n:,}" for n in sorted({s.runs[0].iterations for s in summaries}))
-    warm = f", warm-up {args.warmup_iterations:,}" if args.warmup_iterations else ""
-    seeds = f"{count} seed{'s' * (numbers[-1] > 1)}"
-    return f"{data_name(args)}\n{network(args)}, {iterations} iterations{warm}, {seeds}"
-
-
-def about(summaries: list[Summary], args: argparse.Namespace) -> list[str]:
-    """Returns lines that say on what, for how long and with what the runs were made."""
-    found = [run.results for summary in summaries for run in summary.ended]
+def about(summaries: list[Summary], comparison: Comparison) -> list[str]:
+    """Returns lines on the data, on the network and its training, on the machine and the code."""
+    found = [run.results.facts for summary in summaries for run in summary.finished]
 
     def distinct(name: str) -> str:
-        return "; ".join(dict.fromkeys(getattr(results, name) for results in found))
+        return "; ".join(dict.fromkeys(facts[name] for facts in found))
 
-    course = f"{lengths(summaries)}; {warmup(args)}; {_by_row(summaries, _seeds)}"
-    lines = [
-        f"{data_name(args)}: {distinct('images') or 'no run finished'}",
-        f"{network(args)}, batch {distinct('batch_size') or BATCH_SIZE}; {course}",
-    ]
+    batches = " and ".join(sorted({str(facts["settings"]["batch_size"]) for facts in found}))
+    lines = [f"{data_name(comparison)}: {distinct('data') or 'no run finished'}"]
+    lines += [f"{course(summaries, comparison)}; batch {batches}; {_by_row(summaries, _seeds)}"]
     made = f"{distinct('device')}; {distinct('versions')}; git commit {distinct('git_commit')}"
     return [*lines, made] if found else lines
 
 
 def verdict(summaries: list[Summary]) -> list[str]:
-    """Returns sentences on which row is the best, which are as good, and which collapsed."""
+    """Returns sentences on which row is the best, which are as good, which failed or collapsed."""
     sentences = []
-    if best := table.best_of(summaries):
-        errors = table.mean_and_deviation(best.last_errors)
+    if best := best_of(summaries):
+        errors = mean_and_deviation(best.errors)
         sentences.append(f"Best, by the smallest last error: {best.row.title} with {errors} %.")
-        if near := table.as_good(best, summaries):
+        if near := as_good(best, summaries):
             names = listed([summary.row.title for summary in near])
             sentences.append(f"The scatter of the seeds does not tell it from {names}.")
     for summary in summaries:
-        title = summary.row.title
-        came_back = [run for run in summary.standing if run.results.collapse]
-        sentences += [f"{title}, seed {run.seed}: {run.failure}." for run in summary.failed]
-        if summary.collapsed:
-            sentences.append(f"{title} has no result ({_collapses(summary.collapsed)}).")
-        if came_back:
-            sentences.append(f"{title} collapsed and came back ({_collapses(came_back)}).")
+        for run in summary.runs:
+            words = run.failure or run.results.facts["collapsed"].get("words")
+            sentences += [f"{summary.row.title}, seed {run.seed}: {words}."] if words else []
     return sentences
 
 
-def _collapses(runs: list[Run]) -> str:
-    """Returns when and how the runs collapsed."""
-    words = []
-    for run in runs:
-        collapse = run.results.collapse
-        how = " in its last batch," if collapse.at_end else ", noticed at"
-        at = f"{how} iteration {collapse.iteration:,}, rate {collapse.rate:g}"
-        until = "" if collapse.until is None else f", until {collapse.until:,}"
-        words.append(f"seed {run.seed}: {collapse.state}{at}{until}")
-    return "; ".join(words)
+def notes(summaries: list[Summary], comparison: Comparison) -> str:
+    """Returns the meaning of the columns."""
+    seeds = {len(summary.runs) for summary in summaries}
+    sentences = {
+        "Errors are test errors in per cent: the smallest of all tests, and the last.": True,
+        "± is the standard deviation over seeds.": max(seeds) > 1,
+        "A row of one seed has no scatter: a small difference may be chance.": 1 in seeds,
+        "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean "
+        "over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q.": True,
+        "Steps were timed by benchmarks.steps.": comparison.steps,
+        "The schedule is shortened: another experiment than the paper's.": comparison.is_shortened,
+    }
+    return " ".join(sentence for sentence, holds in sentences.items() if holds)
 
 
-def notes(summaries: list[Summary], args: argparse.Namespace) -> str:
-    """Returns what the columns mean."""
-    seeds = [len(s.runs) for s in summaries]
-    sentences = [
-        "Errors are test errors in per cent: the smallest of all tests, and the last.",
-        "± is the standard deviation over seeds." if max(seeds) > 1 else "",
-        "A row of one seed has no scatter: a small difference may be chance." if 1 in seeds else "",
-        "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean",
-        "over layers. Drift is max |Q Q^T - I| of the matrices that turn the neurons, the largest",
-        "of all layers.",
-        "A step is timed apart, by benchmarks.steps; it is empty where that has not timed the row."
-        if args.steps
-        else "A step is the run's mean, tests and the first step left out.",
-        "The schedule is shortened: another experiment than the paper's." if args.shortened else "",
-    ]
-    return " ".join(filter(None, sentences))
+def alternative_texts(comparison: Comparison) -> dict[str, str]:
+    """Returns a sentence for each image by its name."""
+    where = f"during training on {data_name(comparison)}, a line for each row."
+    return {
+        "curves.png": f"Test error and training loss {where}",
+        "energy.png": f"Energy of the neurons, its change, and drift from orthogonality {where}",
+    }

@@ -3,32 +3,33 @@
 import itertools
 import sys
 import time
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from common.training.interruption import Interruption
-from common.training.texts import shown
+from common.training.progress_bar import progress_bar
 from comparison.runs import Run
 
 
-def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
-    """Runs what is not finished, ``jobs`` at a time, spread over ``gpus``.
+def execute(runs: list[Run], jobs: int, gpus: Sequence[int]) -> int | None:
+    """Runs all that are not finished, ``jobs`` at a time, spread over ``gpus``.
 
     Returns the number of a signal that has ended it, when the runs have saved their state; or None.
 
     Raises:
-        SettingsError: if a folder holds a finished run of other settings.
+        UserError: if a folder holds a finished run of other settings.
     """
-    finished = [run for run in runs if run.is_finished()]
-    todo = [run for run in runs if not (run in finished or run.failure)]
-    if finished:
-        print(f"{len(finished)} of {len(runs)} runs are finished already", flush=True)
+    if finished := sum(run.is_finished() for run in runs):
+        print(f"{finished} of {len(runs)} runs are finished already", flush=True)
     for run in runs:
         if run.failure:
             _report(run)
-    waiting, running = list(todo), dict[Run, str | None]()  # the GPU of each
+    todo = [run for run in runs if not (run.results or run.failure)]
+    waiting, running = list(todo), dict[Run, int | None]()  # the GPU of each
     free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
-    with Interruption() as interruption, _progress_bar(todo) as bar:
+    total, done = sum(run.iterations for run in todo), sum(run.done() for run in todo)
+    with Interruption() as interruption, progress_bar("all runs", total, done) as bar:
         try:
             while (waiting or running) and not interruption.signal:
                 while waiting and free:
@@ -37,34 +38,16 @@ def execute(runs: list[Run], jobs: int, gpus: list[str]) -> int | None:
                 time.sleep(0.5)
                 for run in [run for run in running if run.process.poll() is not None]:
                     free.append(running.pop(run))
-                    _conclude(run)
+                    run.conclude()
+                    _report(run)
                 bar.update(max(0, sum(run.done() for run in todo) - bar.n))
         finally:
             _stop(list(running))
     return interruption.signal
 
 
-def _conclude(run: Run) -> None:
-    """Notes and reports what has become of a run that ended."""
-    finished = run.is_finished()
-    if run.process.returncode or not (finished or run.failure):
-        lines = (run.folder / "output.txt").read_text("utf-8", "replace").splitlines()
-        last = next((line for line in reversed(lines) if line.strip()), "no output")
-        run.failure = f"failed ({run.process.returncode}): {shown(last, 200)}"
-    _report(run)
-
-
 def _report(run: Run) -> None:
     tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
-
-
-def _progress_bar(todo: list[Run]) -> tqdm:
-    # a log file gets a line every half minute, a terminal a bar that moves
-    interval = 0.2 if sys.stderr.isatty() else 30
-    total, start = sum(run.iterations for run in todo), sum(run.done() for run in todo)
-    # without miniters tqdm has a thread that draws more often than that
-    options = {"mininterval": interval, "miniters": 1, "dynamic_ncols": True}
-    return tqdm(desc="all runs", total=total, initial=start, unit="it", **options)
 
 
 def _stop(running: list[Run]) -> None:

@@ -1,42 +1,47 @@
-"""What is written into the comparison's folder: results.csv, table.md, images, report.html."""
+"""Writes the comparison's files: results.csv, table.md, images, report.html."""
 
-import argparse
 import csv
 
 from comparison import captions, images, page, table
-from comparison.publishing import keep, marks, put
+from comparison.publishing import keep, put
 from comparison.runs import Run
+from comparison.settings import Comparison
 
-MARKS = marks("comparison")
-COLUMNS = ["method", "seed", "iterations", "status", "best_error", "last_error", "collapsed"]
-COLUMNS += ["collapsed_until", "step_ms", "memory_gib", "energy", "drift", "seconds"]
+FIGURES = ["best_error", "last_error", "collapsed", "collapsed_until", "step_ms", "memory_gib"]
+FIGURES += ["energy", "drift", "seconds"]
+COLUMNS = ["method", "seed", "iterations", "status", *FIGURES]
 IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
 
 
-def write(runs: list[Run], args: argparse.Namespace) -> None:
+def write(runs: list[Run], comparison: Comparison) -> None:
     """Writes all results into ``--out``, and into ``--readme`` where there is one."""
-    with (args.out / "results.csv").open("w", newline="", encoding="utf-8") as file:
+    out = comparison.out
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        writer.writerows(run.result() for run in runs)
+        for run in runs:
+            # no HTML; and in many countries a semicolon ends a cell, and the next may be a formula
+            status = (run.failure or "finished").translate(str.maketrans("<>;", "() "))
+            figures = {} if run.failure else run.results.figures
+            names = {"method": run.row.name, "seed": run.seed, "iterations": run.iterations}
+            writer.writerow({**names, "status": status, **figures})
     summaries = table.summarize(runs)
     best = table.best_of(summaries)
-    cells = table.table(summaries, args)
+    cells = table.table(summaries, comparison)
     lines = table.markdown(cells, summaries.index(best) + 1 if best else None)
-    about, verdict = captions.about(summaries, args), captions.verdict(summaries)
-    notes = captions.notes(summaries, args)
-    below = [*(f"{table.escape(line)}  " for line in about), ""]
-    below += [" ".join([*map(table.escape, verdict), notes]), ""]
-    (args.out / "table.md").write_text("\n".join([*lines, "", *below]), "utf-8")
+    about, verdict = captions.about(summaries, comparison), captions.verdict(summaries)
+    notes = [*map(table.escape, verdict), captions.notes(summaries, comparison)]
+    text = [*lines, "", *(f"{table.escape(line)}  " for line in about), "", " ".join(notes), ""]
+    (out / "table.md").write_text("\n".join(text), "utf-8")
+    heading = f"{captions.data_name(comparison)}\n{captions.course(summaries, comparison)}"
     for name, panels in IMAGES.items():
-        images.draw(args.out / name, summaries, panels, captions.heading(summaries, args))
-    words = images.words(summaries, args)
-    figures = [(args.out / name, *words[name]) for name in IMAGES]
-    (args.out / "report.html").write_text(page.page(cells, summaries, best, figures, args), "utf-8")
-    if args.readme:
-        results = (args.out / "table.md").read_text("utf-8")
-        shown = [keep(args.readme, path, path.name, alt) for path, alt, _ in figures]
-        put(args.readme, "comparison", [results, "\n\n".join(shown)])
+        images.draw(out / name, summaries, panels, heading)
+    report = page.page(cells, summaries, best, comparison)
+    (out / "report.html").write_text(report, "utf-8")
+    if comparison.readme:
+        alts = captions.alternative_texts(comparison)
+        shown = [keep(comparison.readme, out / name, name, alt) for name, alt in alts.items()]
+        put(comparison.readme, "comparison", [*text, "\n\n".join(shown)])
     print("\n".join([*lines, "", *about[:2], *verdict]))
     for name in ("results.csv", "table.md", *IMAGES, "report.html"):
-        print(f"written: {(args.out / name).absolute()}")
+        print(f"written: {(out / name).absolute()}")

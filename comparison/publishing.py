@@ -1,15 +1,15 @@
-"""A table and its images in a Markdown file: put between two marks, written anew each time."""
+"""A table and its images in a Markdown file: written between two marks, again each time."""
 
 import pathlib
 
 
 def marks(name: str) -> tuple[str, str]:
-    """Returns the lines between which the table called ``name`` stands."""
+    """Returns the lines between which the table called ``name`` goes."""
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
 
 
 def put(markdown: pathlib.Path, name: str, lines: list[str]) -> None:
-    """Replaces what stands between the marks by ``lines``."""
+    """Replaces the text between the marks by ``lines``."""
     begin, end = marks(name)
     before, rest = markdown.read_text("utf-8").split(begin)
     after = rest.split(end)[1]
@@ -18,15 +18,9 @@ def put(markdown: pathlib.Path, name: str, lines: list[str]) -> None:
 
 
 def keep(markdown: pathlib.Path, image: pathlib.Path, name: str, alt: str) -> str:
-    """Copies an image to where ``markdown`` can show it, and returns the line that does so.
+    """Copies an image into docs/ as ``name``, and returns the line by which ``markdown`` shows it.
 
-    Images lie in docs/: in the file's own folder if that is docs/, else in docs/ beside the file.
-
-    Args:
-        markdown: the file that will show the image.
-        image: where it is now.
-        name: of the copy, such as ``steps.png``.
-        alt: the text in its place.
+    docs/ is the file's own folder if that has this name, else a folder next to the file.
     """
     folder = markdown.absolute().parent
     inside = folder.name == "docs"

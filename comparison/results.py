@@ -9,122 +9,94 @@ import os
 import pathlib
 import re
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from common.training import collapse
-from common.training.settings import BATCH_SIZE
 from common.training.texts import read_text, shown
-from comparison.rows import plain
 
 IMAGES = r"[\d,]{1,12} training and [\d,]{1,12} test images of ([1-9]\d{0,6}) classes$"
-LAYERS = ("energy/", "drift/")  # how the columns of layers begin
 LARGEST = 1e39  # beyond float32
+Rows = list[dict[str, float]]
+Series = dict[int, float]  # values by iteration
 
 
 class DamagedError(Exception):
-    """A file of a run is not what train.py writes; the message is one line, safe to show."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Collapse:
-    """A collapse that train.py noticed, or one that the last batch shows.
-
-    Attributes:
-        state: "guessing" or "saturated".
-        iteration: where it was noticed.
-        rate: the learning rate there.
-        until: the last iteration of it; None for a run that did not come back.
-        at_end: whether only the last batch shows it, as in runs that are too short for train.py to
-            call it a collapse.
-    """
-
-    state: str
-    iteration: int
-    rate: float
-    until: int | None = None
-    at_end: bool = False
-
-    @property
-    def title(self) -> str:
-        return f"{self.state} at the end" if self.at_end else f"collapsed at {self.iteration:,}"
+    """A file of a run is not one that train.py writes; the message is one line, safe to show."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What a finished run leaves, as plain values.
+    """The results of a finished run.
 
     Attributes:
-        settings: the flags that it was run with, as `plain` writes them.
-        images: such as "50,000 training and 10,000 test images of 100 classes".
-        versions, git_commit, device: what it ran with.
-        step_ms: milliseconds of a step; None where a resumed run had no step left to make.
-        memory_gib: peak memory.
-        seconds: how long it took.
-        errors: test errors in per cent by iteration, the last one that of the last iteration.
-        losses, rates: of the logged batches by iteration.
-        energies: hyperspherical energy over that at the start, the mean over layers, by iteration.
-        drifts: the largest drift of all layers by iteration.
-        collapse: the run's collapse, if it had one.
-        is_collapsed: whether it did not come back, or to little more than guessing.
+        facts: run.json, with printable texts. ``data`` is the number of images alone; ``collapsed``
+            is empty without a collapse, else "title" and "words" describe it.
+        figures: numbers by their name in results.csv; None for a missing one.
+        errors: test errors in per cent.
+        losses, rates: of the logged batches.
+        energies: hyperspherical energy over that at the start, the mean over layers.
+        drifts: the largest of all layers.
+        is_collapsed: whether it did not come back from a collapse, or to little more than guessing.
     """
 
-    settings: dict[str, str]
-    images: str
-    versions: str
-    git_commit: str
-    device: str
-    step_ms: float | None
-    memory_gib: float
-    seconds: float
-    errors: dict[int, float]
-    losses: dict[int, float]
-    rates: dict[int, float]
-    energies: dict[int, float]
-    drifts: dict[int, float]
-    collapse: Collapse | None
+    facts: dict[str, Any]
+    figures: dict[str, float | None]
+    errors: Series
+    losses: Series
+    rates: Series
+    energies: Series
+    drifts: Series
     is_collapsed: bool
 
-    @property
-    def batch_size(self) -> str:
-        return self.settings["batch_size"]
 
-    @property
-    def usual_batch_size(self) -> str:
-        """Returns what train.py takes where none is given."""
-        return str(min(BATCH_SIZE, int(self.images.split()[0].replace(",", ""))))
+def _kind(*types: type) -> Callable[[Any], object]:
+    return lambda value: isinstance(value, types)
 
-    @property
-    def best_error(self) -> float:
-        return min(self.errors.values())
 
-    @property
-    def last_error(self) -> float:
-        return next(reversed(self.errors.values()))
+def _number(*types: type, most: float = LARGEST) -> Callable[[Any], object]:
+    return lambda value: type(value) in types and 0 <= value <= most  # nan is neither
 
-    @property
-    def energy(self) -> float | None:
-        return next(reversed(self.energies.values()), None)
 
-    @property
-    def drift(self) -> float | None:
-        return next(reversed(self.drifts.values()), None)
+def _or_none(check: Callable[[Any], object]) -> Callable[[Any], object]:
+    return lambda value: value is None or check(value)
+
+
+COUNT, NUMBER = _number(int, most=2**31 - 1), _number(int, float)
+RUN_JSON = {
+    "settings": _kind(dict),
+    "data": lambda value: isinstance(value, str) and re.search(IMAGES, value, re.ASCII),
+    "versions": _kind(dict),
+    "git_commit": _or_none(_kind(str)),
+    "device": _kind(str),
+    "test_accuracy": _number(int, float, most=1),
+    "step_ms": _or_none(NUMBER),
+    "memory_gib": NUMBER,
+    "seconds": NUMBER,
+    "collapsed": _or_none(_kind(dict)),
+}
+SETTINGS = {"iterations": COUNT, "batch_size": COUNT}
+COLLAPSED = {
+    "state": lambda value: value in ("guessing", "saturated"),
+    "iteration": COUNT,
+    "rate": NUMBER,
+    "until": _or_none(COUNT),
+}
 
 
 def read(folder: pathlib.Path) -> Results | None:
-    """Returns what the run in ``folder`` left, None if it has not finished.
+    """Returns the results of the run in ``folder``, None if it has not finished.
 
     Raises:
-        DamagedError: if run.json, or metrics.csv of a finished run, is not what train.py writes.
+        DamagedError: if run.json, or metrics.csv of a finished run, is not one of train.py's.
     """
     path = folder / "run.json"
     if not os.path.lexists(path):
         return None
     try:
         facts = _parsed(read_text(path))
-        if "test_accuracy" not in facts.values:
-            return None
-        return _results(facts, _metrics(folder))
-    except (ValueError, RecursionError) as error:
+        return _results(facts, _metrics(folder)) if "test_accuracy" in facts else None
+    except ValueError as error:
         raise DamagedError(shown(error)) from error
 
 
@@ -137,145 +109,100 @@ def last_iteration(folder: pathlib.Path) -> int:
     return max((int(row["iteration"]) for row in _metrics(folder)), default=0)
 
 
-class _Facts:
-    """A JSON object, whose values are taken with their types; ValueError for one of another."""
-
-    def __init__(self, values: object):
-        if not isinstance(values, dict):
-            raise ValueError("run.json is not a JSON object")
-        self.values = values
-
-    def of(self, name: str, *types: type) -> Any:
-        value = self.values.get(name)
-        if type(value) not in types:
-            raise ValueError(f"run.json has no valid {name}")
-        return value
-
-    def number(self, name: str, most: float = LARGEST) -> float:
-        value = self.of(name, int, float)
-        if not 0 <= value <= most:  # nan is neither
-            raise ValueError(f"run.json has no valid {name}")
-        return value
-
-    def count(self, name: str) -> int:
-        self.of(name, int)
-        return int(self.number(name, most=2**31))
-
-
-def _results(facts: _Facts, rows: list[dict[str, float]]) -> Results:
-    settings, versions = _Facts(facts.of("settings", dict)), facts.of("versions", dict)
-    images = re.search(IMAGES, facts.of("data", str), re.ASCII)
-    if not images:
-        raise ValueError("run.json has no valid data")
-    tests = _column(rows, "test_acc")
-    last = settings.count("iterations") - 1, facts.number("test_accuracy", most=1)
-    if [*tests.items()][-1:] != [last]:
-        raise ValueError("metrics.csv does not end with the test that run.json has")
-    # a little more than guessing: three times its accuracy, with two classes 3/4
-    guesses = last[1] < 3 / (int(images[1]) + 2)
-    found = _noticed(facts) or (_at_end(rows, int(images[1])) if guesses else None)
-    return Results(
-        settings={name: plain(_flag(value)) for name, value in settings.values.items()},
-        images=images[0],
-        versions=shown(", ".join(f"{name} {version}" for name, version in versions.items())),
-        git_commit=shown(facts.of("git_commit", str, type(None))),
-        device=shown(facts.of("device", str)),
-        step_ms=None if facts.values.get("step_ms") is None else facts.number("step_ms"),
-        memory_gib=facts.number("memory_gib"),
-        seconds=facts.number("seconds"),
-        errors={i: 100 * (1 - accuracy) for i, accuracy in tests.items()},
-        losses=_column(rows, "fit"),
-        rates=_column(rows, "learning_rate"),
-        energies=_energies(rows),
-        drifts={i: max(values) for i, values in _of_layers(rows, "drift/")},
-        collapse=found,
-        is_collapsed=found is not None and (found.until is None or guesses),
-    )
-
-
-def _flag(value: object) -> str:
-    return (",".join(map(str, value)) if isinstance(value, list) else str(value))[:1000]
-
-
-def _parsed(text: str) -> _Facts:
+def _parsed(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError("run.json is cut off or not JSON") from error
-    return _Facts(found)
+        return {**json.loads(text)}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError("run.json is cut off or not a JSON object") from error
 
 
-def _noticed(facts: _Facts) -> Collapse | None:
-    """Returns the collapse that train.py noticed."""
-    if facts.of("collapsed", dict, type(None)) is None:
-        return None
-    found = _Facts(facts.values["collapsed"])
-    until = None if found.values.get("until") is None else found.count("until")
-    if (state := found.of("state", str)) not in ("guessing", "saturated"):
-        raise ValueError("run.json has no valid state")
-    return Collapse(state, found.count("iteration"), found.number("rate"), until)
+def _check(values: dict[str, Any], checks: dict[str, Callable[[Any], object]]) -> None:
+    for name, check in checks.items():
+        if not check(values.setdefault(name)):
+            raise ValueError(f"run.json has no valid {name}")
 
 
-def _at_end(rows: list[dict[str, float]], classes: int) -> Collapse | None:
-    """Returns the collapse that the last logged batch shows, if it does."""
+def _results(facts: dict[str, Any], rows: Rows) -> Results:
+    _check(facts, RUN_JSON)
+    _check(facts["settings"], SETTINGS)
+    tests, accuracy = _column(rows, "test_acc"), facts["test_accuracy"]
+    if list(tests.items())[-1:] != [(facts["settings"]["iterations"] - 1, accuracy)]:
+        raise ValueError("metrics.csv does not end with the test that run.json has")
+    images = re.search(IMAGES, facts["data"], re.ASCII)
+    # a little more than guessing: three times its accuracy, with two classes 3/4
+    guesses = accuracy < 3 / (int(images[1]) + 2)
+    collapsed = _collapse(facts["collapsed"], rows if guesses else [], int(images[1]))
+    facts["versions"] = ", ".join(f"{name} {text}" for name, text in facts["versions"].items())
+    facts |= {name: shown(facts[name]) for name in ("versions", "git_commit", "device")}
+    facts |= {"data": images[0], "collapsed": collapsed}
+    errors = {i: 100 * (1 - accuracy) for i, accuracy in tests.items()}
+    energies, drifts = _layers(rows, "energy/"), _layers(rows, "drift/")
+    start = next(iter(energies.values()), [])
+    kept = [k for k, energy in enumerate(start) if 0 < energy < math.inf]  # of a neuron: 0
+    means = {i: statistics.mean(e[k] / start[k] for k in kept) for i, e in energies.items() if kept}
+    largest = {i: max(values) for i, values in drifts.items()}
+    figures = {
+        "best_error": min(errors.values()),
+        "last_error": [*errors.values()][-1],
+        "collapsed": collapsed.get("iteration"),
+        "collapsed_until": collapsed.get("until"),
+        **{name: facts[name] for name in ("step_ms", "memory_gib", "seconds")},
+        "energy": [None, *means.values()][-1],
+        "drift": [None, *largest.values()][-1],
+    }
+    series = (errors, _column(rows, "fit"), _column(rows, "learning_rate"), means, largest)
+    is_collapsed = bool(collapsed) and (collapsed.get("until") is None or guesses)
+    return Results(facts, figures, *series, is_collapsed)
+
+
+def _collapse(noticed: dict[str, Any] | None, rows: Rows, classes: int) -> dict[str, Any]:
+    """Returns the collapse that train.py noticed, or that the last logged one of ``rows`` shows."""
     logged = [row for row in rows if {"fit", "acc", "learning_rate"} <= row.keys()]
-    if not logged or not (state := collapse.state(logged[-1]["fit"], logged[-1]["acc"], classes)):
-        return None
-    return Collapse(state, int(logged[-1]["iteration"]), logged[-1]["learning_rate"], at_end=True)
+    if noticed is not None:
+        _check(noticed, COLLAPSED)
+        found = noticed | {"title": f"collapsed at {noticed['iteration']:,}"}
+    elif logged and (state := collapse.state(logged[-1]["fit"], logged[-1]["acc"], classes)):
+        found = {"state": state, "title": f"{state} at the end"}
+        found |= {"iteration": int(logged[-1]["iteration"]), "rate": logged[-1]["learning_rate"]}
+    else:
+        return {}
+    until = found.get("until")
+    end = "" if until is None else f", came back after {until:,}"
+    return found | {"words": f"{found['title']} ({found['state']}, rate {found['rate']:g}){end}"}
 
 
-def _metrics(folder: pathlib.Path) -> list[dict[str, float]]:
+def _metrics(folder: pathlib.Path) -> Rows:
     """Returns the rows of metrics.csv, of each the columns that have a value.
 
     Raises:
         ValueError: if it is not a table of numbers in the order of iterations.
     """
     file = csv.DictReader(io.StringIO(read_text(folder / "metrics.csv"), newline=""), strict=True)
-    rows: list[dict[str, float]] = []
+    rows: Rows = []
     try:
         for line in file:
-            rows.append({name: float(text) for name, text in line.items() if text != ""})
-            _check(rows[-1], rows[-2]["iteration"] if len(rows) > 1 else 0)
+            row = {name: float(text) for name, text in line.items() if text != ""}
+            valid = [(rows[-1]["iteration"] if rows else 0) <= row["iteration"] < 2**31]
+            valid += [row["iteration"] % 1 == 0, 0 <= row.get("test_acc", 0) <= 1]
+            # neurons at the same place have infinite energy
+            valid += [v >= 0 if "/" in name else abs(v) < LARGEST for name, v in row.items()]
+            if not all(valid):
+                raise ValueError
+            rows.append(row)
     # TypeError: a line with fewer or more cells than the first
     except (csv.Error, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"metrics.csv: line {file.line_num} is not one of train.py's") from error
     return rows
 
 
-def _check(row: dict[str, float], before: float) -> None:
-    """Raises ValueError or KeyError for a row that train.py does not write."""
-    iteration = row["iteration"]
-    if not before <= iteration < 2**31 or iteration % 1:
-        raise ValueError
-    if not 0 <= row.get("test_acc", 0) <= 1:
-        raise ValueError
-    for name, value in row.items():
-        # neurons at the same place have infinite energy
-        if not (value >= 0 if name.startswith(LAYERS) else abs(value) < LARGEST):
-            raise ValueError
-
-
-def _column(rows: list[dict[str, float]], name: str) -> dict[int, float]:
-    """Returns a column by iteration, where it has values."""
+def _column(rows: Rows, name: str) -> Series:
     return {int(row["iteration"]): row[name] for row in rows if name in row}
 
 
-def _of_layers(rows: list[dict[str, float]], kind: str) -> list[tuple[int, list[float]]]:
-    """Returns iterations, and the values of the columns that begin with ``kind``."""
-    pairs = []
-    for row in rows:
-        values = [value for name, value in row.items() if name.startswith(kind)]
-        pairs += [(int(row["iteration"]), values)] if values else []
-    if len({len(values) for _, values in pairs}) > 1:
+def _layers(rows: Rows, kind: str) -> dict[int, list[float]]:
+    """Returns by iteration the values of the columns that begin with ``kind``."""
+    pairs = [(row, [row[name] for name in row if name.startswith(kind)]) for row in rows]
+    found = {int(row["iteration"]): values for row, values in pairs if values}
+    if len(set(map(len, found.values()))) > 1:
         raise ValueError(f"metrics.csv has {kind} of fewer layers in some lines than in others")
-    return pairs
-
-
-def _energies(rows: list[dict[str, float]]) -> dict[int, float]:
-    """Returns energies over those at the start, the mean over layers, by iteration."""
-    pairs = _of_layers(rows, "energy/")
-    start = pairs[0][1] if pairs else []
-    kept = [layer for layer, energy in enumerate(start) if 0 < energy < math.inf]
-    if not kept:  # a single neuron has no energy
-        return {}
-    return {i: statistics.mean(own[k] / start[k] for k in kept) for i, own in pairs}
+    return found

@@ -1,6 +1,5 @@
-"""How rows are drawn: colours that the colour-blind tell apart; lines and marks beside colour."""
+"""How rows are drawn: colours that the colour-blind tell apart, with a line and a marker each."""
 
-import itertools
 from collections.abc import Iterable
 
 from common.training.methods import known
@@ -16,23 +15,21 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", "p", ">", "h", "d"]
 def style(index: int) -> dict[str, str]:
     """Returns colour, line and marker number ``index``, as matplotlib's plot takes them.
 
-    Each of the first 12 has a colour of its own, each of the first 13 a marker, and of 26 no two
-    have the same line and marker. Two of the same colour have different lines.
+    The first 12 colours and the first 13 markers differ; of 26 styles no two have the same line and
+    marker, or the same line and colour.
     """
-    return {
-        "color": COLORS[index % len(COLORS)],
-        "ls": LINES[(index + index // len(COLORS)) % len(LINES)],
-        "marker": MARKERS[index % len(MARKERS)],
-    }
+    line = LINES[(index + index // len(COLORS)) % len(LINES)]
+    marker = MARKERS[index % len(MARKERS)]
+    return {"color": COLORS[index % len(COLORS)], "ls": line, "marker": marker}
 
 
 def styles_of(rows: Iterable[Row]) -> dict[str, dict[str, str]]:
     """Returns the style of each row by its name.
 
-    A method without settings looks the same wherever it is drawn; the others take what is free.
+    A method without settings looks the same wherever it is drawn; the others take free styles.
     """
     rows, methods = list(rows), list(known())
     indices = {row.name: methods.index(row.method) for row in rows if not row.flags}
-    free = (index for index in itertools.count() if index not in set(indices.values()))
-    indices |= {row.name: next(free) for row in rows if row.flags}
+    free = sorted(set(range(len(methods) + len(rows))) - set(indices.values()))
+    indices |= dict(zip((row.name for row in rows if row.flags), free, strict=False))
     return {row.name: style(indices[row.name]) for row in rows}

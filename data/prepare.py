@@ -4,30 +4,26 @@ python -m data.prepare
 python -m data.prepare --dataset=cifar10 --data_dir=/scratch/data
 """
 
-import argparse
+import dataclasses
 import pathlib
 
-from common.errors import UserError
+from common.training.command_line import Options, run_program, setting
+from common.training.settings import Settings
 from common.training.startup import import_tensorflow
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--dataset", choices=["cifar100", "cifar10"], default="cifar100")
-    parser.add_argument(
-        "--data_dir", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent
-    )
-    args = parser.parse_args()
+@dataclasses.dataclass(frozen=True)
+class Download(Options):
+    dataset: str = setting("cifar100", "the data set", choices=("cifar100", "cifar10"))
+    data_dir: pathlib.Path = setting(Settings.data_dir, "the folder for it")
+
+
+def main(options: Download) -> None:
     import_tensorflow()
     from common import datasets
 
-    try:
-        print(datasets.load(args.dataset, args.data_dir.expanduser()))
-    except UserError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    print(datasets.load(options.dataset, options.data_dir))
 
 
 if __name__ == "__main__":
-    main()
+    run_program(Download, main, "data.prepare")

@@ -3,44 +3,37 @@
 import csv
 import json
 import pathlib
-import sys
 
-import compare
 from common.training.command_line import parse
 from comparison.runs import Run
+from comparison.settings import Comparison
 
 COLLAPSED = {"iteration": 340, "state": "guessing", "until": None, "rate": 0.1}
 
 
-def arguments(monkeypatch, out: pathlib.Path, *words: str):
-    """Returns what compare.py makes of a command line."""
-    line = ["compare.py", "--dataset=cifar100", "--widths=8,8,8,8", f"--out={out}", *words]
-    monkeypatch.setattr(sys, "argv", line)
-    return compare.parse_arguments()
+def comparison(out: pathlib.Path, *words: str) -> Comparison:
+    """Returns the settings of a command line of compare.py."""
+    return parse(Comparison, ["--dataset=cifar100", "--widths=8,8,8,8", f"--out={out}", *words])
 
 
 def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **facts) -> None:
-    """Writes what a finished run leaves: tests with these errors in per cent, evenly spread."""
+    """Writes the files of a finished run: tests with these errors in per cent, evenly spread."""
     run.folder.mkdir(parents=True)
-    settings = parse(run.row.kind, run.command()[2:]).named()
-    settings |= {"batch_size": settings["batch_size"] or 128, "widths": [8, 8, 8, 8]}
+    named = run.settings.named()
     data = "CIFAR-100 from somewhere: 50,000 training and 10,000 test images of 100 classes"
     made = {
-        "settings": settings,
+        "settings": named | {"batch_size": named["batch_size"] or 128},
         "data": data,
         "versions": {"python": "3"},
         "git_commit": "abc",
         "device": "CPU",
-    }
-    made |= {
         "step_ms": 20.0,
         "memory_gib": 0.5,
         "seconds": 1.0,
+        "collapsed": None,
         "test_accuracy": 1 - errors[-1] / 100,
     }
-    (run.folder / "run.json").write_text(
-        json.dumps({**made, "collapsed": None, **facts}, default=str)
-    )
+    (run.folder / "run.json").write_text(json.dumps(made | facts, default=str))
     columns = ["iteration", "learning_rate", "fit", "acc", "test_acc", "energy/fc6", "drift/fc6"]
     with (run.folder / "metrics.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)

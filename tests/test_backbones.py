@@ -160,7 +160,7 @@ def test_a_backbone_is_one_file(tmp_path):
     result = subprocess.run(
         [sys.executable, *words], cwd=tmp_path / "copy", capture_output=True, text=True
     )
-    assert "such as 16,32" in result.stderr
+    assert "tiny takes 2 numbers" in result.stderr
 
 
 def test_resnet20_has_the_published_number_of_parameters():

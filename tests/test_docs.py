@@ -1,5 +1,6 @@
 """What README and docs/ say can be done: links lead somewhere, images are there, commands exist."""
 
+import dataclasses
 import importlib
 import importlib.util
 import pathlib
@@ -8,11 +9,10 @@ import shlex
 
 import pytest
 
-import compare
 from benchmarks import maps, original, steps
-from common.training.command_line import parse as parse_flags
+from common.training.command_line import parse
 from common.training.methods import known
-from comparison.rows import parse
+from comparison.settings import Comparison
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -107,15 +107,14 @@ def test_train_commands_are_accepted():
         folder = re.fullmatch(r"cd (\w+) && ", before or "cd opt_gs && ")
         assert folder, before
         if words != ["--help"]:
-            parse_flags(known()[folder[1]], words)
+            parse(known()[folder[1]], words)
 
 
 def test_commands_of_compare_are_accepted():
     found = commands("python compare.py")
     assert len(found) > 3
     for _, words in found:
-        args = compare.arguments().parse_args(words)
-        parse(args.methods or [])
+        parse(Comparison, words)
 
 
 def test_modules_are_there_and_have_the_flags(monkeypatch):
@@ -125,7 +124,7 @@ def test_modules_are_there_and_have_the_flags(monkeypatch):
     assert modules > {"benchmarks.steps", "benchmarks.original", "data.prepare"}
     for _, (module, *words) in found:
         if module.startswith("benchmarks."):
-            parse_flags(importlib.import_module(module).Settings, words)
+            parse(importlib.import_module(module).Settings, words)
             continue
         source = pathlib.Path(importlib.util.find_spec(module).origin).read_text()
         for word in words:
@@ -150,8 +149,8 @@ def test_flags_in_the_text_are_flags():
     paths = [*ROOT.glob("*/train.py"), *ROOT.glob("*.py"), ROOT / "data/prepare.py"]
     text = "\n".join(path.read_text() for path in paths)
     flags = set(re.findall(r'"--(\w+)"', text)) | {"help"}
-    benchmarks = (steps.Settings, maps.Settings, original.Settings)
-    flags |= {name for kind in (*known().values(), *benchmarks) for name in vars(kind())}
+    kinds = (*known().values(), Comparison, steps.Settings, maps.Settings, original.Settings)
+    flags |= {field.name for kind in kinds for field in dataclasses.fields(kind)}
     mentioned = {name for page in PAGES for name in re.findall(r"--(\w+)", prose(page))}
     assert len(mentioned) > 30
     assert mentioned <= flags

@@ -22,7 +22,7 @@ from common.datasets import folder, images
 from common.errors import UserError
 from common.training import loop
 from comparison.rows import parse
-from comparison.runs import Run, SettingsError
+from comparison.runs import Run
 from tests.made_up_runs import make_up
 from tests.test_run import settings
 from tests.test_scripts import ROOT, assert_one_line_error, method_of, start
@@ -310,12 +310,10 @@ def test_too_few_and_too_many_images(tmp_path, monkeypatch):
 
 
 def test_a_comparison_does_not_take_another_folder_for_its_own(tmp_path):
-    flags = {"dataset": "folder", "data_dir": "/one", "image_size": "32", "iterations": "5"}
-    run = Run(parse(["baseline"])[0], "1", tmp_path, flags)
-    make_up(run, [50.0])
-    run.flags["data_dir"] = "/another"
-    with pytest.raises(SettingsError, match=r"--data_dir=/one, not /another"):
-        run.is_finished()
+    (row,), flags = parse(["baseline"]), {"dataset": "folder", "iterations": 5}
+    make_up(Run(row, 1, tmp_path, flags | {"data_dir": "/one"}), [50.0])
+    with pytest.raises(UserError, match=r"--data_dir=/one, not /another"):
+        Run(row, 1, tmp_path, flags | {"data_dir": "/another"}).is_finished()
 
 
 def test_a_few_images_make_a_smaller_batch_and_a_run_that_resumes(tmp_path, capsys):

@@ -512,19 +512,6 @@ opt_ogd --reorthogonalize_every=100000000000000000000 --dataset=digits --widths=
 sopt_gs --rotated_fraction=0 | sopt_gs --rotated_fraction=1.01 | sopt_gs --rotated_fraction=nan
 sopt_gs --reset_bn=perhaps
 sopt_gs --iterations_per_episode=0 | sopt_gs --rotation_lr=0.1"""  # noqa: E501
-OF_COMPARE = """
---no_such_flag | stray | --budget=nan | --budget=0 | --budget=half | --batch_size=² | --jobs=-1
---dataset=mnist | --seeds=
---seeds=-1 | --seeds=4294967296 | --widths=, | --widths=1,2,3 | --gpus=first
---methods=../opt_gs | --out=GIVEN/file
---out=GIVEN/file/below | --out=GIVEN/occupied | --out=~no_such_user/out
---data_dir=~no_such_user/data | --paper=GIVEN/none
---paper=GIVEN/binary | --steps=GIVEN/binary | --steps=GIVEN/steps.csv --widths=1,1,1,1
---readme=GIVEN/binary"""
-ODD_OF_COMPARE = [
-    ["two\nlines"],
-    *([f"--{name}={LONG}"] for name in ("iterations", "seeds", "widths", "gpus", "out", "paper")),
-]
 OF_PREDICT = """
 --model | --no_such_flag GIVEN/file | --model= GIVEN/file | --model=/ GIVEN/file
 --model=GIVEN GIVEN/file
@@ -545,7 +532,6 @@ OF_METHODS = list(
 )
 OF_METHODS += [(method, words) for method, *words in words_of(OF_ONE_METHOD)]
 LINES = [(f"{method}/train.py", words) for method, words in OF_METHODS]
-LINES += [("compare.py", words) for words in [*words_of(OF_COMPARE), *ODD_OF_COMPARE]]
 LINES += [("predict.py", words) for words in [*words_of(OF_PREDICT), *ODD_OF_PREDICT]]
 
 
@@ -553,14 +539,6 @@ def complaint(script: str, words: list[str], given: pathlib.Path, here: pathlib.
     """Runs a script with words that it must refuse, and returns what is wrong with its answer."""
     here.mkdir()
     before = ["--data_dir=HERE/data", "--log_dir=HERE/log"] if script.endswith("train.py") else []
-    if script == "compare.py":
-        before = [
-            "--data_dir=HERE/data",
-            "--out=HERE/out",
-            "--dataset=digits",
-            "--methods=baseline",
-        ]
-        before += [] if "--budget" in str(words) else ["--iterations=1"]
     line = [word.replace("GIVEN", str(given)).replace("HERE", str(here)) for word in before + words]
     command = [sys.executable, str(ROOT / script), *line]
     result = subprocess.run(
@@ -583,11 +561,10 @@ def complaint(script: str, words: list[str], given: pathlib.Path, here: pathlib.
 def test_bad_command_lines(tmp_path):
     """Over 50 wrong command lines: each exits with 2 and one line, and leaves no file."""
     given = tmp_path / "given"
-    (given / "occupied").mkdir(parents=True)
-    for path in (given / "file", given / "classes.txt", given / "occupied" / "runs"):
+    given.mkdir()
+    for path in (given / "file", given / "classes.txt"):
         path.write_text("mine")
     (given / "binary").write_bytes(bytes(range(256)))
-    (given / "steps.csv").write_text("method,widths,step_ms\nbaseline,1/1/1/1,slow\n")
     before = listing(given)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         found = list(

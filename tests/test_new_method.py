@@ -66,8 +66,8 @@ def copy(tmp_path_factory) -> pathlib.Path:
 
 def test_compare_has_it_by_default(copy):
     """In its place: beside that of the same row, and after it by name."""
-    program = "import sys, compare; sys.argv = ['compare.py']"
-    program += "; print(*(row.method for row in compare.parse_arguments().rows))"
+    program = "from comparison.settings import Comparison"
+    program += "; print(*(row.method for row in Comparison().rows))"
     expected = list(known())
     expected.insert(expected.index("opt_gs") + 1, "opt_xx")
     assert run(copy, "-c", program).split() == expected

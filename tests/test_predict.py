@@ -73,14 +73,14 @@ def test_a_run_that_is_not_known_is_said_to_be_so(tmp_path):
     for text in (None, "", "[]", "{}", '{"settings": 1, "data": 2}', "[" * 100_000, "\\ud800"):
         if text is not None:
             (tmp_path / "run.json").write_text(text)
-        words = predict.description(tmp_path / "folded.keras")
+        words = predict.describe(tmp_path / "folded.keras")
         assert words == "of an unknown run, since run.json next to it is missing or damaged"
         assert predict.method_of(tmp_path / "folded.keras") is None
     (tmp_path / "run.json").write_bytes(b"\xff")
-    assert "damaged" in predict.description(tmp_path / "folded.keras")
+    assert "damaged" in predict.describe(tmp_path / "folded.keras")
     (tmp_path / "run.json").unlink()
     os.mkfifo(tmp_path / "run.json")  # nobody writes into it
-    assert "damaged" in predict.description(tmp_path / "folded.keras")
+    assert "damaged" in predict.describe(tmp_path / "folded.keras")
 
 
 def test_only_a_method_of_this_repository_is_imported(tmp_path):

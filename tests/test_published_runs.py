@@ -2,18 +2,19 @@
 
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import pytest
 
+import compare
+from common.training.command_line import parse
+from comparison.settings import Comparison
 from tests.test_docs import README, commands
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def published() -> dict[str, list[str]]:
-    """Returns each folder of published runs that README names, and its command's words."""
+    """Returns each folder of published runs that the pages name, and its command's words."""
     found = {}
     for _, words in commands("python compare.py"):
         for word in words:
@@ -28,14 +29,11 @@ def test_every_published_comparison_has_its_command():
 
 
 @pytest.mark.parametrize("folder", published())
-def test_the_command_prints_the_table(tmp_path, folder):
-    out = tmp_path / "out"
-    shutil.copytree(ROOT / folder / "runs", out / "runs")
+def test_the_command_prints_the_table(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(ROOT)
+    shutil.copytree(ROOT / folder / "runs", tmp_path / "runs")
     words = [w for w in published()[folder] if not w.startswith(("--out", "--readme"))]
-    command = [sys.executable, "compare.py", *words, f"--out={out}"]
-    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 300, "check": False}
-    result = subprocess.run(command, **options)
-    assert result.returncode == 0, result.stderr
-    table = [line for line in (out / "table.md").read_text().splitlines() if line[:1] == "|"]
+    compare.main(parse(Comparison, [*words, f"--out={tmp_path}"]))
+    table = [line for line in (tmp_path / "table.md").read_text().splitlines() if line[:1] == "|"]
     assert len(table) > 2
     assert "\n".join(table) in README.read_text()

@@ -1,10 +1,9 @@
-"""What the scripts train with: flags, settings, the loop, and the files that a run writes."""
+"""The programs' code: settings, the training loop, and the files that a run writes."""
 
-import io
 import sys
 
-# Every script comes through here. What a terminal's encoding lacks, such as ± under LC_ALL=C, is
-# printed as an escape; without this, print raises an error
+# A terminal's encoding may lack a character, such as ± under LC_ALL=C; print then shows an escape.
+# A notebook's streams have no encoding
 for stream in (sys.stdout, sys.stderr):
-    if isinstance(stream, io.TextIOWrapper):  # a notebook's are not
+    if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")

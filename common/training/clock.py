@@ -1,4 +1,4 @@
-"""How long a run has taken, and what for."""
+"""Measures how long the parts of a run take."""
 
 import contextlib
 import time
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """Tells how long a run has taken, and what for.
+    """Measures how long the parts of a run take.
 
     Args:
         earlier: seconds that the run took before it was interrupted.
@@ -22,7 +22,7 @@ class Clock:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Counts the block's time as that of ``name``."""
+        """Adds the block's time to that of the part ``name``."""
         start = time.perf_counter()
         try:
             yield
@@ -30,20 +30,14 @@ class Clock:
             self.parts[name] += time.perf_counter() - start
 
     def summary(self, steps: int) -> str:
-        """Returns one line with the time of each part; they add up to the total.
+        """Returns one line with the time of each part, given the number of steps after the first.
 
-        Args:
-            steps: how many training steps were made after the first one.
+        The times add up to the total.
         """
         now = time.perf_counter() - self.began
         pace = f" ({1e3 * self.parts['training'] / steps:.1f} ms per step)" if steps > 0 else ""
-        named = [
-            f"{self.parts['first step']:.1f} s to the end of the first step",
-            f"{self.parts['training']:.1f} s of training{pace}",
-            f"{self.parts['tests']:.1f} s of tests",
-            f"{self.parts['saving']:.1f} s of saving",
-            f"{now - sum(self.parts.values()):.1f} s of anything else",
-        ]
-        if self.earlier:
-            named.append(f"{self.earlier:.1f} s before this start")
-        return f"{self.earlier + now:.1f} s: " + ", ".join(named)
+        first, training, tests, saving = self.parts.values()
+        text = f"{self.earlier + now:.1f} s: {first:.1f} s to the end of the first step, "
+        text += f"{training:.1f} s of training{pace}, {tests:.1f} s of tests, "
+        text += f"{saving:.1f} s of saving, {now - sum(self.parts.values()):.1f} s of anything else"
+        return text + (f", {self.earlier:.1f} s before this start" if self.earlier else "")

@@ -1,5 +1,6 @@
 """Detects a collapsed network: its loss stays at that of guessing, or of saturated scores."""
 
+import dataclasses
 import math
 from collections.abc import Iterable
 
@@ -7,7 +8,6 @@ PATIENCE = 300  # iterations
 TOLERANCE = 0.01  # of the loss
 OFFSET = 1e-4  # as in losses.smoothed_cross_entropy
 SMOOTHING = 0.01
-START = {"count": 0, "current": None, "collapsed": None}  # the state before a run
 
 
 def state(fit: float, acc: float, num_classes: int) -> str | None:
@@ -32,40 +32,28 @@ def state(fit: float, acc: float, num_classes: int) -> str | None:
     return "saturated" if abs(fit - (1 - acc) * wrong - acc * right) <= TOLERANCE else None
 
 
+@dataclasses.dataclass
 class Watch:
     """Follows a run's losses and notices a collapse.
 
-    Args:
+    Attributes:
         num_classes: number of classes.
         count: number of iterations that the run has been in ``current`` so far.
-        current: the state that it is in.
-        collapsed: what `collapsed` was when the run was interrupted.
-
-    Attributes:
+        current: its state.
         collapsed: None, or for the first collapse ``{"iteration", "state", "until"}``: the
             iteration at which it was noticed, the state, and the last iteration of the collapse,
             which is None while it continues.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        count: int = 0,
-        current: str | None = None,
-        collapsed: dict | None = None,
-    ):
-        self.num_classes, self.count, self.current = num_classes, count, current
-        self.collapsed = collapsed
+    num_classes: int
+    count: int = 0
+    current: str | None = None
+    collapsed: dict | None = None
 
     def update(self, iteration: int, course: Iterable[tuple[float, float]]) -> dict | None:
-        """Takes the losses and accuracies of consecutive iterations.
+        """Takes loss and accuracy of consecutive iterations, of which ``iteration`` is the first.
 
-        Args:
-            iteration: the first of them.
-            course: loss and accuracy of each.
-
-        Returns:
-            The collapse, if it has been found just now, for the first time.
+        Returns the collapse, if it has just been found, for the first time.
         """
         found = None
         for i, (fit, acc) in enumerate(course, start=iteration):
@@ -81,7 +69,7 @@ class Watch:
         return found
 
     def describe(self, collapsed: dict) -> str:
-        """Returns in words what `update` has found."""
+        """Returns the message about a collapse that `update` has found."""
         loss = {
             "guessing": f"of guessing, log({self.num_classes})",
             "saturated": "of saturated scores, -log(1e-4)",
@@ -90,25 +78,6 @@ class Watch:
             f"the network has collapsed: at iteration {collapsed['iteration']} the loss has been "
             f"that {loss}, for {PATIENCE} iterations"
         )
-
-    @staticmethod
-    def check(memory: dict) -> None:
-        """Raises ValueError for a value that `memory` cannot have returned."""
-        states = (None, "guessing", "saturated")
-        kept = memory.get("collapsed") if isinstance(memory, dict) else None
-        sound = (
-            isinstance(memory, dict)
-            and memory.keys() == START.keys()
-            and type(memory["count"]) is int
-            and memory["current"] in states
-            and (kept is None or isinstance(kept, dict))
-            and (
-                not kept
-                or (kept.keys() == {"iteration", "state", "until"} and kept["state"] in states)
-            )
-        )
-        if not sound:
-            raise ValueError("it does not say whether the run had collapsed")
 
     def memory(self) -> dict:
         """Returns what a checkpoint keeps; `Watch(num_classes, **memory)` continues from it."""

@@ -50,8 +50,8 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
         default: the value without the flag.
         help: a line about it.
         **checks: ``choices``: a sequence of all values. ``least``, ``most``, ``above``: bounds of a
-            number, or of each number of a tuple. ``positional=True``, for ``tuple[str, ...]``:
-            the field is not a flag; it takes the words that are not flags.
+            number, or of each number of a tuple. ``positional=True``, for a tuple: the
+            field is not a flag; it takes the words that are not flags.
     """
     return dataclasses.field(default=default, metadata={"about": _About(help, **checks)})
 
@@ -95,14 +95,16 @@ def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
         )
     try:
         others = values([sys.argv[0], *words])[1:]
+        given = {name: values[name].value for name in values if values[name].present}
+        if place:
+            given[place] = tuple(map(_reader(typing.get_args(hints[place])[0]), others))
     # ValueError: from a flagfile that is not text; RecursionError: from a flag with a long name,
     # since absl looks for similar ones
     except (flags.Error, ValueError, RecursionError) as error:
         raise UserError(str(error)) from error
     if others and not place:
         raise UserError(f"{others[0]!r} is not a flag; flags start with --")
-    given = {name: values[name].value for name in values if values[name].present}
-    return kind(**given, **({place: tuple(others)} if place else {}))
+    return kind(**given)
 
 
 def run_program(kind: type[Kind], main: Callable[[Kind], None], name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a result depends on besides the run's settings."""
+"""Versions, commit and device: a result depends on them besides the run's settings."""
 
 import importlib.metadata
 import os
@@ -15,18 +15,23 @@ from .settings import ROOT
 def environment() -> dict:
     """Returns the versions of what is imported, the repository's git commit, and the device."""
     gpus = tf.config.get_visible_devices("GPU")
-    details = [
+    names = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus
     ]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        data_sets = importlib.metadata.version("tensorflow-datasets")
+    except importlib.metadata.PackageNotFoundError:
+        data_sets = None
     return {
         "versions": {
             "python": platform.python_version(),
             # from the modules: the packages tensorflow-cpu and tf-nightly have other names
             **{module.__name__: module.__version__ for module in (tf, keras, np)},
-            "tensorflow-datasets": _installed_version("tensorflow-datasets"),
+            "tensorflow-datasets": data_sets,
         },
         "git_commit": _commit(),
-        "device": ", ".join(details) or f"CPU, {_cores()} cores, {platform.machine()}",
+        "device": ", ".join(names) or f"CPU, {cores} cores, {platform.machine()}",
     }
 
 
@@ -38,18 +43,4 @@ def _commit() -> str | None:
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _cores() -> int | None:
-    """Returns how many cores this process may use, where the system says, else all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def _installed_version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
         return None

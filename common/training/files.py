@@ -11,9 +11,9 @@ from typing import IO
 
 from ..errors import UserError
 
-# what a file system says that lacks locks, or that cannot sync a folder
+# the errors of a file system that lacks locks, or that cannot sync a folder
 _LACKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
-# in front of the name, since Keras goes by what is behind the dot
+# in front of the name, since Keras goes by the suffix
 _UNFINISHED = ".unfinished_"
 
 
@@ -29,12 +29,15 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     """
     path, was_there = folder / "lock", folder.is_dir()
     try:
-        _make(folder)
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for new in missing:
+            sync_folder(new.parent)
         file = path.open("a", encoding="utf-8")
         _lock(file, path)
     except BlockingIOError as error:
         raise UserError(
-            f"another run is writing into --log_dir={folder}; give this one a folder of its own"
+            f"another run is writing into --log_dir={folder}; give this one another folder"
         ) from error
     except OSError as error:
         raise UserError(f"--log_dir={folder} cannot be written: {error.strerror}") from error
@@ -47,13 +50,6 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
                 path.unlink()
                 if not was_there:
                     folder.rmdir()
-
-
-def _make(folder: pathlib.Path) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        sync_folder(path.parent)
 
 
 def _lock(file: IO, path: pathlib.Path) -> None:
@@ -96,7 +92,7 @@ def atomic_write(path: pathlib.Path, hint: str = "") -> Iterator[pathlib.Path]:
     it is missing.
 
     Raises:
-        UserError: if it cannot be written, with ``hint`` at the end. What was there stays.
+        UserError: if it cannot be written, with ``hint`` at the end. An earlier file stays.
     """
     unfinished = path.with_name(_UNFINISHED + path.name)
     try:

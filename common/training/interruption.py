@@ -11,11 +11,11 @@ REPEAT = 1.0  # seconds
 
 
 class Interruption:
-    """Notes the first stop signal in place of ending the process.
+    """Notes the first stop signal instead of ending the process.
 
-    More of them within a second of the first are ignored: wrappers forward what the process group
-    got already. A later one does what it would have done without this, and so ends the process.
-    A signal that is ignored at the start, as SIGHUP is under nohup, stays ignored.
+    Others within a second are ignored: wrappers forward what the process group got already. A later
+    one has its usual effect, and so ends the process. A signal that is ignored at the start, as
+    SIGHUP is under nohup, stays ignored.
 
     Attributes:
         signal: the number of the first signal, or None.
@@ -48,7 +48,7 @@ class Interruption:
 
 
 def stop_after(number: int, done: int) -> None:
-    """Ends the process after a signal; the state has been saved."""
+    """Ends the process after a signal and ``done`` iterations; the state has been saved."""
     words = [word for word in sys.argv if word not in ("--resume", "--resume=true")]
     command = shlex.join([sys.executable, *words, "--resume"])
     name = signal.Signals(number).name

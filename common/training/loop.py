@@ -23,6 +23,7 @@ from .environment import environment
 from .interruption import Interruption, stop_after
 from .method import Method, check_saving
 from .precision import policy, scaled
+from .progress_bar import progress_bar
 from .run_folder import RunFolder
 from .schedule import Chunk, Schedule
 from .settings import BATCH_SIZE, Settings
@@ -33,8 +34,8 @@ def train(settings: Settings, method: Method) -> None:
     """Trains a method as ``settings`` say; the results are in their ``log_dir``.
 
     Raises:
-        UserError: for settings that fit neither the data nor the machine, and for a run that
-            breaks down.
+        UserError: for settings that do not fit the data or the machine, and for a run that breaks
+            down.
         SystemExit: after a stop signal, with the state saved.
     """
     strategy = devices.strategy_for(settings)
@@ -119,17 +120,10 @@ def run(
     # train
     watch = collapse.Watch(data.num_classes, **progress.collapse)
     clock = Clock(progress.seconds)
-    schedule = Schedule(
-        settings.iterations,
-        settings.log_every,
-        settings.eval_every,
-        settings.checkpoint_every,
-        method.episode_length,
-        per_call,
-    )
-    batches = datasets.draws(
-        settings.seed, first, count, batch_size, data.mirror, method.episode_length
-    )
+    every = settings.log_every, settings.eval_every, settings.checkpoint_every
+    length = method.episode_length
+    schedule = Schedule(settings.iterations, *every, length, per_call)
+    batches = datasets.draws(settings.seed, first, count, batch_size, data.mirror, length)
 
     def save(iteration: int, kind: str = "checkpoint") -> None:
         with clock.part("saving"):
@@ -141,7 +135,8 @@ def run(
     # the run was killed between its best checkpoint and the regular one
     if first and schedule.saves_after(first) and not folder.checkpoints.has(first):
         save(first)
-    with Interruption() as interruption, _progress_bar(settings, first) as bar:
+    bar = progress_bar(settings.method, settings.iterations, first)
+    with Interruption() as interruption, bar:
         for chunk in schedule.chunks(first):
             if chunk.episode is not None and method.start_episode:
                 method.start_episode(model, settings.seed, chunk.episode)
@@ -177,10 +172,8 @@ def run(
         with clock.part("saving"):
             convert.refold(model, folded)
             folder.save_results(model, folded, data.class_names)
-        collapsed = watch.collapsed
-        if collapsed:
-            rate = optimizers.rate_at(optimizer, collapsed["iteration"])
-            collapsed = collapsed | {"rate": rate}
+        if collapsed := watch.collapsed:
+            collapsed = collapsed | {"rate": optimizers.rate_at(optimizer, collapsed["iteration"])}
         step_ms = 1e3 * clock.parts["training"] / (made - 1) if made > 1 else None
         folder.describe(
             test_accuracy=progress.test_accuracy,
@@ -194,8 +187,8 @@ def run(
     print(f"test accuracy: {100 * accuracy:.2f} %")
     print(f"time: {clock.summary(made - 1)}")
     print(f"peak memory: {peak_memory():.2f} GiB")
-    print(f"results: {folder.path.absolute()}")
-    print(f"learning curves: {folder.path.absolute() / 'curves.png'}")
+    place = folder.path.absolute()
+    print(f"results: {place}\nlearning curves: {place / 'curves.png'}")
     return model, optimizer
 
 
@@ -268,13 +261,11 @@ def _advance(
         reason = error.message.splitlines()[0]
         reason = f"training broke down at iteration {chunk.start}: {reason}"
         raise UserError(reason + checkpoints.how_to_go_on()) from error
-    fits = course[:, 0]
-    if not np.isfinite(fits).all():
-        at = int(np.argmin(np.isfinite(fits)))
-        rate = optimizers.rate_at(optimizer, chunk.start + at)
-        reason = f"the loss is {fits[at]} at iteration {chunk.start + at}, "
-        reason += f"with a learning rate of {rate}"
-        raise UserError(reason + checkpoints.how_to_go_on())
+    for i, fit in enumerate(course[:, 0], start=chunk.start):
+        if not np.isfinite(fit):
+            rate = optimizers.rate_at(optimizer, i)
+            reason = f"the loss is {fit} at iteration {i}, with a learning rate of {rate}"
+            raise UserError(reason + checkpoints.how_to_go_on())
     if found := watch.update(chunk.start, course.tolist()):
         rate = optimizers.rate_at(optimizer, found["iteration"])
         tqdm.write(
@@ -283,18 +274,6 @@ def _advance(
             file=sys.stderr,
         )
     return {name: float(value) for name, value in figures.items()}
-
-
-def _progress_bar(settings: Settings, first: int) -> tqdm:
-    # a log file gets one line every half minute, a terminal gets a moving bar
-    return tqdm(
-        desc=settings.method,
-        total=settings.iterations,
-        initial=first,
-        unit="it",
-        dynamic_ncols=True,
-        mininterval=0.2 if sys.stderr.isatty() else 30,
-    )
 
 
 def peak_memory() -> float:

@@ -1,4 +1,4 @@
-"""What a method is; its folder's architecture.py makes one."""
+"""Method: how training methods differ. A folder's architecture.py makes one."""
 
 import dataclasses
 import functools
@@ -43,18 +43,18 @@ class Method:
     start_episode: Callable[[keras.Model, int, int], None] | None = None
 
     def with_options(self, **options) -> "Method":
-        """Returns the method as its own flags have it; unless overridden, they are the model's."""
+        """Returns the method with its folder's settings; by default they are the model's."""
         return dataclasses.replace(self, build_model=functools.partial(self.build_model, **options))
 
 
 def check_saving(model: keras.Model) -> None:
-    """Raises UserError for a model that could not be saved, or whose maps would not be found again.
+    """Raises UserError for a model that could not be saved or loaded, before its training.
 
-    A map, or another part, of one's own may be unknown to Keras. The end of a run is too late.
+    Keras may not know a map, or another part, of a new method.
     """
     try:
         model.to_json()
         for layer in filter(is_orthogonal_layer, all_layers(model)):
             type(layer).from_config(layer.get_config())
-    except Exception as error:  # a method's own code can raise anything
+    except Exception as error:  # a method's code can raise anything
         raise UserError(f"a run saves its model, but {error}") from error

@@ -1,4 +1,4 @@
-"""A run's folder: its lock, logs, summary, curves, checkpoints and models behind one object."""
+"""A run's folder: its lock, logs, summary, curves, checkpoints and models."""
 
 import contextlib
 import csv
@@ -65,7 +65,7 @@ class RunFolder:
         self.settings, self.writes = settings, writes
         self.path = settings.log_dir or ROOT / settings.method / "log"
         self.history: list[dict] = []  # rows of metrics.csv that have a line in the logs
-        self.facts: dict = {}  # what run.json holds
+        self.facts: dict = {}  # the content of run.json
         self._warned = False  # that the curves cannot be drawn
         self._open = contextlib.ExitStack()
 
@@ -79,23 +79,19 @@ class RunFolder:
         self._open.close()
 
     def open(self, title: str, variables: Sequence, data: str, columns: Sequence[str]) -> Progress:
-        """Restores the variables if the run is to be resumed, and opens the logs.
+        """Opens the logs; for a resumed run, restores the variables and returns its progress.
 
         Args:
             title: the heading of the curves.
             variables: all that a checkpoint holds, the same in the same order at every start.
-            data: what identifies the training images.
+            data: identifies the training images.
             columns: of metrics.csv, in addition to `COLUMNS`.
-
-        Returns:
-            How far the run has come.
 
         Raises:
             UserError: if there is nothing to resume, or the folder cannot be written.
         """
-        alike = self.settings.result_settings() | {"data": data}
-        self.checkpoints = Checkpoints(self.path / "checkpoints", variables, alike)
-        resume = self.settings.resume
+        settings, resume = self.settings.result_settings() | {"data": data}, self.settings.resume
+        self.checkpoints = Checkpoints(self.path / "checkpoints", variables, settings)
         progress = self.checkpoints.restore() if resume else Progress()
         if self.writes:
             remove_unfinished(self.path)
@@ -103,7 +99,7 @@ class RunFolder:
             self.checkpoints.prune(progress.iteration if resume else -1)
             if self.checkpoints.found() and not resume:
                 print(
-                    f"note: starting anew; the checkpoints that are in {self.path} "
+                    f"note: starting from the beginning; the checkpoints that are in {self.path} "
                     "are kept under their run's number"
                 )
             self.open_logs(title, columns, progress.logs if resume else None)
@@ -117,8 +113,8 @@ class RunFolder:
         Args:
             title: the heading of the curves.
             columns: of metrics.csv, in addition to `COLUMNS`.
-            sizes: for a run that is resumed, what `sizes` returned: its files are cut back to these
-                sizes and continued.
+            sizes: for a run that is resumed, those that `sizes` returned: its files are cut back
+                and continued.
 
         Raises:
             UserError: if the folder cannot be written, or its files are not those of ``sizes``.
@@ -126,19 +122,12 @@ class RunFolder:
         self.title = title
         try:
             self.number = sizes["number"] if sizes else self._keep_earlier()
-            names = {
-                "train": f"log_train_{self.number:02d}.txt",
-                "test": f"log_test_{self.number:02d}.txt",
-                "metrics": "metrics.csv",
-            }
-            self.files = {
-                key: self._open.enter_context(
-                    (self.path / name).open("r+" if sizes else "x", encoding="utf-8", newline="")
-                )
-                for key, name in names.items()
-            }
-            for key, file in self.files.items():
-                size = sizes[key] if sizes else 0
+            self.files = {}
+            for key in ("train", "test", "metrics"):
+                name = "metrics.csv" if key == "metrics" else f"log_{key}_{self.number:02d}.txt"
+                mode, size = ("r+", sizes[key]) if sizes else ("x", 0)
+                file = (self.path / name).open(mode, encoding="utf-8", newline="")
+                self.files[key] = self._open.enter_context(file)
                 if file.seek(0, os.SEEK_END) < size:
                     raise UserError(f"{file.name} is shorter than it was at the checkpoint")
                 file.truncate(size)
@@ -191,12 +180,11 @@ class RunFolder:
 
     def sizes(self) -> dict[str, int]:
         """Returns the run's number and its files' sizes, after they were flushed to the disk."""
-        sizes = {"number": self.number}
-        for key, file in self.files.items():
+        for file in self.files.values():
             file.flush()
             os.fsync(file.fileno())
-            sizes[key] = os.path.getsize(file.name)
-        return sizes
+        sizes = {key: os.path.getsize(file.name) for key, file in self.files.items()}
+        return {"number": self.number} | sizes
 
     @_writing
     def describe(self, **facts) -> None:
@@ -257,7 +245,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def _tensorboard(self) -> Iterator[str]:
-        """Yields the folder of the scalars; turns TensorFlow's errors about it into a UserError."""
+        """Yields the folder of the scalars; TensorFlow's errors about it become a UserError."""
         path = self.path.absolute() / "tensorboard" / f"{self.number:02d}"
         try:
             yield str(path)
@@ -293,7 +281,7 @@ class RunFolder:
 
 
 def _read_facts(path: pathlib.Path) -> dict:
-    """Returns what a run.json holds; an empty dictionary if it is missing or damaged."""
+    """Returns the content of a run.json; an empty dictionary if it is missing or damaged."""
     try:
         return {**json.loads(path.read_text(encoding="utf-8"))}
     except (OSError, ValueError, TypeError, RecursionError):

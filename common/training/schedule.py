@@ -1,4 +1,4 @@
-"""What is due in a run, and when: a pure function of the run's settings."""
+"""Decides when a run logs, tests and saves, from its settings alone."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """What is due after which iteration.
+    """Divides a run into chunks.
 
     As in the original, iterations count from 0, and each episode starts at 0 again. Iteration 0 is
     neither logged nor tested. There is a test at the end of each episode and of the run.
@@ -74,19 +74,16 @@ class Schedule:
     def _chunk(self, start: int, last: int) -> Chunk:
         length = self.episode_length or self.iterations
         episode, inside = divmod(last, length)
-        is_last = last == self.iterations - 1
-        ends = is_last or inside == length - 1
+        ends = last == self.iterations - 1 or inside == length - 1
         name = f"episode_{episode}" if self.episode_length else ""
         heading = f"{name}====iter_{inside}" if name else f"iter_{inside}"
         test = heading if inside and inside % self.eval_every == 0 else None
-        if ends:
-            test = name or heading
         return Chunk(
             start,
             last + 1 - start,
             episode=start // length if start % length == 0 else None,
             log=heading if inside and inside % self.log_every == 0 else None,
-            test=test,
+            test=name or heading if ends else test,
             save=self.saves_after(last + 1),
         )
 

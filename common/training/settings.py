@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCH_SIZE = 128  # unless there are fewer images
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # Keras's dtype policies
 _MOST = 2**31 - 1
+_COUNT = {"least": 0, "most": _MOST}
 # in these a run may differ from the checkpoint from which it continues
 _FREE = {"data_dir", "gpu_no", "jit", "log_dir", "log_every", "eval_every", "checkpoint_every"}
 _FREE |= {"resume", "steps_per_execution", "distribute", "deterministic"}
@@ -46,17 +47,13 @@ class Settings(Options):
         most=65_536,
     )
     image_size: int = setting(
-        32,
-        "height and width to which the images of --dataset=folder are resized",
-        least=32,
-        most=256,
+        32, "height and width of the resized images of --dataset=folder", least=32, most=256
     )
     train_images: int = setting(
         0,
         "number of training images, the same number of each class, and the same images in every "
         "run; 0: all",
-        least=0,
-        most=_MOST,
+        **_COUNT,
     )
     iterations: int = setting(
         75_000,
@@ -77,8 +74,7 @@ class Settings(Options):
         "network, and it recovers only after about 2,000 steps, as the authors' published log of "
         "MHE shows (wy1iu/MHE on GitHub: a loss of 9.07 to 9.21 up to iteration 1,900). A run that "
         "is much shorter than 75,000 iterations needs a warm-up, or its baseline is worthless",
-        least=0,
-        most=_MOST,
+        **_COUNT,
     )
     seed: int = setting(
         0, "seed of the initial weights, the shuffles and the augmentation", least=0, most=2**32 - 1
@@ -105,14 +101,12 @@ class Settings(Options):
     log_every: int = setting(100, "iterations between two training lines", least=1)
     eval_every: int = setting(500, "iterations between two tests", least=1)
     checkpoint_every: int = setting(
-        1000,
-        "iterations between two checkpoints; the one with the best test accuracy is kept too",
-        least=1,
+        1000, "iterations between two checkpoints; that of the best test is kept too", least=1
     )
     resume: bool = setting(False, "continue from the newest valid checkpoint in --log_dir")
     steps_per_execution: int | None = setting(
         None,
-        "training steps per call of the device (default: 1, or 20 where XLA compiles them)",
+        "training steps per call of a device (default: 1; with XLA 20)",
         least=1,
         most=1000,
     )
@@ -147,9 +141,7 @@ class Settings(Options):
             # a method's own default is for the cnns alone
             object.__setattr__(self, "widths", None)
         if network.widening and self.widths and list(self.widths) != sorted(self.widths):
-            raise UserError(
-                f"--widths: no stage of {self.backbone} may be narrower than the one before"
-            )
+            raise UserError(f"--widths: a stage of {self.backbone} is narrower than the one before")
         if self.dataset != "folder" and self.image_size != 32:
             raise UserError(
                 f"--image_size is for --dataset=folder; {self.dataset} has 32x32 pixels"
@@ -190,8 +182,7 @@ class LayerSettings(Settings):
         "number of rows of F that a rotation acts on, 2 or more: R then consists of small "
         "rotations, which cost less in wide layers but do not mix rows of different blocks; 0: one "
         "R of all rows",
-        least=0,
-        most=_MOST,
+        **_COUNT,
     )
 
     def check(self) -> None:

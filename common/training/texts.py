@@ -1,4 +1,4 @@
-"""Text of files that others may have written: how it is read, and how it is shown."""
+"""Reads and shows text of files that others may have written."""
 
 import os
 import pathlib

@@ -1,0 +1,158 @@
+"""The settings of a comparison, which are the flags of compare.py."""
+
+import csv
+import dataclasses
+import functools
+import math
+import pathlib
+from typing import Any
+
+from common import backbones
+from common.errors import UserError
+from common.training.command_line import Options, setting
+from common.training.methods import known
+from common.training.settings import BATCH_SIZE, ROOT, Settings
+from common.training.texts import read_text
+from comparison.publishing import marks
+from comparison.rows import Row, parse
+from comparison.runs import Run
+
+# values of settings that the command line does not give
+PRESETS: dict[str | None, dict[str, Any]] = {
+    **{name: {"backbone": name} for name in backbones.known()},
+    "sopt": {"methods": [f"sopt_gs:rotated_fraction={part}" for part in (0.125, 0.25, 0.5, 1)]},
+    "few": {
+        "train_images": 5000,
+        "widths": (32, 32, 32, 32),
+        "iterations": 7500,
+        "methods": [
+            *("baseline", "baseline:base_lr=0.05", "baseline:base_lr=0.2"),
+            *("baseline:weight_decay=0.001", "baseline:weight_decay=0.0025", "upt", "mhe"),
+            *("opt_gs", "opt_ogd", "opt_or", "sopt_gs"),
+            *(f"{name}:rotation_stddev=0.2" for name in ("opt_gs", "opt_hr", "opt_ls", "opt_cp")),
+        ],
+    },
+}
+# the same for all rows
+ALIKE = ("dataset", "data_dir", "image_size", "train_images", "backbone", "widths", "iterations")
+ALIKE += ("batch_size", "warmup_iterations")
+
+
+def _same(name: str, default: Any = None) -> Any:
+    """Returns the field of all methods' settings with this default."""
+    return dataclasses.field(default=default, metadata=Settings.__dataclass_fields__[name].metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(Options):
+    """The settings of a comparison; after its checks only those with a reason to be are None."""
+
+    methods: tuple[str, ...] | None = setting(
+        None,
+        "rows, separated by commas: methods, or methods with settings, such as "
+        "opt_gs:rotation_stddev=0.2 (default: all methods)",
+    )
+    preset: str | None = setting(
+        None,
+        "defaults of other flags: a backbone with the paper's schedule; sopt: S-OPT at "
+        "rotated_fraction 1/8, 1/4, 1/2 and 1; few: all methods with 5,000 training images, where "
+        "plain training overfits",
+        choices=tuple(PRESETS),
+    )
+    backbone: str | None = _same("backbone")
+    widths: tuple[int, ...] | None = _same("widths")
+    seeds: tuple[int, ...] = setting(
+        (1,), "1,2,3 gives standard deviations", least=0, most=2**32 - 1
+    )
+    iterations: int | None = _same("iterations")
+    warmup_iterations: int | None = setting(
+        None,
+        "iterations over which the rate grows to its first value (default: 0 of the full schedule; "
+        "of a shorter one 400, or a fifth of the run where that is less)",
+        least=0,
+        most=2**31 - 1,
+    )
+    batch_size: int | None = _same("batch_size")
+    dataset: str = _same("dataset", Settings.dataset)
+    image_size: int = _same("image_size", Settings.image_size)
+    train_images: int | None = _same("train_images")
+    data_note: str = setting("", "put after the data set's name, such as re-split")
+    data_dir: pathlib.Path = _same("data_dir", Settings.data_dir)
+    jobs: int = setting(1, "runs at a time", least=1)
+    gpus: tuple[int, ...] = setting((), "GPUs to spread runs over: 0,1", least=0)
+    steps: pathlib.Path | None = setting(None, "steps.csv of benchmarks.steps")
+    readme: pathlib.Path | None = setting(
+        None, f"a file that gets the results between its lines {' and '.join(marks('comparison'))}"
+    )
+    out: pathlib.Path = setting(ROOT / "results", "the folder of runs and results")
+
+    def check(self) -> None:
+        self._complete(**PRESETS.get(self.preset, {}))
+        self._complete(methods=tuple(known()), backbone=Settings.backbone, train_images=0)
+        self._complete(widths=backbones.known()[self.backbone].widths)
+        # not by the rows' lengths: the same whatever rows are added later
+        length = self.iterations or Settings.iterations
+        self._complete(warmup_iterations=Settings.usual_warmup(length))
+        if not self.methods or not self.seeds:
+            raise UserError("--methods and --seeds must name some")
+        if not self.data_note.isprintable() or len(self.data_note) > 100:
+            raise UserError("--data_note must be one line of at most 100 characters")
+        for path in (self.out, self.out / "runs"):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"--out: {path} is not a folder")
+        if self.readme and not all(mark in _text(self.readme) for mark in marks("comparison")):
+            raise UserError(f"--readme={self.readme} lacks {' or '.join(marks('comparison'))}")
+        _ = self.runs, self.times  # so that what is wrong with them is said at once
+
+    def _complete(self, **values: Any) -> None:
+        for name, value in values.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    @property
+    def is_shortened(self) -> bool:
+        return (self.iterations or Settings.iterations) < Settings.iterations
+
+    @functools.cached_property
+    def rows(self) -> list[Row]:
+        return parse(self.methods)
+
+    @functools.cached_property
+    def runs(self) -> list[Run]:
+        """Returns the runs of each row in turn, one for each seed."""
+        values = {name: getattr(self, name) for name in ALIKE}
+        flags = {name: value for name, value in values.items() if value is not None}
+        flags["data_dir"] = self.data_dir.absolute()
+        seeds = dict.fromkeys(self.seeds)
+        return [Run(row, seed, self.out, flags) for row in self.rows for seed in seeds]
+
+    @functools.cached_property
+    def times(self) -> dict[str, float] | None:
+        """Returns milliseconds of a step by row of ``--steps``, None without it.
+
+        Raises:
+            UserError: if they are not the times of this comparison.
+        """
+        if not self.steps:
+            return None
+        widths = "/".join(map(str, self.widths))
+        try:
+            lines = csv.DictReader(_text(self.steps).splitlines())
+            lines = [line for line in lines if line.get("widths") == widths]
+            times = {line["method"]: float(line["step_ms"] or "none") for line in lines}
+        except (ValueError, KeyError, csv.Error) as error:
+            raise UserError(f"--steps={self.steps} cannot be read: {error}") from error
+        if self.backbone != "cnn6" or self.batch_size not in (None, BATCH_SIZE):
+            raise UserError(f"--steps: benchmarks.steps times cnn6 with batches of {BATCH_SIZE}")
+        # cells of rows with settings stay empty without a time
+        plain = [row.name for row in self.rows if not row.flags]
+        if others := [name for name in plain if not 0 < times.get(name, 0) < math.inf]:
+            raise UserError(f"--steps has no times at widths {widths} of {', '.join(others)}")
+        return times
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return read_text(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
