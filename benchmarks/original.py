@@ -128,18 +128,12 @@ def train(run: Original, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[i
 def rows(run: Original, fits: dict[int, float]) -> list[dict]:
     """Returns the table's rows: for each iteration the original's loss, ours and our mean."""
     title = known()[run.method].title + (f" ({' '.join(run.flags)})" if run.flags else "")
-    return [
-        {
-            "run": title,
-            "iteration": iteration,
-            "original": there,
-            "ours": fits[iteration],
-            "mean": statistics.mean(
-                fits[i] for i in range(iteration - AROUND, iteration + AROUND + 1)
-            ),
-        }
-        for iteration, there in run.fits.items()
-    ]
+    found = []
+    for iteration, there in run.fits.items():
+        mean = statistics.mean(fits[iteration + i] for i in range(-AROUND, AROUND + 1))
+        figures = (title, iteration, there, fits[iteration], mean)
+        found.append(dict(zip(COLUMNS, figures, strict=True)))
+    return found
 
 
 def main(settings: Settings) -> None:

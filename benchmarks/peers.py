@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from baseline.settings import Settings
 from benchmarks.reporting import CORES
 
-RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
+RATE, MOMENTUM, WEIGHT_DECAY = Settings.base_lr, 0.9, Settings.weight_decay
 EPSILON = 1e-3  # of batch normalization, Keras's default
 AVERAGES = 0.001  # the share of a batch in batch normalization's averages
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

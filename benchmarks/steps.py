@@ -11,8 +11,9 @@ Rows are named as those of compare.py. Each measurement has a process of its own
 A row has the median time of a step, the time to the end of the first step (with tracing and
 compilation), the peak memory and the images per second. Plain training at the same widths, with the
 same --jit and --precision, is timed before and after each row, since a machine's speed changes;
-ratios are to the mean of both. The table goes to standard output and to steps.csv, ratios and
-memory also to steps.png next to it.
+ratios are to the mean of both. With --peers there are also ratios to PyTorch's plain step in its
+faster memory layout. The table goes to standard output and to steps.csv, ratios and memory also to
+steps.png next to it.
 """
 
 import dataclasses

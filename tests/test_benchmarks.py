@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from benchmarks import maps, steps
+from benchmarks import maps, original, steps
 from common.errors import UserError
 from common.training.command_line import parse
 from common.training.steps import make_train_step
@@ -240,6 +240,22 @@ def test_pytorch_has_the_same_network_and_step(kernel, method):
     for tolerance in (1e-5, 1e-3):  # the first update makes the difference larger
         fit = update(tf.constant(images), tf.constant(labels, tf.int32))["fit"]
         np.testing.assert_allclose(float(step()), float(fit), rtol=tolerance)
+
+
+def test_original_compares_losses_of_a_run_that_is_there(tmp_path):
+    folder = tmp_path / "opt_gs"
+    folder.mkdir()
+    fits = "".join(f"{i},{i / 100},1.5\n" for i in range(211))
+    (folder / "metrics.csv").write_text(f"iteration,fit,seconds\n{fits}211,9")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- original: begin -->\n<!-- original: end -->\n")
+    original.main(original.Settings(runs=("opt_gs",), out=tmp_path, readme=page))
+    assert page.read_text().splitlines()[1:5] == [
+        "| run | iteration | the original's loss | ours | mean of our 21 batches |",
+        "|---|---|---|---|---|",
+        "| OPT (GS) | 100 | 3.98 | 1.00 | 1.00 |",
+        "| OPT (GS) | 200 | 3.79 | 2.00 | 2.00 |",
+    ]
 
 
 BAD = [
