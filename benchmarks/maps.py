@@ -13,8 +13,8 @@ and matrix_exp and expm are the exponential of S, which would be cheaper near S 
 Each round calls all implementations one after the other, so that a change of the machine's speed
 affects all of them. ms is the median over the rounds. multiple is the median of each round's ratio
 to one n x n product tf.matmul(w, w), for a batch too: a batch of 5 is one call, timed for n up to
-576. Rows with jit are compiled by XLA. A call of TensorFlow from Python takes 0.2 ms, which a
-training step does not pay for each map: at n = 27 this is most of the time.
+576. Rows with jit are single matrices, compiled by XLA. A call of TensorFlow from Python takes
+0.2 ms, which a training step does not pay for each map: at n = 27 this is most of the time.
 
 orthogonality is max |Q^T Q - I|, and for a product max |K^T K - f^T f| / max |f^T f|. deviation is
 max |Q - Q64| / max |Q64|, where Q64 is the map in float64. The tables go to standard output, all
@@ -342,7 +342,8 @@ def main(settings: Settings) -> None:
     for n in sorted(set(settings.sizes)):
         for batch in (1, BATCH)[: 1 + (n <= BATCH_UP_TO)]:
             print(f"n = {n}, batch {batch}", file=sys.stderr, flush=True)
-            fitting = [way for way in chosen if not way.jit or n <= settings.jit_up_to]
+            compiled = batch == 1 and n <= settings.jit_up_to
+            fitting = [way for way in chosen if compiled or not way.jit]
             rows += measure(n, batch, fitting, settings)
     note = (
         "Milliseconds, forward and backward; in brackets, multiples of one n x n product. The "

@@ -242,15 +242,14 @@ def cases(settings: Settings, peers: Iterable[str]) -> list[Case]:
     networks = [(width,) * 4 for width in settings.each_width or ()] or [settings.widths]
     if peers and networks == [None]:
         networks = [CNN6]  # opt_cp has other widths by default
-    sizes = {"batch": settings.batch, "steps": settings.steps}
     found = []
     for jit, precision, widths in itertools.product(settings.jit, settings.precision, networks):
-        case = Case(PLAIN, widths or CNN6, jit=jit, precision=precision, **sizes)
+        case = Case(PLAIN, widths or CNN6, settings.batch, settings.steps, jit, precision)
         for row in settings.rows():
             of_row = {"name": row.name, "widths": widths or row.kind.widths or CNN6}
             found.append(dataclasses.replace(case, **of_row, kernels=settings.kernels))
         found += [dataclasses.replace(case, name=name, peer=True) for name in peers]
-    return found + [Case(INPUT, CNN6, **sizes)] * settings.input
+    return found + [dataclasses.replace(case, name=INPUT)] * settings.input
 
 
 def compared(todo: Iterable[Case]) -> Iterator[dict]:

@@ -138,7 +138,7 @@ def test_steps_in_several_ways(tmp_path, monkeypatch):
     assert "\n| OPT (GS) | 8/8/8/8 | on | float32 | 150 | 1.50 | 2.0 | 1.00 | 1.25 | 213 |" in text
     # between two rows of one way the plain step is timed once
     assert [case.name for case in seen[:3]] == ["baseline", "opt_gs", "baseline"]
-    assert len(seen) == 3 * len(rows) + 3
+    assert len(seen) == 3 * len(rows) + 2
 
 
 def test_steps_notes_a_machine_that_is_not_idle(tmp_path, monkeypatch):
@@ -168,13 +168,13 @@ def test_steps_notes_measurements_that_failed(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_steps_of_a_small_network(tmp_path):
-    methods = ["baseline", "opt_gs", "sopt_gs:block_size=16:orthogonalize=cayley"]
+    name = "sopt_gs:block_size=16:orthogonalize=cayley"
     words = ["--each_width=8", "--steps=2", "--kernels", "--input", "--precision=mixed_float16"]
-    rows, _ = run(steps, tmp_path, *words, f"--methods={','.join(methods)}")
-    assert [row["method"] for row in rows] == [*methods, "input"]
+    rows, _ = run(steps, tmp_path, *words, f"--methods={name}")
+    assert [row["method"] for row in rows] == [name, "input"]
     for row in rows:
         assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib", "images_per_s")
-    assert_positive(rows[1], "kernels")
+    assert_positive(rows[0], "kernels")
 
 
 def test_peers_have_ratios_to_pytorchs_faster_plain_step(tmp_path, monkeypatch):
