@@ -1,4 +1,4 @@
-"""Our training losses beside those that the original program printed for the same data set.
+"""Our training losses next to those that the original program printed for the same data set.
 
     python -m benchmarks.original --data_dir=data
     python -m benchmarks.original --runs=opt_gs --readme=docs/fidelity.md
@@ -11,7 +11,6 @@ loss of one batch scatters by about 0.15, so two equal programs differ by 0.15 t
 the 21 batches around it scatters by 0.03. A run that was interrupted continues.
 """
 
-import argparse
 import csv
 import dataclasses
 import pathlib
@@ -20,17 +19,26 @@ import subprocess
 import sys
 import time
 
-from benchmarks.reporting import Parser, machine
+from benchmarks.reporting import check_marks, machine, table
+from common.errors import UserError
+from common.training.command_line import Options, run_program, setting
 from common.training.methods import known
-from comparison.publishing import marks, put
+from common.training.settings import ROOT
+from comparison.publishing import put
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 AROUND = 10  # iterations before and after
+COLUMNS = {
+    "run": ("run", "{}"),
+    "iteration": ("iteration", "{}"),
+    "original": ("the original's loss", "{:.2f}"),
+    "ours": ("ours", "{:.2f}"),
+    "mean": ("mean of our 21 batches", "{:.2f}"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Original:
-    """What the original printed.
+    """The losses that the original printed.
 
     Attributes:
         method: its folder here.
@@ -64,98 +72,79 @@ LINES = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings(Options):
+    runs: tuple[str, ...] = setting(tuple(LINES), "the runs", choices=tuple(LINES))
+    data_dir: pathlib.Path = setting(ROOT / "data", "where CIFAR-100 is")
+    out: pathlib.Path = setting(pathlib.Path("original"), "the folder of the runs")
+    readme: pathlib.Path | None = setting(
+        None, "a Markdown file: put the table between its marks of original"
+    )
+
+    def check(self) -> None:
+        check_marks("original", self.readme)
+
+
+def losses(folder: pathlib.Path) -> dict[int, float]:
+    """Returns the loss of each iteration of a run that is going on or has ended."""
+    log = folder / "metrics.csv"
+    if not log.exists():
+        return {}
+    with log.open(encoding="utf-8") as file:
+        # the last row may be incomplete
+        rows = [row for row in csv.DictReader(file) if row["fit"] and row["seconds"]]
+    return {int(row["iteration"]): float(row["fit"]) for row in rows}
+
+
 def train(run: Original, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[int, float]:
     """Trains for ``run.last`` iterations and a few more, and returns the loss of each.
 
-    The run has the schedule of a whole run, and is stopped early.
+    The run has the schedule of a full run, and is stopped early.
+
+    Raises:
+        UserError: if it stops by itself before that.
     """
-    log, output = folder / "metrics.csv", folder / "output.txt"
+    end, output = run.last + AROUND, folder / "output.txt"
     folder.mkdir(parents=True, exist_ok=True)
-
-    def fits() -> dict[int, float]:
-        if not log.exists():
-            return {}
-        with log.open(encoding="utf-8") as file:
-            # the last row may be incomplete
-            return {
-                int(r["iteration"]): float(r["fit"])
-                for r in csv.DictReader(file)
-                if r["fit"] and r["seconds"]
-            }
-
-    end = run.last + AROUND
-    if max(fits(), default=0) >= end:
-        return fits()
-    words = [
-        f"--data_dir={data_dir.absolute()}",
-        f"--log_dir={folder.absolute()}",
-        "--log_every=1",
-        *run.flags,
-    ]
+    words = [f"--data_dir={data_dir.absolute()}", f"--log_dir={folder.absolute()}"]
+    words += ["--log_every=1", *run.flags]
     words += ["--resume"] if any(folder.glob("checkpoints/*.npz")) else []
-    with output.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            [sys.executable, "train.py", *words], cwd=ROOT / run.method, stdout=file, stderr=file
-        )
-        try:
-            while process.poll() is None and max(fits(), default=0) < end:
-                time.sleep(1)
-        finally:
-            process.terminate()
-            process.wait()
-    if max(fits(), default=0) < end:
-        sys.exit(f"benchmarks.original: {run.method} ended early; see {output}")
-    return fits()
+    if max(losses(folder), default=0) < end:
+        with output.open("w", encoding="utf-8") as file:
+            command = [sys.executable, "train.py", *words]
+            process = subprocess.Popen(command, cwd=ROOT / run.method, stdout=file, stderr=file)
+            try:
+                while process.poll() is None and max(losses(folder), default=0) < end:
+                    time.sleep(1)
+            finally:
+                process.terminate()
+                process.wait()
+    found = losses(folder)
+    if max(found, default=0) < end:
+        raise UserError(f"{run.method} ended early; see {output}")
+    return found
 
 
-def rows(name: str, fits: dict[int, float]) -> list[list[str]]:
+def rows(run: Original, fits: dict[int, float]) -> list[dict]:
     """Returns the table's rows: for each iteration the original's loss, ours and our mean."""
-    lines = []
-    for iteration, there in LINES[name].fits.items():
-        mean = statistics.mean(fits[i] for i in range(iteration - AROUND, iteration + AROUND + 1))
-        title = known()[LINES[name].method].title
-        title += f" ({' '.join(LINES[name].flags)})" if LINES[name].flags else ""
-        lines.append(
-            [title, str(iteration), f"{there:.2f}", f"{fits[iteration]:.2f}", f"{mean:.2f}"]
-        )
-    return lines
+    title = known()[run.method].title + (f" ({' '.join(run.flags)})" if run.flags else "")
+    found = []
+    for iteration, there in run.fits.items():
+        mean = statistics.mean(fits[iteration + i] for i in range(-AROUND, AROUND + 1))
+        figures = (title, iteration, there, fits[iteration], mean)
+        found.append(dict(zip(COLUMNS, figures, strict=True)))
+    return found
 
 
-def main() -> None:
-    description = argparse.RawDescriptionHelpFormatter
-    parser = Parser(prog="benchmarks.original", description=__doc__, formatter_class=description)
-    parser.add_argument("--runs", default=",".join(LINES), help="a list (default: all)")
-    parser.add_argument("--data_dir", type=pathlib.Path, default=ROOT / "data")
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path("original"), help="folder of the runs"
-    )
-    parser.add_argument(
-        "--readme", type=pathlib.Path, help=f"put the table between its lines {marks('original')}"
-    )
-    args = parser.parse_args()
-    names = args.runs.split(",")
-    if not set(names) <= LINES.keys():
-        parser.error(f"--runs must be among {', '.join(LINES)}")
-    if args.readme and not (
-        args.readme.is_file()
-        and all(m in args.readme.read_text("utf-8") for m in marks("original"))
-    ):
-        parser.error(f"--readme={args.readme} has no lines {' and '.join(marks('original'))}")
-    lines = [
-        "| run | iteration | the original's loss | ours | mean of our 21 batches |",
-        "|" + "---|" * 5,
-    ]
+def main(settings: Settings) -> None:
+    found = []
+    for name in settings.runs:
+        found += rows(LINES[name], train(LINES[name], settings.data_dir, settings.out / name))
+    lines = [*table(COLUMNS, found), "", f"{machine()}; seed 0, batch 128, one run each."]
     print(*lines, sep="\n")
-    for name in names:
-        new = [
-            "| " + " | ".join(row) + " |"
-            for row in rows(name, train(LINES[name], args.data_dir, args.out / name))
-        ]
-        print(*new, sep="\n", flush=True)
-        lines += new
-    if args.readme:
-        put(args.readme, "original", [*lines, "", f"{machine()}; seed 0, batch 128, one run each."])
+    if settings.readme:
+        put(settings.readme, "original", lines)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(Settings, main, "benchmarks.original")

@@ -1,110 +1,78 @@
-"""What the benchmarks share: reading arguments, describing the machine, publishing a table."""
+"""The benchmarks' tables, CSV files and pages, and the description of the machine."""
 
-import argparse
+import csv
 import importlib.metadata
-import importlib.util
 import os
 import pathlib
 import platform
 import re
-import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Mapping
 
-from comparison.publishing import keep, marks, put
+from common.errors import UserError
+from common.training.startup import import_tensorflow
+from comparison.publishing import marks
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+PACKAGES = ("tensorflow", "torch", "geotorch", "deel-lip", "tf_keras")
+Columns = Mapping[str, tuple[str, str]]  # by a row's key: the heading, and the cells' format
 
 
-class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the arguments, and exits with 2."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def positive(text: str) -> int:
-    """Returns a positive whole number."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
+def check_outputs(name: str, out: pathlib.Path, readme: pathlib.Path | None) -> None:
+    """Raises UserError if the CSV cannot be written, or as `check_marks` does."""
+    if out.suffix != ".csv" or out.is_dir() or not out.absolute().parent.is_dir():
+        raise UserError(f"--out={out} is no file name ending in .csv, in a folder that is there")
+    check_marks(name, readme)
 
 
-def numbers(text: str) -> list[int]:
-    """Returns the positive whole numbers of a comma-separated list."""
-    return [positive(word) for word in text.split(",")]
+def check_marks(name: str, readme: pathlib.Path | None) -> None:
+    """Raises UserError if a page is given without the marks of ``name``."""
+    text = readme.read_text("utf-8") if readme and readme.is_file() else ""
+    if readme and not all(text.count(mark) == 1 for mark in marks(name)):
+        raise UserError(f"--readme={readme} is no file with lines {' and '.join(marks(name))}")
 
 
-def csv_path(text: str) -> pathlib.Path:
-    """Returns the path of a CSV that can be written; its image has the suffix .png."""
-    path = pathlib.Path(text).expanduser()
-    if path.suffix != ".csv" or path.is_dir() or not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no file name ending in .csv, in a folder that is there"
-        )
-    return path
+def shown(columns: Columns, rows: list[dict]) -> Columns:
+    """Returns the columns in which some row has a figure."""
+    return {key: column for key, column in columns.items() if any(key in row for row in rows)}
 
 
-def add_outputs(parser: Parser, name: str) -> None:
-    """Adds --out, and --readme with the marks of ``name``."""
-    begin, end = marks(name)
-
-    def readme(text: str) -> pathlib.Path:
-        path = pathlib.Path(text).expanduser()
-        if not path.is_file() or not all(
-            path.read_text("utf-8").count(mark) == 1 for mark in (begin, end)
-        ):
-            raise argparse.ArgumentTypeError(f"{text!r} is no file with lines {begin} and {end}")
-        return path
-
-    file = pathlib.Path(f"{name}.csv")
-    parser.add_argument(
-        "--out", type=csv_path, default=file, help="the CSV; the image goes beside it"
-    )
-    words = (
-        f"a Markdown file; put the table between its lines {begin} and {end}, the image in docs/"
-    )
-    parser.add_argument("--readme", type=readme, help=words)
+def table(columns: Columns, rows: list[dict]) -> list[str]:
+    """Returns the lines of a Markdown table; figures that a row lacks are empty cells."""
+    columns = shown(columns, rows)
+    styles = {key: style for key, (_, style) in columns.items()}
+    cells = [[heading for heading, _ in columns.values()]]
+    for row in rows:
+        cells.append([style.format(row[k]) if k in row else "" for k, style in styles.items()])
+    lines = ["| " + " | ".join(line) + " |" for line in cells]
+    return [lines[0], "|" + "---|" * len(columns), *lines[1:]]
 
 
-def publish(
-    readme: pathlib.Path,
-    name: str,
-    lines: list[str],
-    image: pathlib.Path,
-    caption: str,
-) -> None:
-    """Puts ``lines`` of Markdown and the image between the marks of ``readme``."""
-    put(readme, name, [*lines, "", keep(readme, image, f"{name}.png", caption)])
-
-
-def figures_or_note(measure: Callable[[], dict]) -> dict:
-    """Returns ``measure()``, or a note that says why its process took too long or failed."""
-    try:
-        return measure()
-    except subprocess.TimeoutExpired as error:
-        return {"note": f"over {error.timeout:.0f} s"}
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines()
-        reason = lines[-1][:200] if lines else "no output"
-        return {"note": f"failed ({error.returncode}): {reason}"}
+def save(path: pathlib.Path, columns: Columns, rows: list[dict]) -> None:
+    """Writes the table as a CSV."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(shown(columns, rows)), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    print(f"written: {path.absolute()}")
 
 
 def machine() -> str:
     """Returns the processor and the versions that the figures depend on."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     info = pathlib.Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", info.read_text("utf-8")) if info.is_file() else None
     gpus = [
-        tf.config.experimental.get_device_details(g).get("device_name", g.name)
-        for g in tf.config.list_physical_devices("GPU")
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
     ]
-    names = [name for name in ("tensorflow", "torch", "geotorch") if importlib.util.find_spec(name)]
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    installed = {d.name.lower() for d in importlib.metadata.distributions()}
+    versions = [f"{p} {importlib.metadata.version(p)}" for p in PACKAGES if p in installed]
     processor = found[1] if found else platform.processor() or platform.machine()
-    policy = (
-        [f"OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}"]
-        if "OMP_WAIT_POLICY" in os.environ
-        else []
-    )
-    return ", ".join([processor, f"{CORES} cores", *gpus, *versions, *policy])
+    return ", ".join([processor, f"{CORES} cores", *gpus, *versions])
+
+
+def warn_if_busy() -> None:
+    """Says on stderr if other programs seem to run."""
+    if (load := os.getloadavg()[0]) > 0.5:
+        print(f"not idle? the load average is {load:.1f}: all figures suffer", file=sys.stderr)

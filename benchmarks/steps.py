@@ -1,63 +1,141 @@
-"""A training step of every method beside a plain step: CNN-6 at full width, batch 128.
+"""A training step of every method, with plain steps before and after it: CNN-6, batch 128.
 
-    python -m benchmarks.steps                # all methods and opt_gs in blocks, each in a process
-    python -m benchmarks.steps --quick        # fewer steps, and no look at the machine's pace
-    python -m benchmarks.steps --methods=opt_cp,opt_cp:block_size=16
-    python -m benchmarks.steps --methods=baseline,opt_gs --jit=on --precision=mixed_bfloat16
-    python -m benchmarks.steps --kernels      # also counts each step's kernels: up to a minute each
+    python -m benchmarks.steps                # all methods, and opt_gs in blocks of 64
+    python -m benchmarks.steps --methods=opt_cp,opt_cp:block_size=16 --widths=32,32,32,32
+    python -m benchmarks.steps --each_width=64,128,256 --batch=32
+    python -m benchmarks.steps --jit=on,off --precision=float32,mixed_bfloat16    # for a GPU
+    python -m benchmarks.steps --kernels      # counts each step's kernels: up to a minute each
+    python -m benchmarks.steps --peers        # PyTorch, geotorch and deel-lip: see peers.py
 
-A row is a method, or a method with settings, as in compare.py. Prints a table and writes it to
-steps.csv: the median time per step, its ratio to the plain step at the same widths, the time to the
-end of the first step (with tracing and compilation), the peak memory and the images per second.
-Plain training is timed before and after each row, since a machine's speed changes with time. The
-images are random. First and last it measures the machine's pace (see pace.py), and says where that
-speaks against an idle machine. Ratios and memory are drawn in steps.png, beside the CSV. With
---kernels there is one more column: how many kernels XLA makes of the step (see kernels.py), also
-where the step that is timed is not compiled by XLA.
+Rows are named as those of compare.py. Each measurement has a process of its own and random images.
+A row has the median time of a step, the time to the end of the first step (with tracing and
+compilation), the peak memory and the images per second. Plain training at the same widths, with the
+same --jit and --precision, is timed before and after each row, since a machine's speed changes;
+ratios are to the mean of both. With --peers there are also ratios to PyTorch's plain step in its
+faster memory layout. The table goes to standard output and to steps.csv, ratios and memory also to
+steps.png next to it.
 """
 
-import argparse
-import csv
+import dataclasses
 import functools
 import importlib
+import importlib.util
+import itertools
 import json
+import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
-from benchmarks.reporting import Parser, add_outputs, machine, numbers, positive, publish
+import numpy as np
+
+from benchmarks.reporting import check_outputs, machine, save, table, warn_if_busy
 from common import backbones
 from common.errors import UserError
+from common.training import command_line
+from common.training.command_line import Options, setting
 from common.training.methods import known
-from common.training.settings import PRECISIONS, Settings
+from common.training.settings import BATCH_SIZE, PRECISIONS, ROOT
 from common.training.startup import import_tensorflow
-from comparison.rows import parse
-from comparison.styles import style
+from comparison.publishing import keep, put
+from comparison.rows import Row, parse
+from comparison.styles import styles_of
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-METHODS = known()
-ROWS = [*METHODS, "opt_gs:block_size=64"]  # the default
-TITLES = {row.name: row.title for row in parse(ROWS)}
-STYLES = {name: style(index) for index, name in enumerate(TITLES)}
 PLAIN = "baseline"  # all ratios are to its step
-BATCH = 128
-COLUMNS = [
-    "method",
-    "widths",
-    "step_ms",
-    "ratio",
-    "first_step_s",
-    "memory_gib",
-    "memory_ratio",
-    "images_per_s",
-]
+PEERED = (PLAIN, "opt_gs", "opt_cp", "opt_ls")  # the default with --peers
+INPUT = "input"
+WAYS = ("jit", "precision")  # of computing the same step
+GREY = {"color": "grey"}
+CNN6 = backbones.known()["cnn6"].widths
+CHILD = """import json, sys
+from benchmarks.steps import Case, measure
+print(json.dumps(measure(Case(**json.loads(sys.argv[1])))))
+"""
+COLUMNS = {
+    "method": ("method", "{}"),
+    "widths": ("widths", "{}"),
+    "jit": ("XLA", "{}"),
+    "precision": ("precision", "{}"),
+    "step_ms": ("ms per step", "{:.0f}"),
+    "ratio": ("x plain step", "{:.2f}"),
+    "peer_ratio": ("x PyTorch's plain step", "{:.2f}"),
+    "first_step_s": ("s to the first step", "{:.1f}"),
+    "memory_gib": ("peak GiB", "{:.2f}"),
+    "memory_ratio": ("x plain", "{:.2f}"),
+    "images_per_s": ("images per second", "{:.0f}"),
+    "kernels": ("kernels", "{:,}"),
+    "note": ("note", "{}"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(Options):
+    methods: tuple[str, ...] | None = setting(
+        None, "rows, as in compare.py (default: all methods, and opt_gs in blocks of 64)"
+    )
+    widths: tuple[int, ...] | None = setting(
+        None, "neurons of the four layers (default: each method's own)", least=1
+    )
+    each_width: tuple[int, ...] | None = setting(
+        None, "time several networks: in each all layers have this number of neurons", least=1
+    )
+    batch: int = setting(BATCH_SIZE, "images per step", least=1)
+    steps: int = setting(10, "timed steps", least=1)
+    jit: tuple[str, ...] = setting(("off",), "compile steps with XLA", choices=("on", "off"))
+    precision: tuple[str, ...] = setting(
+        PRECISIONS[:1], "Keras's dtype policies; see train.py", choices=PRECISIONS
+    )
+    kernels: bool = setting(False, "count the kernels that XLA makes of each step")
+    input: bool = setting(False, "also time the input pipeline alone: shuffle, crop, flip")
+    peers: bool = setting(False, "also time PyTorch, geotorch and deel-lip; all on the CPU")
+    out: pathlib.Path = setting(pathlib.Path("steps.csv"), "the CSV; its image is next to it")
+    readme: pathlib.Path | None = setting(
+        None, "a Markdown file: put the table between its marks, the image into docs/"
+    )
+
+    def check(self) -> None:
+        check_outputs(self.table, self.out, self.readme)
+        if self.widths is not None and len(self.widths) != 4:
+            raise UserError("--widths must be four numbers")
+        if self.widths and self.each_width:
+            raise UserError("--widths and --each_width: give one of them")
+        if self.peers and (self.jit, self.precision) != (("off",), PRECISIONS[:1]):
+            raise UserError("--peers compares in float32 without XLA, not with --jit, --precision")
+        if empty := [name for name, value in vars(self).items() if value == ()]:
+            raise UserError(f"--{empty[0]} is empty")
+        if any("precision" in dict(row.flags) for row in self.rows()):
+            raise UserError("--methods: rows have no precision here; --precision is for all")
+
+    @property
+    def table(self) -> str:
+        """Returns the name of the marks between which the table is put."""
+        return "peers" if self.peers else "widths" if self.each_width else "steps"
+
+    def rows(self) -> list[Row]:
+        """Returns the methods to time, with their settings."""
+        default = PEERED if self.peers else (*known(), "opt_gs:block_size=64")
+        return parse(self.methods or default)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A measurement: of a row, of `INPUT`, or where ``peer`` is set of one of `peers.PEERS`."""
+
+    name: str
+    widths: tuple[int, ...]
+    batch: int = BATCH_SIZE
+    steps: int = 10
+    jit: str = "off"
+    precision: str = PRECISIONS[0]
+    kernels: bool = False
+    peer: bool = False
 
 
 def prepare(
-    name: str, widths: list[int], batch: int = BATCH, precision: str = "float32"
+    name: str, widths: tuple[int, ...], batch: int = BATCH_SIZE, precision: str = PRECISIONS[0]
 ) -> tuple[Callable, list]:
     """Returns the step of the row ``name``, and random images and labels for it.
 
@@ -65,7 +143,6 @@ def prepare(
     """
     tf = import_tensorflow()
     import keras
-    import numpy as np
 
     from common.training.precision import policy, scaled
     from common.training.steps import make_train_step
@@ -73,273 +150,204 @@ def prepare(
     keras.utils.set_random_seed(0)
     (row,) = parse([name])
     module = importlib.import_module(f"{row.method}.architecture")
-    settings = {flag: _value(text) for flag, text in row.flags}
-    method = module.METHOD.with_options(**settings)
+    options = command_line.parse(row.kind, [f"--{name}={value}" for name, value in row.flags])
+    method = module.METHOD.with_options(**options.own())
     with policy(precision):
         model = method.build_model(widths=widths)
     optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
     make = functools.partial(make_train_step, method, model, scaled(optimizer, precision))
-    random = np.random.default_rng(0)
-    images = tf.constant(random.integers(0, 256, (batch, 32, 32, 3)).astype("float32"))
-    labels = tf.constant(random.integers(0, 100, batch), tf.int32)
     if method.start_episode:
         method.start_episode(model, 0, 0)
-    return make, [images, labels]
+    images, labels = random_batch(batch)
+    return make, [tf.constant(images), tf.constant(labels, tf.int32)]
 
 
-def measure(
-    name: str,
-    widths: list[int],
-    jit: bool,
-    steps: int,
-    batch: int = BATCH,
-    precision: str = "float32",
-    kernels: bool = False,
-) -> dict[str, float]:
-    """Times the row ``name`` in this process; returns milliseconds, seconds and GiB.
+def random_batch(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images ``[count, 32, 32, 3]``, float32 from 0 to 255, and labels ``[count]``."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 32, 32, 3)).astype("float32")
+    return images, random.integers(0, 100, count)
 
-    With ``kernels`` also their number in the step as XLA compiles it, with or without ``jit``.
-    """
+
+def method_step(case: Case) -> Callable:
+    make, arrays = prepare(case.name, case.widths, case.batch, case.precision)
+    step = make(case.jit == "on")
+    return lambda: step(*arrays)["fit"]
+
+
+def peer_step(case: Case) -> Callable:
+    from benchmarks.peers import PEERS
+
+    _, make = PEERS[case.name]
+    return make(case.widths, *random_batch(case.batch))
+
+
+def input_step(case: Case) -> Callable:
     tf = import_tensorflow()
-    from benchmarks.kernels import count
-    from common.training.loop import peak_memory
+    from common import datasets
 
+    images = tf.zeros((50_000, 32, 32, 3), tf.uint8)
+    draws = datasets.draws(seed=0, iteration=0, count=len(images), batch_size=case.batch)
+    augment = tf.function(lambda drawn: datasets.augment(images, drawn))
+    return lambda: augment(tf.constant(next(draws)))[0, 0, 0, 0]
+
+
+def measure(case: Case) -> dict[str, float]:
+    """Times ``case`` in this process; returns milliseconds, seconds and GiB, and kernels if asked.
+
+    The memory of a peer is not measured.
+    """
     start = time.perf_counter()
-    make, batch_of_images = prepare(name, widths, batch, precision)
-    step = make(jit)
-
-    # a run gives a GPU many steps per call, so here several are started before waiting for the
-    # last; on a CPU a call returns when its step is done
-    calls = 20 if tf.config.list_physical_devices("GPU") else 1
+    step = (peer_step if case.peer else input_step if case.name == INPUT else method_step)(case)
 
     def once(calls: int = 1) -> float:
         begin = time.perf_counter()
         for _ in range(calls):
-            figures = step(*batch_of_images)
-        float(figures["fit"])
+            result = step()
+        float(result)
         return (time.perf_counter() - begin) / calls
 
     once()
-    first = time.perf_counter() - start
-    times = [once(calls) for _ in range(steps)]
-    figures = {
-        "step_ms": 1e3 * statistics.median(times),
-        "first_step_s": first,
-        "memory_gib": peak_memory(),
-    }
-    return figures | ({"kernels": count(make(True), *batch_of_images)} if kernels else {})
+    first, calls = time.perf_counter() - start, 1
+    # a run gives a GPU many steps per call, so here several are started before waiting for the
+    # last; on a CPU a call returns when its step is done
+    if not case.peer and import_tensorflow().config.list_physical_devices("GPU"):
+        calls = 20
+    times = [once(calls) for _ in range(case.steps)]
+    figures = {"step_ms": 1e3 * statistics.median(times), "first_step_s": first}
+    if not case.peer:
+        from common.training.loop import peak_memory
+
+        figures["memory_gib"] = peak_memory()
+    if case.kernels:
+        from benchmarks import kernels
+
+        make, arrays = prepare(case.name, case.widths, case.batch, case.precision)
+        figures["kernels"] = kernels.count(make(True), *arrays)
+    return figures
 
 
-def _value(text: str) -> object:
-    """Returns the setting that ``text`` says: a number, true or false, or else the text itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def in_a_process(
-    name: str,
-    widths: list[int],
-    jit: str,
-    steps: int,
-    batch: int = BATCH,
-    limit_s: float | None = None,
-    precision: str = "float32",
-    kernels: bool = False,
-) -> dict[str, float]:
-    """Returns what `measure` returns, measured in a process of its own.
-
-    Raises:
-        subprocess.TimeoutExpired: if it takes more than ``limit_s`` seconds.
-        subprocess.CalledProcessError: if it fails; ``stderr`` says why.
-    """
-    words = [
-        f"--measure={name}",
-        f"--widths={','.join(map(str, widths))}",
-        f"--jit={jit}",
-        f"--steps={steps}",
-        f"--precision={precision}",
-        *(["--kernels"] if kernels else []),
-    ]
-    command = [sys.executable, "-m", "benchmarks.steps", *words, f"--batch={batch}"]
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=limit_s, check=True
-    )
+def in_a_process(case: Case) -> dict:
+    """Returns what `measure` returns in a process of its own, or a note why that failed."""
+    command = [sys.executable, "-c", CHILD, json.dumps(dataclasses.asdict(case))]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or ["no output"]
+        return {"note": f"failed ({result.returncode}): {lines[-1][:200]}"}
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def default_widths(kind: type[Settings]) -> list[int]:
-    """Returns the widths that a method's CNN-6 has by default."""
-    return list(kind.widths or backbones.known()["cnn6"].widths)
+def cases(settings: Settings, peers: Iterable[str]) -> list[Case]:
+    """Returns what to measure, in the order of the table."""
+    networks = [(width,) * 4 for width in settings.each_width or ()] or [settings.widths]
+    if peers and networks == [None]:
+        networks = [CNN6]  # opt_cp has other widths by default
+    found = []
+    for jit, precision, widths in itertools.product(settings.jit, settings.precision, networks):
+        case = Case(PLAIN, widths or CNN6, settings.batch, settings.steps, jit, precision)
+        for row in settings.rows():
+            of_row = {"name": row.name, "widths": widths or row.kind.widths or CNN6}
+            found.append(dataclasses.replace(case, **of_row, kernels=settings.kernels))
+        found += [dataclasses.replace(case, name=name, peer=True) for name in peers]
+    return found + [dataclasses.replace(case, name=INPUT)] * settings.input
 
 
-def check_methods(parser: Parser, names: list[str]) -> None:
-    """Exits with 2 and one line if one of ``names`` is not a method, or one with settings."""
-    try:
-        parse(names)
-    except UserError as error:
-        parser.error(str(error))
+def compared(todo: Iterable[Case]) -> Iterator[dict]:
+    """Yields the table's row of each case, with plain steps before and after it."""
+    last, after = None, {}
+    for case in todo:
+        plain = dataclasses.replace(case, name=PLAIN, kernels=False, peer=False)
+        before = after if plain == last else in_a_process(plain)
+        figures = in_a_process(case)
+        last, after = plain, in_a_process(plain)
+        yield row_of(case, figures, before, after)
 
 
-def draw(path: pathlib.Path, rows: list[dict], title: str) -> None:
-    """Draws one bar per method: its ratio to the plain step, and its memory."""
+def row_of(case: Case, figures: dict, before: dict, after: dict) -> dict:
+    """Returns a case's row: its figures, and their ratios to the plain steps around it."""
+    row = {"method": case.name, "widths": "/".join(map(str, case.widths))}
+    row |= {"jit": case.jit, "precision": case.precision} | figures
+    for key, ratio in {"step_ms": "ratio", "memory_gib": "memory_ratio"}.items():
+        if key in figures and key in before and key in after:
+            row[ratio] = figures[key] / statistics.mean([before[key], after[key]])
+    if "step_ms" in figures:
+        row["images_per_s"] = 1e3 * case.batch / figures["step_ms"]
+    if "ratio" in row and not 0.9 < before["step_ms"] / after["step_ms"] < 1 / 0.9:
+        times = f"{before['step_ms']:.0f} ms before it and {after['step_ms']:.0f} ms after it"
+        row["note"] = f"not idle? the plain step took {times}"
+    return row
+
+
+def peer_titles() -> dict[str, str]:
+    """Returns the titles of the peers.
+
+    Raises:
+        UserError: if a library is missing.
+    """
+    modules = ("torch", "geotorch", "deel", "tf_keras")
+    if missing := [name for name in modules if not importlib.util.find_spec(name)]:
+        names = ", ".join(missing)
+        raise UserError(f"--peers lacks {names}: pip install -r benchmarks/requirements.txt")
+    from benchmarks.peers import PEERS
+
+    return {name: title for name, (title, _) in PEERS.items()}
+
+
+def draw(path: pathlib.Path, rows: list[dict], labels: list[str], colors: list[str]) -> None:
+    """Draws one bar per row: its ratio to the plain step, and its memory."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 1.4 + 0.42 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    same = len({row["widths"] for row in rows}) == 1
-    labels = [
-        TITLES.get(row["method"], row["method"]) + ("" if same else f", {row['widths']}")
-        for row in rows
-    ]
-    colors = [STYLES.get(row["method"], {}).get("color", "grey") for row in rows]
-    for axes, key, text, label in zip(
-        panels,
-        ["ratio", "memory_gib"],
-        ["{:.2f}", "{:.1f}"],
-        ["step / plain step at the same widths", "peak memory (GiB)"],
-        strict=True,
+    for axes, key, style, label in (
+        (panels[0], "ratio", "{:.2f}", "step / plain step at the same widths"),
+        (panels[1], "memory_gib", "{:.1f}", "peak memory (GiB)"),
     ):
-        values = [row[key] for row in rows]
-        axes.bar_label(
-            axes.barh(range(len(rows)), values, color=colors),
-            [text.format(v) for v in values],
-            padding=3,
-        )
-        axes.set(xlabel=label, xlim=(0, 1.15 * max(values)))
+        values = [row.get(key, 0) for row in rows]
+        bars = axes.barh(range(len(rows)), values, color=colors)
+        axes.bar_label(bars, [style.format(v) if v else "" for v in values], padding=3)
+        axes.set(xlabel=label, xlim=(0, 1.15 * max(values) or 1))
         axes.grid(axis="x", alpha=0.3)
     panels[0].axvline(1, color="black", lw=1, ls=":")
     panels[0].set_yticks(range(len(rows)), labels)
     panels[0].invert_yaxis()
-    figure.suptitle(title)
+    figure.suptitle("A step of CNN-6")
     figure.savefig(path, dpi=150)
+    print(f"written: {path.absolute()}")
 
 
-def markdown(rows: list[dict], args: argparse.Namespace, doubts: list[str]) -> list[str]:
-    """Returns the table, the machine that it was measured on, and what it may have done besides."""
-    lines = [
-        "| method | widths | ms per step | x plain step | s to the first step "
-        "| peak GiB | x plain | images per second |" + (" kernels |" if args.kernels else ""),
-        "|" + "---|" * (8 + args.kernels),
-    ]
-    for row in rows:
-        start = f"| {TITLES.get(row['method'], row['method'])} | {row['widths']} "
-        start += f"| {row['step_ms']:.0f} | {row['ratio']:.2f} "
-        memory = f"| {row['memory_gib']:.2f} | {row['memory_ratio']:.2f} "
-        line = f"{start}| {row['first_step_s']:.1f} {memory}| {row['images_per_s']:.0f} |"
-        lines.append(line + (f" {row['kernels']:,} |" if args.kernels else ""))
-    return [
-        *lines,
-        "",
-        f"{machine()}; batch {BATCH}, --jit={args.jit}, --precision={args.precision}, "
-        f"median of {args.steps} steps.",
-        *(f"({doubt})" for doubt in doubts),
-    ]
-
-
-def main() -> None:
-    parser = Parser(
-        prog="benchmarks.steps",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--methods", type=lambda s: s.split(","), help="a list; all by default")
-    parser.add_argument("--jit", choices=["on", "off"], default="off")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="see train.py"
-    )
-    parser.add_argument("--steps", type=positive, default=10, help="timed steps (default: 10)")
-    parser.add_argument("--quick", action="store_true", help="5 steps")
-    parser.add_argument(
-        "--kernels", action="store_true", help="count the kernels that XLA makes of each step"
-    )
-    add_outputs(parser, "steps")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=positive, default=BATCH, help=argparse.SUPPRESS)
-    parser.add_argument("--widths", type=numbers, help="(default: each method's own)")
-    args = parser.parse_args()
-    if args.widths and len(args.widths) != 4:
-        parser.error("--widths must be four numbers")
-    args.steps = 5 if args.quick else args.steps
-    if args.measure:
-        jit = args.jit == "on"
-        print(
-            json.dumps(
-                measure(
-                    args.measure,
-                    args.widths,
-                    jit,
-                    args.steps,
-                    args.batch,
-                    args.precision,
-                    args.kernels,
-                )
-            )
-        )
-        return
-    check_methods(parser, args.methods or [])
-    from benchmarks import pace  # which uses this module
-
+def main(settings: Settings) -> None:
+    if settings.peers:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    peers = peer_titles() if settings.peers else {}
+    methods = settings.rows()
+    titles = {row.name: row.title for row in methods} | peers | {INPUT: "the input pipeline"}
+    warn_if_busy()
     rows = []
-    before = None if args.quick else pace.in_a_process()
-    doubts = pace.doubts(before) if before else []
-    for doubt in doubts:
-        print(doubt, file=sys.stderr)
-    head = f"{'method':20} {'widths':>14} {'step ms':>9} {'ratio':>6} "
-    head += f"{'first step s':>13} {'memory GiB':>11} {'images/s':>11}"
-    print(head + (f" {'kernels':>8}" if args.kernels else ""))
-    for name in args.methods or ROWS:
-        widths = args.widths or default_widths(METHODS[name.partition(":")[0]])
-        try:
-            first, row, last = (
-                in_a_process(m, widths, args.jit, args.steps, BATCH, None, args.precision, counted)
-                for m, counted in ((PLAIN, False), (name, args.kernels), (PLAIN, False))
-            )
-        except subprocess.CalledProcessError as error:
-            sys.exit(f"{name} failed:\n{error.stderr}")
-        row["ratio"] = row["step_ms"] / statistics.mean([first["step_ms"], last["step_ms"]])
-        row["memory_ratio"] = row["memory_gib"] / statistics.mean(
-            [first["memory_gib"], last["memory_gib"]]
-        )
-        row |= {
-            "method": name,
-            "widths": "/".join(map(str, widths)),
-            "images_per_s": 1e3 * BATCH / row["step_ms"],
-        }
+    for row in compared(cases(settings, peers)):
         rows.append(row)
-        print(
-            f"{name:20} {row['widths']:>14} {row['step_ms']:9.1f} {row['ratio']:6.2f} "
-            f"{row['first_step_s']:13.1f} {row['memory_gib']:11.2f} {row['images_per_s']:11.0f}"
-            + (f" {row['kernels']:8,}" if args.kernels else ""),
-            flush=True,
-        )
-    if before:
-        doubts = pace.doubts(before, pace.in_a_process())
-        for doubt in doubts:
-            print(doubt, file=sys.stderr)
-    with args.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*COLUMNS, *(["kernels"] if args.kernels else [])])
-        writer.writeheader()
-        writer.writerows(rows)
-    image = args.out.with_suffix(".png")
-    draw(
-        image,
-        rows,
-        f"A step of CNN-6, batch {BATCH}, {args.precision}"
-        + (f", widths {rows[0]['widths']}" if args.widths else ""),
-    )
-    print(f"written: {args.out.absolute()}")
-    print(f"written: {image.absolute()}")
-    if args.readme:
-        publish(
-            args.readme,
-            "steps",
-            markdown(rows, args, doubts),
-            image,
-            "Step and memory of each method beside the plain ones",
-        )
+        result = f"{row['step_ms']:.1f} ms" if "step_ms" in row else row["note"]
+        print(f"{row['method']} {row['widths']}: {result}", file=sys.stderr, flush=True)
+    plain = [row["ratio"] for row in rows if "torch_plain" in row["method"] and "ratio" in row]
+    for row in rows if plain else []:
+        row |= {"peer_ratio": row["ratio"] / min(plain)} if "ratio" in row else {}
+    varied = [key for key in ("widths", *WAYS) if len({row[key] for row in rows}) > 1]
+    fixed = [key for key in WAYS if key not in varied]
+    columns = {key: column for key, column in COLUMNS.items() if key not in fixed}
+    titled = [row | {"method": titles[row["method"]]} for row in rows]
+    about = [machine(), *(f"--{key}={rows[0][key]}" for key in fixed)]
+    about.append(f"batch {settings.batch}, median of {settings.steps} steps.")
+    lines = [*table(columns, titled), "", "; ".join(about)]
+    print(*lines, sep="\n")
+    save(settings.out, columns, rows)
+    image, styles = settings.out.with_suffix(".png"), styles_of(methods)
+    labels = [", ".join([row["method"], *(f"{k} {row[k]}" for k in varied)]) for row in titled]
+    draw(image, rows, labels, [styles.get(row["method"], GREY)["color"] for row in rows])
+    if settings.readme:
+        caption = "Step and memory of each method next to the plain ones"
+        shown = keep(settings.readme, image, f"{settings.table}.png", caption)
+        put(settings.readme, settings.table, [*lines, "", shown])
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run_program(Settings, main, "benchmarks.steps")

@@ -1,45 +1,40 @@
-"""The benchmarks as a user starts them, on small networks and matrices, and what they write."""
+"""The benchmarks on small networks and matrices, and the tables that they write."""
 
 import csv
+import importlib
 import math
-import os
 import pathlib
-import re
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
-from benchmarks import gpu, pace, scale, steps
+from benchmarks import maps, original, steps
+from common.errors import UserError
+from common.training.command_line import parse
+from common.training.steps import make_train_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EPSILON = 2.0**-23
 
 
-def start(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Runs ``python -m benchmarks.NAME`` in the repository's root and returns its output and exit
-    code.
-    """
-    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
-    )
-
-
-def written(path: pathlib.Path) -> list[dict[str, str]]:
-    """Returns the rows of a CSV whose picture lies beside it."""
-    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def readme_with_marks(folder: pathlib.Path, name: str, file: str = "README.md") -> pathlib.Path:
-    """Returns a Markdown file that has an old table of the benchmark ``name``."""
-    path = folder / file
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f"above\n<!-- {name}: begin -->\nyesterday\n<!-- {name}: end -->\nbelow\n")
-    return path
+def run(program, folder: pathlib.Path, *words: str) -> tuple[list[dict[str, str]], str]:
+    """Runs ``program`` with a page to write to; returns the rows of its CSV, and the page."""
+    out = folder / "out.csv"
+    settings = parse(program.Settings, [*words, f"--out={out}"])
+    name = getattr(settings, "table", "maps")
+    readme = folder / "README.md"
+    readme.write_text(f"above\n<!-- {name}: begin -->\nyesterday\n<!-- {name}: end -->\nbelow\n")
+    program.main(parse(program.Settings, [*words, f"--out={out}", f"--readme={readme}"]))
+    text = readme.read_text()
+    assert text.startswith(f"above\n<!-- {name}: begin -->\n| ")
+    assert text.endswith(f"\n<!-- {name}: end -->\nbelow\n")
+    assert "yesterday" not in text
+    with out.open() as file:
+        return list(csv.DictReader(file)), text
 
 
 def assert_positive(row: dict[str, str], *columns: str) -> None:
@@ -48,18 +43,10 @@ def assert_positive(row: dict[str, str], *columns: str) -> None:
         assert float(row[column]) > 0, row
 
 
-def test_maps(tmp_path):
-    readme = readme_with_marks(tmp_path, "maps")
+def test_maps(tmp_path, capsys):
     names = ["gram_schmidt formed", "lowdin product", "cayley product", "tf.linalg.qr"]
-    words = [
-        f"--implementations={','.join(names)}",
-        f"--out={tmp_path / 'maps.csv'}",
-        f"--readme={readme}",
-    ]
-    result = start("maps", "--quick", "--sizes=27", *words)
-    assert result.returncode == 0, result.stderr
-    rows = written(tmp_path / "maps.csv")
-    assert "tensorflow 2." in result.stdout.splitlines()[0]
+    words = ["--sizes=27", "--rounds=3", "--jit_up_to=0", f"--implementations={','.join(names)}"]
+    rows, text = run(maps, tmp_path, *words)
     for batch in ("1", "5"):
         own = {row["implementation"]: row for row in rows if row["batch"] == batch}
         assert set(own) == {"tf.matmul", *names}
@@ -69,56 +56,40 @@ def test_maps(tmp_path):
             assert (row["n"], row["jit"]) == ("27", "off")
             assert_positive(row, "ms", "multiple", "orthogonality", "deviation", "rounds")
             assert float(row["orthogonality"]) < 10 * 27 * EPSILON
-            assert (
-                float(row["deviation"]) < 1e-4
-            )  # a map of another matrix, or of another sign, is off by 1
-            assert f" {name} " in result.stdout
-    text = readme.read_text()
-    assert text.startswith(
-        "above\n<!-- maps: begin -->\n| implementation | n = 27 | 5 of 27 | error, n = 27 |\n"
-    )
+            # a map of another matrix, or of another sign, is off by 1
+            assert float(row["deviation"]) < 1e-4
+    assert "\n| implementation | n = 27 | 5 of 27 | error, n = 27 |\n" in text
     assert "| **cayley product** | " in text
-    assert text.endswith("<!-- maps: end -->\nbelow\n")
-    assert "yesterday" not in text
-    assert (tmp_path / "docs" / "maps.png").read_bytes() == (tmp_path / "maps.png").read_bytes()
+    assert "\n| **cayley product** | " in capsys.readouterr().out
+    assert "tensorflow 2." in text
 
 
 @pytest.mark.slow
-def test_maps_beside_torch_and_with_jit(tmp_path):
-    """Every peer that is installed computes the map that its row names, and so do the maps under
-    XLA.
-    """
-    readme = readme_with_marks(tmp_path, "maps")
-    words = [f"--out={tmp_path / 'maps.csv'}", f"--readme={readme}"]
-    result = start("maps", "--sizes=27", "--rounds=1", *words)
-    assert result.returncode == 0, result.stderr
-    rows = written(tmp_path / "maps.csv")
+def test_maps_next_to_torch_and_with_jit(tmp_path):
+    """Every peer that is installed computes the map that its row names; so do ours under XLA."""
+    rows, text = run(maps, tmp_path, "--sizes=27", "--rounds=1")
     assert {row["jit"] for row in rows} == {"on", "off"}
-    assert [row["implementation"] for row in rows if row["note"]] == ["tf.linalg.svd"] * 2
+    assert "| map | without, orthogonality | with XLA, orthogonality |" in text
     for row in rows:
-        if row["map"] != "one product" and not row["note"]:
+        if row["map"] != "one product" and not row.get("note"):
             assert float(row["orthogonality"]) < 10 * 27 * EPSILON, row
             assert float(row["deviation"]) < 1e-4, row
 
 
+TIMES = {"baseline": 100.0, "opt_gs": 150.0, "opt_cp": 200.0, "opt_gs:block_size=64": 125.0}
+
+
+def measured(case: steps.Case) -> dict[str, float]:
+    """Returns figures in place of a measurement's."""
+    memory = {} if case.peer else {"memory_gib": 0.8 if case.name == "baseline" else 1.0}
+    kernels = {"kernels": 1234} if case.kernels else {}
+    step_ms = TIMES.get(case.name, 160.0)
+    return {"step_ms": step_ms, "first_step_s": 2.0} | memory | kernels
+
+
 def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
-    times = {"baseline": 100.0, "opt_gs": 150.0, "opt_cp": 200.0, "opt_gs:block_size=64": 125.0}
-
-    def measured(name: str, widths: list[int], *_) -> dict[str, float]:
-        return {
-            "step_ms": times[name],
-            "first_step_s": 2.0,
-            "memory_gib": 0.8 if name == "baseline" else 1.0,
-        }
-
     monkeypatch.setattr(steps, "in_a_process", measured)
-    monkeypatch.setattr(pace, "in_a_process", lambda: {"product": 100.0, "step": 90.0})
-    readme = readme_with_marks(tmp_path, "steps")
-    methods = "--methods=opt_gs,opt_cp,opt_gs:block_size=64"
-    words = [methods, f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
-    monkeypatch.setattr(sys, "argv", ["steps", *words])
-    steps.main()
-    rows = written(tmp_path / "steps.csv")
+    rows, text = run(steps, tmp_path, "--methods=opt_gs,opt_cp,opt_gs:block_size=64")
     columns = [
         "method",
         "widths",
@@ -130,274 +101,192 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
         "images_per_s",
     ]
     assert list(rows[0]) == columns
-    assert [(row["method"], row["widths"], float(row["ratio"])) for row in rows] == [
+    assert {(row["method"], row["widths"], float(row["ratio"])) for row in rows} == {
         ("opt_gs", "64/64/64/64", 1.5),
         ("opt_cp", "32/64/128/128", 2.0),
         ("opt_gs:block_size=64", "64/64/64/64", 1.25),
+    }
+    for table in (text, capsys.readouterr().out):
+        assert "\n| OPT (CP) | 32/64/128/128 | 200 | 2.00 | 2.0 | 1.00 | 1.25 | 640 |\n" in table
+        assert "\n| OPT (GS), block_size 64 | 64/64/64/64 | 125 |" in table
+        assert "; --jit=off; --precision=float32; batch 128, median of 10 steps.\n" in table
+    image = (tmp_path / "out.png").read_bytes()
+    assert image.startswith(b"\x89PNG")
+    assert (tmp_path / "docs/steps.png").read_bytes() == image
+    assert text.endswith("](docs/steps.png)\n<!-- steps: end -->\nbelow\n")
+
+
+def test_steps_in_several_ways(tmp_path, monkeypatch):
+    """Each way has its rows; kernels are counted of the rows alone, not of the plain steps."""
+    seen = []
+    monkeypatch.setattr(steps, "in_a_process", lambda case: seen.append(case) or measured(case))
+    words = ["--methods=opt_gs", "--each_width=8,16", "--jit=on,off", "--kernels", "--input"]
+    rows, text = run(steps, tmp_path, *words, "--precision=float32,mixed_bfloat16", "--batch=32")
+    *rows, last = rows
+    ways = [(row["jit"], row["precision"], row["widths"]) for row in rows]
+    assert ways == [
+        (jit, precision, "/".join([width] * 4))
+        for jit in ("on", "off")
+        for precision in ("float32", "mixed_bfloat16")
+        for width in ("8", "16")
     ]
-    assert "opt_cp" in capsys.readouterr().out
-    assert (
-        "\n| OPT (CP) | 32/64/128/128 | 200 | 2.00 | 2.0 | 1.00 | 1.25 | 640 |\n"
-        in readme.read_text()
-    )
-    assert "\n| OPT (GS), block_size 64 | 64/64/64/64 | 125 |" in readme.read_text()
-    assert "](docs/steps.png)" in readme.read_text()
+    assert {row["kernels"] for row in rows} == {"1234"}
+    assert {case.name for case in seen if case.kernels} == {"opt_gs"}
+    assert {case.name for case in seen} == {"baseline", "opt_gs", "input"}
+    assert (last["method"], last["kernels"]) == ("input", "")
+    assert "\n| method | widths | XLA | precision | ms per step |" in text
+    assert "\n| OPT (GS) | 8/8/8/8 | on | float32 | 150 | 1.50 | 2.0 | 1.00 | 1.25 | 213 |" in text
+    # between two rows of one way the plain step is timed once
+    assert [case.name for case in seen[:3]] == ["baseline", "opt_gs", "baseline"]
+    assert len(seen) == 3 * len(rows) + 2
 
 
-def test_steps_with_kernels(tmp_path, monkeypatch, capsys):
-    """One more column, and of each row alone: the plain steps around it are not counted."""
-
-    def measured(name: str, widths: list[int], *rest) -> dict[str, float]:
-        kernels = {"kernels": 1234} if rest[-1] else {}
-        return {"step_ms": 100.0, "first_step_s": 2.0, "memory_gib": 1.0} | kernels
-
-    monkeypatch.setattr(steps, "in_a_process", measured)
-    monkeypatch.setattr(pace, "in_a_process", lambda: {"product": 100.0, "step": 90.0})
-    readme = readme_with_marks(tmp_path, "steps")
-    words = ["--methods=opt_gs", f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
-    monkeypatch.setattr(sys, "argv", ["steps", "--kernels", *words])
-    steps.main()
-    (row,) = written(tmp_path / "steps.csv")
-    assert row["kernels"] == "1234"
-    head, line = capsys.readouterr().out.splitlines()[:2]
-    assert head.endswith(" kernels")
-    assert line.endswith(" 1,234")
-    assert " images per second | kernels |\n" + "|---" * 9 + "|\n" in readme.read_text()
-    assert "| 1280 | 1,234 |\n" in readme.read_text()
+def test_steps_notes_a_machine_that_is_not_idle(tmp_path, monkeypatch):
+    times = iter([100.0, 150.0, 120.0])
+    figures = {"first_step_s": 2.0, "memory_gib": 1.0}
+    monkeypatch.setattr(steps, "in_a_process", lambda _: figures | {"step_ms": next(times)})
+    (row,), text = run(steps, tmp_path, "--methods=opt_gs")
+    note = "not idle? the plain step took 100 ms before it and 120 ms after it"
+    assert row["note"] == note
+    assert f"| {note} |\n" in text
 
 
-def test_steps_says_when_the_machine_is_not_idle(tmp_path, monkeypatch, capsys):
-    paces = iter([{"product": 100.0, "step": 45.0}, {"product": 100.0, "step": 60.0}])
-    monkeypatch.setattr(pace, "in_a_process", lambda: next(paces))
-    figures = {"step_ms": 100.0, "first_step_s": 2.0, "memory_gib": 1.0}
-    monkeypatch.setattr(steps, "in_a_process", lambda *_: dict(figures))
-    readme = readme_with_marks(tmp_path, "steps")
-    words = ["--methods=opt_gs", f"--out={tmp_path / 'steps.csv'}", f"--readme={readme}"]
-    monkeypatch.setattr(sys, "argv", ["steps", *words])
-    steps.main()
-    slow = "a plain step reaches 45 of 100 GFLOP/s, under half of a matrix product's"
-    changed = "the step's rate changed by over 10 %: 45 before and 60 GFLOP/s after"
-    for text in (capsys.readouterr().err, readme.read_text()):
-        assert slow in text
-        assert changed in text
-    assert not pace.doubts({"product": 100.0, "step": 90.0}, {"product": 95.0, "step": 95.0})
+def test_steps_notes_measurements_that_failed(tmp_path, monkeypatch):
+    def start(command: list[str], **_) -> subprocess.CompletedProcess:
+        if '"opt_gs"' in command[-1]:
+            return subprocess.CompletedProcess(command, -9, stderr="")
+        return subprocess.CompletedProcess(command, 0, stdout='note\n{"step_ms": 10.0}\n')
 
-
-@pytest.mark.slow
-def test_the_machines_pace():
-    """The rates are those of operations that can be counted: no machine has a million of them."""
-    rates = pace.measure()
-    assert set(rates) == {"product", "step"}
-    assert all(0.1 < rate < 1e6 for rate in rates.values())
+    monkeypatch.setattr(steps.subprocess, "run", start)
+    rows, text = run(steps, tmp_path, "--methods=baseline,opt_gs")
+    assert [(row["step_ms"], row["note"]) for row in rows] == [
+        ("10.0", ""),
+        ("", "failed (-9): no output"),
+    ]
+    assert "\n| OPT (GS) | 64/64/64/64 |  |  |  | failed (-9): no output |\n" in text
 
 
 @pytest.mark.slow
 def test_steps_of_a_small_network(tmp_path):
-    words = [
-        "--quick",
-        "--kernels",
-        "--widths=8,8,8,8",
-        "--methods=baseline,opt_gs,sopt_gs:block_size=16:orthogonalize=cayley",
-        "--precision=mixed_float16",
-        f"--out={tmp_path / 'steps.csv'}",
-    ]
-    result = start("steps", *words)
-    assert result.returncode == 0, result.stderr
-    rows = written(tmp_path / "steps.csv")
-    assert [(row["method"], row["widths"]) for row in rows] == [
-        ("baseline", "8/8/8/8"),
-        ("opt_gs", "8/8/8/8"),
-        ("sopt_gs:block_size=16:orthogonalize=cayley", "8/8/8/8"),
-    ]
+    name = "sopt_gs:block_size=16:orthogonalize=cayley"
+    words = ["--each_width=8", "--steps=2", "--kernels", "--input", "--precision=mixed_float16"]
+    rows, _ = run(steps, tmp_path, *words, f"--methods={name}")
+    assert [row["method"] for row in rows] == [name, "input"]
     for row in rows:
-        columns = ["step_ms", "ratio", "first_step_s", "memory_gib", "images_per_s", "kernels"]
-        assert_positive(row, *columns)
+        assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib", "images_per_s")
+    assert_positive(rows[0], "kernels")
 
 
-def test_scale_says_what_took_too_long_or_failed(tmp_path, monkeypatch, capsys):
-    def measured(
-        name: str, widths: list[int], jit: str, count: int, batch: int, limit_s: int
-    ) -> dict[str, float]:
-        assert (jit, batch) == ("off", 32)
-        if (name, widths[0]) == ("opt_ls", 128):
-            raise subprocess.TimeoutExpired("steps", limit_s)
-        if (name, widths[0]) == ("opt_gs", 128):
-            raise subprocess.CalledProcessError(-9, "steps", stderr="")
-        return {
-            "step_ms": 100.0 if name == "baseline" else 130.0,
-            "first_step_s": 2.0,
-            "memory_gib": widths[0] / 50,
-        }
+def test_peers_have_ratios_to_pytorchs_faster_plain_step(tmp_path, monkeypatch):
+    peers = {"torch_plain_contiguous": "a", "torch_plain_channels_last": "b", "deel_lip": "c"}
+    monkeypatch.setattr(steps, "peer_titles", lambda: peers)
+    monkeypatch.setitem(TIMES, "torch_plain_contiguous", 400.0)
+    monkeypatch.setitem(TIMES, "torch_plain_channels_last", 200.0)
+    monkeypatch.setattr(steps, "in_a_process", measured)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    rows, _ = run(steps, tmp_path, "--peers")
+    found = {row["method"]: (float(row["ratio"]), float(row["peer_ratio"])) for row in rows}
+    assert found["opt_gs"] == (1.5, 0.75)
+    assert found["deel_lip"] == (1.6, 0.8)
+    assert found["torch_plain_contiguous"] == (4, 2)
+    assert list(found) == ["baseline", "opt_gs", "opt_ls", "opt_cp", *peers]
+    assert {row["widths"] for row in rows} == {"64/64/64/64"}
 
-    monkeypatch.setattr(scale, "in_a_process", measured)
-    readme = readme_with_marks(tmp_path, "scale", "docs/benchmarks.md")
-    words = ["--methods=opt_gs,opt_ls,baseline", "--widths=128,64", "--limit_s=7"]
-    monkeypatch.setattr(
-        sys, "argv", ["scale", *words, f"--out={tmp_path / 'scale.csv'}", f"--readme={readme}"]
-    )
-    scale.main()
-    rows = {(row["method"], row["width"]): row for row in written(tmp_path / "scale.csv")}
-    assert len(rows) == 6
-    assert rows["opt_gs", "64"]["ratio"] == "1.3"
-    assert (rows["baseline", "64"]["steps"], rows["baseline", "128"]["steps"]) == ("6", "3")
-    assert (rows["opt_ls", "128"]["note"], rows["opt_ls", "128"]["step_ms"]) == ("over 7 s", "")
-    assert rows["opt_gs", "128"]["note"] == "failed (-9): no output"
-    assert "\n| OPT (LS) | 130 ms (1.30), 1.3 GiB | over 7 s |\n" in readme.read_text()
-    # of a file in docs/ the image lies beside it
-    assert "](scale.png)" in readme.read_text()
-    assert (tmp_path / "docs" / "scale.png").read_bytes() == (tmp_path / "scale.png").read_bytes()
-    assert re.search(r"^opt_ls +128 over 7 s$", capsys.readouterr().out, re.MULTILINE)
+
+def test_peers_that_are_not_installed_are_named(monkeypatch):
+    monkeypatch.setattr(steps.importlib.util, "find_spec", lambda name: name != "geotorch" or None)
+    with pytest.raises(UserError, match="lacks geotorch: pip install"):
+        steps.peer_titles()
 
 
 @pytest.mark.slow
-def test_scale_of_small_networks(tmp_path):
-    result = start(
-        "scale", "--quick", "--methods=baseline,opt_cp", f"--out={tmp_path / 'scale.csv'}"
-    )
-    assert result.returncode == 0, result.stderr
-    rows = written(tmp_path / "scale.csv")
-    assert [(row["method"], row["width"]) for row in rows] == [
-        (m, w) for w in ("16", "32") for m in ("baseline", "opt_cp")
-    ]
-    for row in rows:
-        assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib")
-
-
-def test_gpu_without_one_is_refused(tmp_path, monkeypatch, capsys):
-    import tensorflow as tf
-
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    monkeypatch.setattr(sys, "argv", ["gpu", f"--out={tmp_path / 'gpu.csv'}"])
-    with pytest.raises(SystemExit) as stopped:
-        gpu.main()
-    assert stopped.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("benchmarks.gpu: TensorFlow finds no GPU")
-    assert "--allow_cpu" in line
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_gpu_says_what_took_too_long_and_what_was_skipped(tmp_path, monkeypatch, capsys):
-    """100 s a measurement: the run, with XLA the two plain steps at the widths of the methods, and
-    opt_gs, whose process gets the 50 s that are left. Nothing is left for the others.
-    """
-    times = {("baseline", 64): 10.0, ("baseline", 32): 8.0}
-    now = 0.0
-
-    def spend(limit_s: float) -> None:
-        nonlocal now
-        now += min(100, limit_s)
-        if limit_s < 100:
-            raise subprocess.TimeoutExpired("steps", limit_s)
-
-    def measured(
-        name: str, widths: list[int], jit: str, count: int, batch: int, limit_s: float, precision
-    ) -> dict[str, float]:
-        assert (jit, precision) == ("on", "float32")
-        spend(limit_s)
-        return {"step_ms": times[name, widths[0]], "first_step_s": 2.0, "memory_gib": 1.0}
-
-    def trained(iterations: int, widths: list[int], limit_s: float) -> dict[str, float]:
-        assert (iterations, widths) == (2000, [64] * 4)
-        spend(limit_s)
-        return {"seconds": 61.4, "test_accuracy": 0.98765}
-
-    monkeypatch.setattr(gpu, "in_a_process", measured)
-    monkeypatch.setattr(gpu, "run_on_digits", trained)
-    monkeypatch.setattr(gpu.time, "monotonic", lambda: now)
-    readme = readme_with_marks(tmp_path, "gpu")
-    words = ["--allow_cpu", "--methods=opt_gs,opt_cp", "--limit_s=120", "--budget_s=350"]
-    words += [f"--out={tmp_path / 'gpu.csv'}", f"--readme={readme}"]
-    monkeypatch.setattr(sys, "argv", ["gpu", *words])
-    gpu.main()
-    rows = written(tmp_path / "gpu.csv")
-    first = [(r["method"], r["widths"], r["way"], r["ratio"], r["note"]) for r in rows[:4]]
-    assert first == [
-        ("baseline", "64/64/64/64", "float32 with XLA", "1.0", ""),
-        ("baseline", "32/64/128/128", "float32 with XLA", "1.0", ""),
-        ("opt_gs", "64/64/64/64", "float32 with XLA", "", "over 50 s"),
-        ("opt_cp", "32/64/128/128", "float32 with XLA", "", "skipped, the time is over"),
-    ]
-    assert len(rows) == 3 * 4 + 1
-    assert {r["note"] for r in rows[4:-1]} == {"skipped, the time is over"}
-    assert (rows[-1]["iterations"], rows[-1]["test_accuracy"]) == ("2000", "0.98765")
-    text, skipped = readme.read_text(), "skipped, the time is over"
-    assert f"\n| Baseline, 32/64/128/128 | {skipped} | 8.0 ms (1.00) | {skipped} |\n" in text
-    assert f"\n| OPT (GS), 64/64/64/64 | {skipped} | over 50 s | {skipped} |\n" in text
-    assert "2,000 iterations of OPT (GS) on the digits: 61 s, test accuracy 98.77 %." in text
-    assert "2,000 iterations of opt_gs on the digits: 61 s" in capsys.readouterr().out
+def test_the_peers_train():
+    """Each that is installed: the loss of a batch falls when it is trained on alone."""
+    peers = pytest.importorskip("benchmarks.peers")
+    images, labels = steps.random_batch(4)
+    for name, (_, make) in peers.PEERS.items():
+        if name != "deel_lip":
+            step = make((4, 4, 4, 4), images, labels)
+            losses = [float(step()) for _ in range(8)]
+            assert min(losses) < losses[0], name
 
 
 @pytest.mark.slow
-def test_gpu_tried_out_on_a_cpu(tmp_path):
-    readme = readme_with_marks(tmp_path, "gpu")
-    words = ["--allow_cpu", "--quick", "--methods=opt_ogd", f"--out={tmp_path / 'gpu.csv'}"]
-    result = start("gpu", *words, f"--readme={readme}")
-    assert result.returncode == 0, result.stderr
-    *rows, run = written(tmp_path / "gpu.csv")
-    names = ["float32 with XLA", "float32 without XLA", "bfloat16 with XLA"]
-    assert [(row["method"], row["way"]) for row in rows] == [
-        (method, way) for way in names for method in ("baseline", "opt_ogd")
+@pytest.mark.parametrize(
+    ("kernel", "method"),
+    [("plain", "baseline"), ("qr", "opt_gs"), ("solve", "opt_cp"), ("svd", "opt_ls")],
+)
+def test_pytorch_has_the_same_network_and_step(kernel, method):
+    """From the same weights, the losses are those of our step, up to float32's rounding."""
+    peers = pytest.importorskip("benchmarks.peers")
+    import torch
+
+    ours = importlib.import_module(f"{method}.architecture").METHOD
+    model = ours.build_model(widths=(4, 4, 4, 4))
+    theirs = peers.network(kernel, "channels_last", (4, 4, 4, 4))
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    there = [layer for layer in theirs if isinstance(layer, torch.nn.Conv2d)]
+    with torch.no_grad():
+        for layer, other in zip(convolutions, there, strict=True):
+            if hasattr(layer, "rotation"):
+                rotated = other.parametrizations.weight
+                rotated.original.copy_(torch.tensor(layer.rotation.numpy()))
+                rotated[0].neurons.copy_(torch.tensor(layer.fix.numpy().T))
+            else:
+                other.weight.copy_(torch.tensor(layer.kernel.numpy().transpose(3, 2, 0, 1)))
+    images, labels = steps.random_batch(4)
+    step = peers.step_of(theirs, "channels_last", images, labels)
+    update = make_train_step(ours, model, ours.make_optimizer(0.1, lambda rate: rate))
+    for tolerance in (1e-5, 1e-3):  # the first update makes the difference larger
+        fit = update(tf.constant(images), tf.constant(labels, tf.int32))["fit"]
+        np.testing.assert_allclose(float(step()), float(fit), rtol=tolerance)
+
+
+def test_original_compares_losses_of_a_run_that_is_there(tmp_path):
+    folder = tmp_path / "opt_gs"
+    folder.mkdir()
+    fits = "".join(f"{i},{i / 100},1.5\n" for i in range(211))
+    (folder / "metrics.csv").write_text(f"iteration,fit,seconds\n{fits}211,9")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- original: begin -->\n<!-- original: end -->\n")
+    original.main(original.Settings(runs=("opt_gs",), out=tmp_path, readme=page))
+    assert page.read_text().splitlines()[1:5] == [
+        "| run | iteration | the original's loss | ours | mean of our 21 batches |",
+        "|---|---|---|---|---|",
+        "| OPT (GS) | 100 | 3.98 | 1.00 | 1.00 |",
+        "| OPT (GS) | 200 | 3.79 | 2.00 | 2.00 |",
     ]
-    for row in rows:
-        assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib")
-    assert (run["method"], run["iterations"]) == ("opt_gs", "20")
-    assert_positive(run, "seconds", "test_accuracy")
-    assert "\nNo GPU, only tried out on a CPU: " in readme.read_text()
 
 
 BAD = [
     ["steps", "--methods=opt_xy"],
     ["steps", "--methods=opt_gs:widths=8"],
+    ["steps", "--methods=opt_gs:block_size=1"],
+    ["steps", "--methods=opt_gs:precision=mixed_float16"],
+    ["steps", "--methods="],
     ["steps", "--widths=8,8,8"],
-    ["steps", "--widths=8,8,8,a"],
-    ["steps", "--steps=0"],
-    ["steps", "--jit=maybe"],
-    ["steps", "--precision=half"],
+    ["steps", "--each_width=8", "--widths=8,8,8,8"],
+    ["steps", "--peers", "--jit=on"],
     ["steps", "--readme=LICENSE"],
     ["steps", "--out=no/such/folder/steps.csv"],
-    ["gpu", "--methods=opt_xy"],
-    ["gpu", "--limit_s=0"],
-    ["scale", "--methods=opt_xy"],
-    ["scale", "--widths=0"],
-    ["scale", "--batch=-1"],
-    ["scale", "--limit_s=soon"],
-    ["scale", "--out=scale.png"],
-    ["maps", "--sizes=27,0"],
     ["maps", "--sizes="],
-    ["maps", "--rounds=0"],
-    ["maps", "--columns=1.5"],
-    ["maps", "--jit_up_to=-1"],
     ["maps", "--implementations=eigh"],
     ["maps", "--readme=LICENSE"],
     ["maps", "--out=tests"],
-    ["maps", "--no_such_flag"],
-    ["maps", "stray"],
 ]
 
 
 @pytest.mark.parametrize("arguments", BAD, ids=" ".join)
-def test_bad_arguments(monkeypatch, capsys, tmp_path, arguments):
-    """One line on stderr, exit code 2, and nothing written."""
-    from benchmarks import maps
-
-    name, *words = arguments
-    module = {"gpu": gpu, "steps": steps, "scale": scale, "maps": maps}[name]
-    monkeypatch.setattr(sys, "argv", [name, f"--out={tmp_path / 'out.csv'}", *words])
+def test_bad_arguments(monkeypatch, arguments):
     monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit) as stopped:
-        module.main()
-    assert stopped.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith(f"benchmarks.{name}: ")
-    assert words[0].split("=")[0].lstrip("-") in lines[0]
-    assert list(tmp_path.iterdir()) == []
+    name, *words = arguments
+    program = {"steps": steps, "maps": maps}[name]
+    with pytest.raises(UserError, match=words[0].split("=")[0]):
+        program.main(parse(program.Settings, words))
 
 
 def test_bad_arguments_as_a_user_gives_them():
-    result = start("scale", "--widths=wide")
+    command = [sys.executable, "-m", "benchmarks.steps", "--widths=8,8"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.splitlines() == [
-        "benchmarks.scale: argument --widths: 'wide' is not a positive whole number"
-    ]
+    assert result.stderr == "benchmarks.steps: --widths must be four numbers\n"

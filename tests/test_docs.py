@@ -1,6 +1,7 @@
 """What README and docs/ say can be done: links lead somewhere, images are there, commands exist."""
 
 import dataclasses
+import importlib
 import importlib.util
 import pathlib
 import re
@@ -8,6 +9,7 @@ import shlex
 
 import pytest
 
+from benchmarks import maps, original, steps
 from common.training.command_line import parse
 from common.training.methods import known
 from comparison.settings import Comparison
@@ -114,14 +116,16 @@ def test_commands_of_compare_are_accepted():
         parse(Comparison, words)
 
 
-def test_modules_are_there_and_have_the_flags():
+def test_modules_are_there_and_have_the_flags(monkeypatch):
+    monkeypatch.chdir(ROOT)
     found = commands("python -m")
     modules = {words[0] for _, words in found}
     assert modules > {"benchmarks.steps", "benchmarks.original", "data.prepare"}
     for _, (module, *words) in found:
-        source = pathlib.Path(importlib.util.find_spec(module).origin).read_text()
         if module.startswith("benchmarks."):
-            source += (ROOT / "benchmarks/reporting.py").read_text()
+            parse(importlib.import_module(module).Settings, words)
+            continue
+        source = pathlib.Path(importlib.util.find_spec(module).origin).read_text()
         for word in words:
             flag = word.partition("=")[0]
             assert f'"{flag}"' in source, (module, word)
@@ -141,12 +145,11 @@ def test_other_commands_are_there():
 
 def test_flags_in_the_text_are_flags():
     """Of some program: the train.py files, compare.py, the benchmarks."""
-    paths = [*ROOT.glob("*/train.py"), *ROOT.glob("*.py"), *ROOT.glob("benchmarks/*.py")]
-    paths += [ROOT / "data/prepare.py"]
+    paths = [*ROOT.glob("*/train.py"), *ROOT.glob("*.py"), ROOT / "data/prepare.py"]
     text = "\n".join(path.read_text() for path in paths)
     flags = set(re.findall(r'"--(\w+)"', text)) | {"help"}
-    flags |= {name for kind in known().values() for name in vars(kind())}
-    flags |= {field.name for field in dataclasses.fields(Comparison)}
+    kinds = (*known().values(), Comparison, steps.Settings, maps.Settings, original.Settings)
+    flags |= {field.name for kind in kinds for field in dataclasses.fields(kind)}
     mentioned = {name for page in PAGES for name in re.findall(r"--(\w+)", prose(page))}
     assert len(mentioned) > 30
     assert mentioned <= flags

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from benchmarks import kernels, steps
 from common.layers import OrthogonalDense
+from common.training.methods import known
 from common.training.steps import make_train_step
 from opt_gs.architecture import METHOD
 
@@ -26,7 +27,7 @@ COUNTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", steps.METHODS)
+@pytest.mark.parametrize("method", known())
 def test_a_step_needs_no_more_kernels_than_a_quarter_above_the_count(method):
     make, batch = steps.prepare(method, [16] * 4, batch=8)
     count = kernels.count(make(True), *batch)
