@@ -38,6 +38,9 @@ def train(settings: Settings, method: Method) -> None:
             down.
         SystemExit: after a stop signal, with the state saved.
     """
+    # names count from the start, also in a process with two runs; not within a strategy's scope,
+    # since it replaces the graph that holds the scope
+    keras.utils.clear_session()
     strategy = devices.strategy_for(settings)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -79,7 +82,6 @@ def run(
         print(f"note: a run of {lengths}, needs a warm-up: --warmup_iterations={warmup}")
 
     # build
-    keras.utils.clear_session()  # names count from the start, also in a process with two runs
     keras.utils.set_random_seed(settings.seed)
     model, optimizer, made_by_factory = _build(settings, method, data.num_classes)
     check_saving(model)
