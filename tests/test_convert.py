@@ -171,7 +171,7 @@ def residual_model() -> keras.Model:
     inputs = keras.Input((8, 8, 3), name="photo")
     stem = keras.layers.Conv2D(6, 3, padding="same", activation="relu")(inputs)
     block_in = keras.Input((8, 8, 6))
-    y = layers.BatchNormalization()(keras.layers.Conv2D(6, 3, padding="same")(block_in))
+    y = keras.layers.Conv2D(6, 3, padding="same")(block_in)
     block = keras.Model(block_in, keras.ops.relu(y + block_in) * 2, name="block")
     x = block(block(stem)) - 0.5
     x = keras.ops.mean(x, axis=(1, 2))
@@ -187,7 +187,7 @@ def keras_application(name: str) -> keras.Model:
     "make",
     [
         residual_model,
-        lambda: keras_application("MobileNetV3Small"),
+        pytest.param(lambda: keras_application("MobileNetV3Small"), marks=pytest.mark.slow),
         pytest.param(lambda: keras_application("ConvNeXtTiny"), marks=pytest.mark.slow),
         pytest.param(lambda: keras_application("EfficientNetV2B0"), marks=pytest.mark.slow),
     ],
@@ -227,8 +227,6 @@ def test_refold_of_a_model_with_operations():
     turned = orthogonalize_model(residual_model())
     folded = fold_model(turned)
     shake(turned)
-    for layer in [v for v in leaves(turned) if isinstance(v, layers.BatchNormalization)]:
-        layer.start_weight.assign(0.5)
     refold(turned, folded)
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     actual, expected = (m.predict(images, verbose=0) for m in (folded, turned))

@@ -138,6 +138,7 @@ def test_rows_are_a_function_of_seed_episode_and_layer():
     assert len(drawn) == 3 * 6
 
 
+@pytest.mark.slow
 def test_another_map_trains_and_survives_a_file(tmp_path):
     keras.utils.set_random_seed(0)
     model = small_model(orthogonalize=orthogonal.lowdin)
