@@ -519,7 +519,7 @@ def test_rotations_alone_are_trained_saved_and_loaded(tmp_path):
         conversion
     )
     frozen = [w.numpy() for w in model.non_trainable_weights]
-    model.compile(keras.optimizers.Adam(0.1), "mse")
+    model.compile(keras.optimizers.Adam(0.1), "mse", jit_compile=False)
     model.fit(SEQUENCES, np.ones((4, 3)), epochs=2, verbose=0)
     for weight, value in zip(model.non_trainable_weights, frozen, strict=True):
         np.testing.assert_array_equal(weight, value)

@@ -161,6 +161,7 @@ def test_bad_arguments_are_refused(arguments, message):
         OrthogonalConv2D(**arguments)
 
 
+@pytest.mark.slow
 def test_xla_compiles_the_maps_of_a_pass_that_it_does_not_compile():
     """One program forward and one backward, for layers of several sizes and maps; value and
     gradients are as without them, and afterwards maps are evaluated as before.
