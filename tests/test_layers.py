@@ -312,7 +312,7 @@ def test_low_precision_leaves_the_map_in_float32(orthogonalize, policy, tmp_path
     keras.utils.set_random_seed(0)
     model = sequential(orthogonalize, dtype=policy)
     images, labels = learnable()
-    model.compile("adam", LOSS)
+    model.compile("adam", LOSS, jit_compile=False)
     model.fit(images, labels, epochs=2, batch_size=16, verbose=0)
     for layer in model.layers:
         if hasattr(layer, "fix"):
@@ -518,7 +518,7 @@ assert results[0][-1] < results[0][0]
 
 def test_energy_and_drift_in_the_logs(tmp_path):
     model = sequential(orthogonal.gram_schmidt)
-    model.compile("adam", LOSS)
+    model.compile("adam", LOSS, jit_compile=False)
     callbacks = [EnergyLogger(), keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))]
     history = model.fit(
         *learnable(), epochs=3, batch_size=16, verbose=0, callbacks=callbacks
@@ -535,7 +535,7 @@ def test_energy_and_drift_in_the_logs(tmp_path):
 def test_means_alone_in_the_logs():
     """Two columns however many layers there are, with the means of those that each layer has."""
     model = sequential(orthogonal.gram_schmidt)
-    model.compile("adam", LOSS)
+    model.compile("adam", LOSS, jit_compile=False)
     callbacks = [EnergyLogger(per_layer=False), EnergyLogger()]
     history = model.fit(*learnable(), epochs=2, verbose=0, callbacks=callbacks).history
     for figure in ("energy", "drift"):
