@@ -12,13 +12,11 @@ import tensorflow as tf
 from common import layers, orthogonal
 from common.convert import fold_model, orthogonalize_model, refold
 from common.energy import EnergyLogger
+from common.layers.orthogonal import OrthogonalLayer
 from common.marks import ROTATION, purpose_of
 from common.regularizers import HypersphericalEnergy
 from common.rotations import load_rotations, save_rotations
 
-# each map is itself tested elsewhere: the usual one, the one with map(I) = -I, and none
-MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.identity]
-each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
 PICTURES = np.random.default_rng(0).normal(size=(3, 13, 11, 4)).astype("float32")
 
 
@@ -55,45 +53,45 @@ def shake(model: keras.Model) -> None:
         variable.assign(variable + random.normal(size=variable.shape))
 
 
-STARTS = ["identity", "orthogonal", keras.initializers.RandomNormal(stddev=1.0)]
-
-
+@pytest.mark.parametrize("block_size", [None, 10])
 @pytest.mark.parametrize(
     ("orthogonalize", "rotations"),
-    # without a map R itself must be orthogonal to begin with
     [
-        (m, start)
-        for m in MAPS
-        for start in STARTS
-        if m is not orthogonal.identity or isinstance(start, str)
+        (orthogonal.gram_schmidt, "identity"),
+        (orthogonal.cayley, "orthogonal"),
+        (orthogonal.householder, keras.initializers.RandomNormal(stddev=1.0)),
+        (orthogonal.identity, "orthogonal"),  # without a map R itself must be orthogonal
     ],
 )
-def test_turning_a_model_changes_no_output(orthogonalize, rotations):
+def test_rotating_and_folding_change_no_output(orthogonalize, rotations, block_size):
     model = plain_model()
     before, weights = outputs(model), model.get_weights()
-    turned = orthogonalize_model(model, orthogonalize, rotation_initializer=rotations)
-    found = [
-        layer
-        for layer in leaves(turned)
-        if isinstance(layer, layers.OrthogonalConv2D | layers.OrthogonalDense)
-    ]
-    assert len(found) == 5
-    assert not [
-        layer
-        for layer in leaves(turned)
-        if type(layer) in (keras.layers.Conv2D, keras.layers.Dense)
-    ]
-    # products of up to 3 x 240 float32 terms
+    turned, conversion = orthogonalize_model(
+        model,
+        orthogonalize,
+        rotation_initializer=rotations,
+        block_size=block_size,
+        return_conversion=True,
+    )
+    kinds = [type(layer) for layer in leaves(turned)]
+    assert sum(issubclass(kind, OrthogonalLayer) for kind in kinds) == 5
+    assert not {keras.layers.Conv2D, keras.layers.Dense} & {*kinds}
+    blocks = ((n, min(block_size or n, n)) for n in (24, 54, 9, 280, 280))
+    added = sum(n // b * b**2 + (n % b) ** 2 for n, b in blocks)
+    assert turned.count_params() - model.count_params() == conversion.added_weights == added
+    # products of up to 3 x 280 float32 terms
     np.testing.assert_allclose(outputs(turned), before, atol=1e-5 * np.abs(before).max())
-    for old, new in zip(
-        weights, model.get_weights(), strict=True
-    ):  # the model itself is left alone
+    for old, new in zip(weights, model.get_weights(), strict=True):  # the model is left alone
         np.testing.assert_array_equal(old, new)
+    shake(turned)
+    after = outputs(turned)
+    assert np.abs(after - before).max() > 0.1
+    bound = 1e-5 * np.abs(after).max()
+    np.testing.assert_allclose(outputs(fold_model(turned)), after, rtol=1e-5, atol=bound)
 
 
-@each_map
-def test_folding_changes_no_output_and_leaves_nothing_of_ours(tmp_path, orthogonalize):
-    turned = orthogonalize_model(plain_model(), orthogonalize)
+def test_folding_leaves_nothing_of_ours(tmp_path):
+    turned = orthogonalize_model(plain_model(), "lowdin")
     shake(turned)
     turned(PICTURES, training=True)
     turned.compile("sgd", "mse")

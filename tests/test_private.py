@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from common import private
-from common.layers import OrthogonalDense
 from common.orthogonal import matmul
 
 
@@ -24,23 +23,6 @@ def test_xla_takes_a_precision():
     ones = tf.ones([8, 8])
     program = product.experimental_get_compiler_ir(ones, ones)(stage="hlo")
     assert "operand_precision={highest,highest}" in program
-
-
-def test_keras_has_a_call_context():
-    """A layer that is called twice in one forward pass computes its neurons once, and anew in the
-    next.
-    """
-    layer, calls = OrthogonalDense(3), []
-    layer.build((None, 3))
-    original = layer.rows_to_rotate
-    layer.rows_to_rotate = lambda: calls.append(1) or original()
-    inputs = keras.Input((3,))
-    model = keras.Model(inputs, layer(layer(inputs)))
-    for count in (1, 2):
-        calls.clear()
-        for _ in range(count):
-            model(np.ones((2, 3), "float32"))
-        assert len(calls) == count
 
 
 def test_keras_finds_the_layers_of_wrappers():
