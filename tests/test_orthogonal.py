@@ -88,27 +88,22 @@ def assert_orthogonal(q: np.ndarray) -> None:
 # Against the original
 
 
-def test_golden_file_has_all_maps():
-    with np.load(GOLDEN / "orthogonal_maps.npz") as data:
-        assert {key.split("/")[0] for key in data} == set(MAPS)
-
-
-def golden_sizes() -> list[tuple[str, str]]:
-    with np.load(GOLDEN / "orthogonal_maps.npz") as data:
-        return sorted({tuple(key.split("/")[:2]) for key in data})
+with np.load(GOLDEN / "orthogonal_maps.npz") as _file:
+    FILE = dict(_file)
+CASES = sorted({tuple(key.split("/")[:2]) for key in FILE})
 
 
 @each_mode
 @each_dtype
-@pytest.mark.parametrize(("name", "n"), golden_sizes())
+@pytest.mark.parametrize(("name", "n"), CASES)
 def test_golden_values_and_gradients(name, n, dtype, jit):
     """float64: 1e-9. float32: n eps kappa, the normwise bound of a backward stable way to a
     solution whose sensitivity to relative changes of w is kappa, and of its derivative, which is
     larger by 1 / (smallest singular value) both in size and in error."""
-    with np.load(GOLDEN / "orthogonal_maps.npz") as data:
-        w, cotangent, output, gradient = (
-            data[f"{name}/{n}/{key}"] for key in ("input", "cotangent", "output", "gradient")
-        )
+    assert {name for name, _ in CASES} == set(MAPS)
+    w, cotangent, output, gradient = (
+        FILE[f"{name}/{n}/{key}"] for key in ("input", "cotangent", "output", "gradient")
+    )
     tolerance = 1e-9 if dtype == "float64" else int(n) * EPS[dtype] * condition(name, w)
     actual = evaluate(MAPS[name], w.astype(dtype), cotangent=cotangent.astype(dtype), jit=jit)
     assert [a.dtype for a in actual] == [dtype, dtype]
@@ -119,17 +114,11 @@ def test_golden_values_and_gradients(name, n, dtype, jit):
 # Orthogonality
 
 
-SIZES = [
-    5,
-    64,
-    pytest.param(576, marks=pytest.mark.slow),
-    pytest.param(1024, marks=pytest.mark.slow),
-]
-
-
 @each_mode
 @each_dtype
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(
+    "n", [5, 64, *(pytest.param(n, marks=pytest.mark.slow) for n in (576, 1024))]
+)
 @each_map
 def test_orthogonal(name, n, dtype, jit):
     """At random rotations, and at large condition numbers: for Cayley's map, at large norms."""
@@ -145,17 +134,8 @@ def test_orthogonal(name, n, dtype, jit):
 # The maps by their definitions
 
 
-def test_gram_schmidt_goes_down_the_rows():
-    w = np.random.default_rng(0).normal(size=(7, 7))
-    q = np.zeros_like(w)
-    for i, row in enumerate(w):
-        rest = row - q[:i].T @ (q[:i] @ row)
-        q[i] = rest / np.linalg.norm(rest)
-    np.testing.assert_allclose(orthogonal.gram_schmidt(w), q, atol=1e-13)
-
-
 @each_mode
-@pytest.mark.parametrize("n", [1, 2, 5, 6, 33, 64])
+@pytest.mark.parametrize("n", [1, 2, 33])
 def test_householder_is_the_product_of_its_reflections(n, jit):
     w = np.random.default_rng(n).normal(size=(n, n))
     a, q = w.copy(), np.eye(n)
@@ -168,9 +148,8 @@ def test_householder_is_the_product_of_its_reflections(n, jit):
     np.testing.assert_allclose(traced(orthogonal.householder, jit)(w), q, atol=1e-11)
 
 
-@pytest.mark.parametrize(
-    ("n", "jit"), [(4, False), (5, False), (5, True), pytest.param(4, True, marks=pytest.mark.slow)]
-)
+@each_mode
+@pytest.mark.parametrize("n", [4, 5])
 def test_householder_at_the_identity_is_its_limit(n, jit):
     """The reflections divide by zero there.
 
@@ -182,7 +161,7 @@ def test_householder_at_the_identity_is_its_limit(n, jit):
         np.testing.assert_allclose(householder(w), expected, atol=1e-14)
 
 
-@pytest.mark.parametrize("n", [5, 130])
+@pytest.mark.parametrize("n", [5, pytest.param(130, marks=pytest.mark.slow)])
 def test_householders_determinant_whatever_is_special_about_the_matrix(n):
     """Its factorization may leave out reflections, so the sign cannot be had by counting alone."""
     random = np.random.default_rng(0)
@@ -196,12 +175,6 @@ def test_householders_determinant_whatever_is_special_about_the_matrix(n):
             q = orthogonal.householder(np.array(w, dtype)).numpy()
             assert_orthogonal(q)
             assert np.linalg.det(q) == pytest.approx((-1) ** (n - 1), rel=100 * n * EPS[dtype])
-
-
-def test_lowdin_is_the_nearest_orthogonal_matrix():
-    w = np.random.default_rng(0).normal(size=(6, 6))
-    u, _, vt = np.linalg.svd(w)
-    np.testing.assert_allclose(orthogonal.lowdin(w), u @ vt, atol=1e-13)
 
 
 def test_cayley_reads_the_upper_triangle_alone():
@@ -313,12 +286,6 @@ def test_no_factorization_loop_under_xla(name, n):
 
 
 @pytest.mark.slow
-def test_tensorflows_own_qr_has_a_factorization_loop():
-    """What the test above would say of it."""
-    w, f = tf.zeros((576, 576)), tf.zeros((576, 64))
-    assert trips(compiled(lambda w, f: tf.linalg.qr(w)[0] @ f, w, f, "optimized_hlo")) > 1400
-
-
 @each_map
 def test_no_product_of_a_map_is_left_to_tf32(name):
     """TensorFlow asks for full precision where TF32 is off, and XLA may do as it likes where it is
@@ -335,9 +302,10 @@ def test_no_product_of_a_map_is_left_to_tf32(name):
         assert all(("operand_precision={highest,highest}" in line) == exact for line in dots)
 
 
+@pytest.mark.slow
 @each_map
-def test_rows_of_whole_kibibytes(name):
-    """Which are filled up for speed: value and gradients as by the formulae for what is not,
+def test_rows_of_full_kibibytes(name):
+    """They are padded for speed; value and gradients stay those of the formulae without padding,
     however small ``w`` is.
     """
     random = np.random.default_rng(0)
@@ -355,13 +323,6 @@ def test_rows_of_whole_kibibytes(name):
 
 
 # Odd input
-
-
-def test_lowdin_of_matrices_of_unknown_size():
-    run = tf.function(MAPS["lowdin"], input_signature=[tf.TensorSpec(None, tf.float32)])
-    assert_orthogonal(
-        run(np.random.default_rng(0).normal(size=(2, 5, 5)).astype("float32")).numpy()
-    )
 
 
 @each_mode
@@ -400,8 +361,6 @@ def extremes(n: int, dtype: str) -> dict[str, np.ndarray]:
         "least numbers": noise * least,
         "squares overflow": noise / root,
         "squares underflow": noise * root,
-        "a million": noise * 1e6,
-        "1e10": noise * 1e10,
         "graded rows": grades[:, np.newaxis] * noise,
         "graded columns": noise * grades[::-1],
         "graded rows of rank one": np.outer(random.normal(size=n), grades**0.5),
@@ -410,7 +369,6 @@ def extremes(n: int, dtype: str) -> dict[str, np.ndarray]:
         "row scales from 1e-6 to 1e6": np.geomspace(1e-6, 1e6, n)[:, np.newaxis] * noise,
         "equal entries": np.full((n, n), 0.1),
         "upper triangle": np.triu(noise),
-        "lower triangle": np.tril(noise),
         "nilpotent": np.eye(n, k=1),
         "zero": np.zeros((n, n)),
         "one zero row": (np.arange(n) != 1)[:, np.newaxis] * noise,
@@ -424,7 +382,6 @@ def extremes(n: int, dtype: str) -> dict[str, np.ndarray]:
     [
         (8, "float32", False),
         (8, "float64", False),
-        (130, "float32", False),
         *(
             pytest.param(n, dtype, jit, marks=pytest.mark.slow)
             for jit, sizes in ((False, (3, 200)), (True, (3, 40)))
@@ -490,7 +447,7 @@ def test_what_is_no_square_float_matrix_is_refused(name):
             MAPS[name](bad)
 
 
-@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+@each_mode
 @each_map
 def test_second_and_forward_mode_derivatives_raise(name, jit):
     """They would leave out what the gradient takes as constant; so they are refused, even of a
