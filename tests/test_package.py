@@ -20,10 +20,10 @@ from tests.conftest import NOT_INSTALLED, ROOT, library_modules
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def start(command: list[str], cwd: Path = ROOT, **environment: str) -> str:
-    """Runs ``command`` to its end and returns its output."""
+def run(*words: object, cwd: Path = ROOT, **environment: str) -> str:
+    """Runs Python with ``words`` to its end and returns its output."""
     result = subprocess.run(
-        command,
+        [sys.executable, *map(str, words)],
         cwd=cwd,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment},
         capture_output=True,
@@ -34,9 +34,8 @@ def start(command: list[str], cwd: Path = ROOT, **environment: str) -> str:
     return result.stdout
 
 
-def run(code: str, **where: str | Path) -> str:
-    """Runs ``code`` in a new process and returns its output; ``where`` as in `start`."""
-    return start([sys.executable, "-c", code], **where)
+def pip(*words: object) -> None:
+    run("-m", "pip", "--disable-pip-version-check", *words)
 
 
 def test_imports(tmp_path):
@@ -54,7 +53,7 @@ import opt_keras
 names = [getattr(opt_keras, name) for name in opt_keras.__all__]
 print("opt_keras.layers" in sys.modules, os.environ == before)
 """
-    printed = run(code, cwd=tmp_path, PYTHONPATH=str(ROOT)).splitlines()
+    printed = run("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT)).splitlines()
     assert printed == ["[]", "True", "True True"]
 
 
@@ -109,26 +108,6 @@ def test_the_same_versions_are_asked_for_everywhere():
     assert set(build) <= set((ROOT / "requirements-dev.txt").read_text().splitlines())
 
 
-def test_importing_the_package_defines_no_flags():
-    """An application may have flags of the same names."""
-    code = """
-import importlib, pathlib, pkgutil
-from absl import app, flags
-import common, comparison
-
-names = []
-for package in (common, comparison):
-    found = pkgutil.walk_packages(package.__path__, package.__name__ + ".")
-    names += [module.name for module in found]
-names += [f"{path.parent.name}.architecture" for path in pathlib.Path().glob("*/train.py")]
-for name in names:
-    importlib.import_module(name)
-ours = set(vars(common.training.settings.Settings())) - {"log_dir"}  # absl has one too
-print(len(names), "modules;", *sorted(ours & set(flags.FLAGS)))
-"""
-    assert re.fullmatch(r"\d\d+ modules;\n", run(code))
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     """Returns the wheel, built from a copy, since building leaves files next to the sources."""
@@ -139,10 +118,6 @@ def wheel(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "common", source / "common", ignore=no_caches)
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", out, source)
     return next(out.glob("*.whl"))
-
-
-def pip(*words: object) -> None:
-    start([sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, words)])
 
 
 def test_the_wheel_holds_the_library_alone(wheel):
@@ -172,15 +147,13 @@ def test_own_model_with_the_wheel(target, own_model, tmp_path):
     pytest.importorskip("keras_hub")
     after = """
 import importlib.util, opt_keras
-from absl import flags
 print(opt_keras.__file__)
 scripts = ("common", "opt_keras.training", "opt_keras.datasets")
 print([name for name in scripts if importlib.util.find_spec(name)])
-print([name for name in ("seed", "dataset", "iterations", "resume") if name in flags.FLAGS])
 """
-    printed = run(own_model + after, cwd=tmp_path, PYTHONPATH=str(target)).splitlines()
+    printed = run("-c", own_model + after, cwd=tmp_path, PYTHONPATH=str(target)).splitlines()
     assert (tmp_path / "plain.keras").is_file()
-    assert printed[-3:] == [str(target / "opt_keras/__init__.py"), "[]", "[]"]
+    assert printed[-2:] == [str(target / "opt_keras/__init__.py"), "[]"]
 
 
 SAVE = """
@@ -220,11 +193,11 @@ def test_files_load_under_either_name(target, tmp_path, saver):
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
     np.save(tmp_path / "images.npy", images)
     paths = {"opt_keras": str(target), "common": str(ROOT)}
-    run(SAVE.format(package=saver), cwd=tmp_path, PYTHONPATH=paths[saver])
+    run("-c", SAVE.format(package=saver), cwd=tmp_path, PYTHONPATH=paths[saver])
     loader, module, optimizer = "opt_keras", "opt_keras", "OGD"
     if saver == "opt_keras":
         loader, module, optimizer = "common", "common.layers, common.regularizers", False
     code = LOAD.format(module=module, compiled=bool(optimizer))
-    printed = run(code, cwd=tmp_path, PYTHONPATH=paths[loader])
+    printed = run("-c", code, cwd=tmp_path, PYTHONPATH=paths[loader])
     assert printed.splitlines()[-1] == f"{loader}.layers {optimizer}"
     np.testing.assert_array_equal(np.load(tmp_path / "loaded.npy"), np.load(tmp_path / "saved.npy"))

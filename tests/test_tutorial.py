@@ -59,7 +59,6 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 def test_the_committed_outputs_are_in_order_and_without_an_error():
     notebook = committed()
     nbformat.validate(notebook)
-    assert NOTEBOOK.stat().st_size < 100_000
     pip, *cells = code_cells(notebook)
     assert pip.metadata.tags == [SKIPPED]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -83,11 +82,6 @@ def test_its_first_cell_installs_what_the_others_import():
     assert imported - {"warnings"} == with_opt_keras | extra
 
 
-def test_its_lines_fit_a_screen():
-    text = "\n".join(cell.source for cell in committed().cells if cell.cell_type == "markdown")
-    assert max(len(line) for line in text.splitlines()) <= 100
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """Returns the notebook with new outputs, its figures, and the seconds of processor time."""
@@ -105,14 +99,8 @@ def ran(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_it_takes_less_than_two_minutes(ran):
-    """Even on one core. Processor time, since other programs may slow the machine down."""
-    assert 0 < ran[2] < 120
-
-
-@pytest.mark.slow
 def test_the_cells_print_the_committed_outputs(ran):
-    """Word for word; the numbers differ a little from machine to machine."""
+    """Word for word, in under two minutes of one core; the numbers differ a little."""
 
     def shown(notebook: nbformat.NotebookNode) -> list[tuple[str, int]]:
         texts = []
@@ -122,6 +110,7 @@ def test_the_cells_print_the_committed_outputs(ran):
             texts.append((re.sub(r"\d[\d.,]*(e[+-]\d+)?", "#", text), images))
         return texts
 
+    assert 0 < ran[2] < 120
     assert shown(ran[0]) == shown(committed())
     assert sum(images for _, images in shown(ran[0])) == 1
 

@@ -245,8 +245,8 @@ def test_parity_in_float64(name, rounded, jit):
 # later losses differ. Float64 replays from moved starts show how much such ties change a file's
 # losses. How far a start is moved:
 # - Storing rounds an entry by up to 2^-24 of it. Sums of n products round n partial sums, by
-#   amounts of random sign, together about sqrt(n) as much (Higham and Mary, SIAM J. Sci. Comput., 2019).
-#   n is the length of the file's longest neuron.
+#   amounts of random sign, together about sqrt(n) as much (Higham and Mary, SIAM Journal on
+#   Scientific Computing 41, 2019). n is the length of the file's longest neuron.
 # - Each layer rounds for itself, so every initial value is moved. Zeros are exact, and stay.
 # The run may meet two ties at once that the draws met one at a time; hence the factor 2. A tie
 # changes only later steps, so each step has its bound, and those before the ties stay at 1e-4.
