@@ -62,7 +62,7 @@ def test_public_names():
     assert set(common.__all__) <= set(dir(common))
     for name in common.__all__:
         assert getattr(common, name) is not None
-    assert set(layers.__all__) - {"he_normal"} <= set(common.__all__)
+    assert {kind.__name__ for kind in layers.ROTATED.values()} <= set(common.__all__)
     assert set(orthogonal.__all__) - {"Map", "matmul"} <= set(common.__all__)
     assert common.OGD is common.optimizers.OGD
     with pytest.raises(AttributeError, match="'common' has no attribute 'gram_smith'"):
