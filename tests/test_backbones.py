@@ -85,7 +85,7 @@ def test_parameters(name, method):
         assert fractions == [1] + [fraction] * (len(layers) - 1)
 
 
-@each_backbone
+@pytest.mark.parametrize("name", ["cnn6", "resnet20"])
 def test_larger_images(name):
     """The weights are those of 32x32 images; a cnn's scores are the mean over places."""
     keras.utils.set_random_seed(0)

@@ -5,7 +5,6 @@ means.
 import functools
 import os
 import pathlib
-import re
 
 import numpy as np
 import pytest
@@ -242,17 +241,11 @@ def test_thin_product_is_the_map_times_the_neurons(name, dtype, jit):
         assert deviation(a, b) <= 20 * EPS[dtype] * condition(name, w)
 
 
-def test_any_callable_can_stand_in_a_maps_place():
-    w, f = np.eye(4), np.ones((4, 2))
-    np.testing.assert_array_equal(orthogonal.product(lambda w: -w, w, f), -f)
-    np.testing.assert_array_equal(orthogonal.product(orthogonal.identity, 3 * w, f), 3 * f)
-
-
 # Under XLA
 
 
-def compiled(function, w, f, stage: str) -> str:
-    """Returns the HLO of function(w, f) and its gradients."""
+def compiled(function, w, f) -> str:
+    """Returns the HLO of function(w, f) and its gradients, before XLA optimizes it."""
 
     @tf.function(jit_compile=True)
     def run(w, f):
@@ -261,28 +254,7 @@ def compiled(function, w, f, stage: str) -> str:
             value = function(w, f)
         return value, tape.gradient(value, w)
 
-    return run.experimental_get_compiler_ir(w, f)(stage=stage)
-
-
-def trips(hlo: str) -> int:
-    """Returns the number of trips of all loops together; each must have a number that is known."""
-    loops = re.findall(r" while\(.*", hlo)
-    counts = [re.search(r'known_trip_count":\{"n":"(\d+)"', loop) for loop in loops]
-    assert all(counts)
-    return sum(int(count[1]) for count in counts)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [144, 576])
-@each_map
-def test_no_factorization_loop_under_xla(name, n):
-    """At most n / 2 trips forward and backward, where a factorization column by column takes n and
-    more.
-    """
-    w, f = tf.zeros((n, n)), tf.zeros((n, 64))
-    hlo = compiled(lambda w, f: orthogonal.product(MAPS[name], w, f), w, f, "optimized_hlo")
-    print(name, n, trips(hlo))
-    assert trips(hlo) <= n / 2
+    return run.experimental_get_compiler_ir(w, f)(stage="hlo")
 
 
 @pytest.mark.slow
@@ -297,7 +269,7 @@ def test_no_product_of_a_map_is_left_to_tf32(name):
         (lambda w, f: orthogonal.product(MAPS[name], w, f), True),
         (tf.matmul, False),
     ):
-        dots = [line for line in compiled(function, w, f, "hlo").splitlines() if " dot(" in line]
+        dots = [line for line in compiled(function, w, f).splitlines() if " dot(" in line]
         assert dots
         assert all(("operand_precision={highest,highest}" in line) == exact for line in dots)
 
@@ -447,31 +419,23 @@ def test_what_is_no_square_float_matrix_is_refused(name):
             MAPS[name](bad)
 
 
-@each_mode
 @each_map
-def test_second_and_forward_mode_derivatives_raise(name, jit):
+def test_second_and_forward_mode_derivatives_raise(name):
     """They would leave out what the gradient takes as constant; so they are refused, even of a
     linear loss. Forward mode would take them on its way.
     """
-    orthogonalize = MAPS[name]
     w, neurons = (tf.constant(np.random.default_rng(0).normal(size=(5, c))) for c in (5, 2))
-    for call in (orthogonalize, lambda w: orthogonalize.product(w, neurons)):
-
-        @tf.function(jit_compile=jit)
-        def second(w, call=call):
-            with tf.GradientTape() as outer:
-                outer.watch(w)
-                with tf.GradientTape() as inner:
-                    inner.watch(w)
-                    total = tf.reduce_sum(call(w))
-                first = inner.gradient(total, w)
-            return outer.gradient(first, w)
-
+    for call in (MAPS[name], lambda w: MAPS[name].product(w, neurons)):
+        with tf.GradientTape() as outer:
+            outer.watch(w)
+            with tf.GradientTape() as inner:
+                inner.watch(w)
+                total = tf.reduce_sum(call(w))
+            first = inner.gradient(total, w)
         with pytest.raises(NotImplementedError, match="neither second derivatives"):
-            second(w)
-        if not jit:
-            with (
-                pytest.raises(NotImplementedError, match="forward-mode"),
-                tf.autodiff.ForwardAccumulator(w, w) as accumulator,
-            ):
-                accumulator.jvp(call(w))
+            outer.gradient(first, w)
+        with (
+            pytest.raises(NotImplementedError, match="forward-mode"),
+            tf.autodiff.ForwardAccumulator(w, w) as accumulator,
+        ):
+            accumulator.jvp(call(w))

@@ -116,17 +116,12 @@ def test_the_cells_print_the_committed_outputs(ran):
 
 
 @pytest.mark.slow
-def test_both_models_learn(ran):
+def test_both_models_learn_and_opt_alone_keeps_the_energy(ran):
     _, figures, _ = ran
     chance = 1 / 10
     spread = np.sqrt(chance * (1 - chance) / len(figures["labels"]))  # of a guesser's accuracy
     for name in ("OPT", "plain"):
         assert figures[f"{name}_accuracy"] > chance + 6 * spread
-
-
-@pytest.mark.slow
-def test_opt_keeps_the_energy_and_plain_training_does_not(ran):
-    _, figures, _ = ran
     opt, plain = figures["OPT_energy"], figures["plain_energy"]
     np.testing.assert_array_equal(opt[0], plain[0])  # they begin with the same kernels
     # float32 neurons of up to 9 * 32 entries; an energy's relative change is of the order of theirs
