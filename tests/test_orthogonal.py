@@ -3,27 +3,21 @@ means.
 """
 
 import functools
-import os
-import pathlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from common import orthogonal
+from tests.test_upstream_parity import deviation, each_mode, load
 
 MAPS = {
     name: getattr(orthogonal, name) for name in ("gram_schmidt", "householder", "lowdin", "cayley")
 }
-GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", pathlib.Path(__file__).parent / "golden"))
 EPS = {"float32": float(np.finfo("float32").eps), "float64": float(np.finfo("float64").eps)}
 
 each_map = pytest.mark.parametrize("name", MAPS)
 each_dtype = pytest.mark.parametrize("dtype", EPS)
-# XLA compiles each test for seconds
-each_mode = pytest.mark.parametrize(
-    "jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"]
-)
 
 
 @functools.cache
@@ -52,10 +46,6 @@ def evaluate(function, *tensors, cotangent, jit: bool):
         *map(tf.constant, (cotangent, *tensors))
     )
     return value.numpy(), *(g.numpy() for g in gradients)
-
-
-def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
-    return np.abs(actual - expected).max() / max(1.0, np.abs(expected).max())
 
 
 def condition(name: str, w: np.ndarray) -> float:
@@ -87,8 +77,7 @@ def assert_orthogonal(q: np.ndarray) -> None:
 # Against the original
 
 
-with np.load(GOLDEN / "orthogonal_maps.npz") as _file:
-    FILE = dict(_file)
+FILE = load("orthogonal_maps")
 CASES = sorted({tuple(key.split("/")[:2]) for key in FILE})
 
 

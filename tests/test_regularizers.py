@@ -15,7 +15,7 @@ from common import backbones
 from common.backbones import cnn6
 from common.regularizers import POWERS, HypersphericalEnergy
 from common.training.steps import make_train_step
-from tests.test_upstream_parity import deviation
+from tests.test_upstream_parity import deviation, each_mode
 
 with np.load(pathlib.Path(__file__).parent / "golden" / "mhe.npz") as _file:
     GOLDEN = dict(_file)
@@ -142,9 +142,7 @@ def test_odd_neurons_have_finite_values_and_gradients(dtype, jit):
         assert np.isfinite(gradient.astype("float64")).all(), name
 
 
-@pytest.mark.parametrize(
-    "jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"]
-)
+@each_mode
 @both_spaces
 @every_power
 def test_float32_is_near_float64(power, half_space, jit):

@@ -35,6 +35,7 @@ SCALARS = ("fit", "reg", "acc", "orth")
 LOSSES = ("fit", "reg", "orth")
 AVERAGES = ("moving_mean", "moving_variance")
 each_method = pytest.mark.parametrize("name", METHODS)
+# XLA compiles each test for seconds
 each_mode = pytest.mark.parametrize(
     "jit", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["graph", "jit"]
 )
@@ -289,6 +290,7 @@ def beyond(name: str, figures: Mapping[str, list[float]], expected: Mapping) -> 
     return [key for key, values in off.items() if not np.all(values <= bounds[key])]
 
 
+@pytest.mark.slow
 @each_mode
 @each_method
 def test_parity_in_float32(name, jit):
