@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -57,45 +58,24 @@ def test_reads_the_official_folder(tmp_path, cifar):
 
 @pytest.mark.parametrize("protocol", [3, 5])  # two ways to store an array
 def test_reads_files_that_python_3_has_written(tmp_path, protocol):
-    """From the official files it has read keys and names as text, or as bytes."""
-
-    def in_bytes(value):
-        if isinstance(value, list):
-            return [in_bytes(part) for part in value]
-        return value.encode() if isinstance(value, str) else value
-
-    def as_text(record: dict) -> bytes:
-        convert = {"data": np.asfortranarray}
-        return pickle.dumps({k: convert.get(k, list)(v) for k, v in record.items()}, protocol)
-
-    def as_bytes(record: dict) -> bytes:
-        pairs = {in_bytes(key): in_bytes(value) for key, value in record.items()}
-        return pickle.dumps(pairs | {b"filenames": [b"a", b"b"] * 60}, protocol)
-
     records = archives.files()
-    for dumps in (as_text, as_bytes):
-        archives.write_folder(tmp_path / dumps.__name__, records, dumps=dumps)
-        assert_holds(datasets.load("cifar100", tmp_path / dumps.__name__), records)
+    records["train"]["data"] = np.asfortranarray(records["train"]["data"])
+    dumps = functools.partial(pickle.dumps, protocol=protocol)
+    archives.write_folder(tmp_path, records, dumps=dumps)
+    assert_holds(datasets.load("cifar100", tmp_path), records)
 
 
-@each_cifar
-def test_finds_a_data_set_where_people_have_it(tmp_path, monkeypatch, cifar):
-    records = archives.files(cifar)
-
-    def folder(*above: str) -> pathlib.Path:
-        return archives.write_folder(tmp_path.joinpath(*above), records, cifar)
-
+def test_finds_a_data_set_where_people_have_it(tmp_path, monkeypatch):
+    records, name = archives.files(), CIFAR100.folder
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    kept = folder("keras", "datasets", f"{cifar.folder}-target")
-    for name, given, found in [
-        ("nowhere but in Keras's cache", "none", kept),
-        ("named itself", f"itself/{cifar.folder}", folder("itself")),
-        ("unpacked twice", "twice", folder("twice", cifar.folder)),
-        ("from Keras's named archive", "named", folder("named", f"{cifar.folder}_extracted")),
-    ]:
-        data = datasets.load(cifar.tfds_name, tmp_path / given)
-        assert data.source == str(found), name
-        assert_holds(data, records, cifar)
+    for given, above in {
+        "none": f"keras/datasets/{name}-target",  # nowhere but in Keras's cache
+        f"itself/{name}": "itself",
+        "twice": f"twice/{name}",
+        "named": f"named/{name}_extracted",  # from Keras's named archive
+    }.items():
+        found = archives.write_folder(tmp_path / above, records)
+        assert datasets.load("cifar100", tmp_path / given).source == str(found)
 
 
 @pytest.fixture
