@@ -94,25 +94,20 @@ def test_a_single_neuron_in_full_space_has_no_energy(power):
 
 
 def odd_kernels() -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    kernel = random.normal(size=(3, 3, 4, 6))
-    equal, opposite, zero, all_zero, huge = (kernel.copy() for _ in range(5))
-    equal[..., 1] = equal[..., 0]
-    opposite[..., 1] = -opposite[..., 0]
-    zero[..., 1] = 0
-    all_zero[:] = 0
-    huge *= 1e6
-    huge[..., 1], huge[..., 2] = huge[..., 0], -huge[..., 0]
-    lengths = kernel.copy()
-    # parallel neurons whose c rounds to 1 and beyond
-    lengths[:] = kernel[..., :1] * [1e-9, 1e-2, 1, -1e3, 1e9, -1e15]
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 6))
+    first = kernel[..., :1]
+
+    def beginning(*neurons: np.ndarray) -> np.ndarray:
+        return np.concatenate([*neurons, kernel[..., len(neurons) :]], axis=-1)
+
     return {
-        "equal": equal,
-        "opposite": opposite,
-        "zero": zero,
-        "all_zero": all_zero,
-        "huge": huge,
-        "lengths": lengths,
+        "equal": beginning(first, first),
+        "opposite": beginning(first, -first),
+        "zero": beginning(first, 0 * first),
+        "all_zero": 0 * kernel,
+        "huge": 1e6 * beginning(first, first, -first),
+        # parallel neurons whose c rounds to 1 and beyond
+        "lengths": first * [1e-9, 1e-2, 1, -1e3, 1e9, -1e15],
         "ones": np.ones((1, 1, 576, 64)),
     }
 
@@ -120,9 +115,7 @@ def odd_kernels() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("dtype", "jit"),
     [
-        ("float32", None),
-        ("float64", None),
-        ("float16", None),
+        *((dtype, None) for dtype in ("float32", "float64", "float16")),
         pytest.param("float32", True, marks=pytest.mark.slow),
     ],
 )
