@@ -79,7 +79,7 @@ def test_bad_command_lines(tmp_path, monkeypatch, capsys):
         (given / name).write_text("mine")
     (given / "binary").write_bytes(bytes(range(256)))
     monkeypatch.chdir(here)
-    before = listing(tmp_path)
+    before = listing(given)
     assert len(LINES) >= 50
     for program, words in LINES:
         if program == "predict":
@@ -94,4 +94,5 @@ def test_bad_command_lines(tmp_path, monkeypatch, capsys):
         tried = f"{program} {' '.join(words)[:60]!a}"
         assert ended.value.code == 2, tried
         assert len(capsys.readouterr().err.splitlines()) == 1, tried
-        assert listing(tmp_path) == before, tried
+        assert not listing(here), tried
+        assert listing(given) == before, tried

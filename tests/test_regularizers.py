@@ -115,7 +115,8 @@ def odd_kernels() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("dtype", "jit"),
     [
-        *((dtype, None) for dtype in ("float32", "float64", "float16")),
+        ("float32", None),
+        ("float16", None),
         pytest.param("float32", True, marks=pytest.mark.slow),
     ],
 )
@@ -130,7 +131,7 @@ def test_odd_neurons_have_finite_values_and_gradients(dtype, jit):
     for name, kernel in odd_kernels().items():
         clipped = np.clip(kernel, -6e4, 6e4) if dtype == "float16" else kernel
         value, gradient = value_and_gradient(total, tf.cast(clipped, dtype), jit)
-        assert value.dtype == ("float64" if dtype == "float64" else "float32")
+        assert value.dtype == "float32"
         assert np.isfinite(value), name
         assert np.isfinite(gradient.astype("float64")).all(), name
 
