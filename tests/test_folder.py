@@ -18,9 +18,6 @@ import tensorflow as tf
 from common import datasets
 from common.datasets import folder, images
 from common.errors import UserError
-from comparison.rows import parse
-from comparison.runs import Run
-from tests.made_up_runs import make_up
 from tests.test_scripts import ROOT, assert_one_line_error, start, train
 
 COLOURS = {"blue": 2, "green": 1, "red": 0}
@@ -241,13 +238,6 @@ def test_too_few_and_too_many_images(tmp_path, monkeypatch):
     assert len(read(root).train_labels) == 6
     with pytest.raises(UserError, match=r"12 images of 33x33 pixels take 0\.0 GiB"):
         read(root, 33)
-
-
-def test_a_comparison_does_not_take_another_folder_for_its_own(tmp_path):
-    (row,), flags = parse(["baseline"]), {"dataset": "folder", "iterations": 5}
-    make_up(Run(row, 1, tmp_path, flags | {"data_dir": "/one"}), [50.0])
-    with pytest.raises(UserError, match=r"--data_dir=/one, not /another"):
-        Run(row, 1, tmp_path, flags | {"data_dir": "/another"}).is_finished()
 
 
 def test_a_few_images_make_a_smaller_batch_and_a_run_that_resumes(tmp_path, capsys):

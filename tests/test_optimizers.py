@@ -231,13 +231,9 @@ def test_ogd_starts_where_its_average_cannot_grow():
     optimizer, rotation = start(0.26, largest - 1e-3)
     gradient = tf.constant(random.normal(size=(2, 8, 8)), tf.float32)
     optimizer.build([rotation])
-
-    @tf.function
-    def run() -> None:
-        for _ in tf.range(500):
-            optimizer.apply([gradient], [rotation])
-
-    run()
+    update = tf.function(lambda: optimizer.apply([gradient], [rotation]))
+    for _ in range(500):
+        update()
     # 1 / (1 - momentum) gradients, of norms near 8, and as they are projected, at most twice that
     assert tf.norm(optimizer.momentums[0]) < 2 * np.linalg.norm(gradient) / (1 - momentum)
     assert np.isfinite(rotation.numpy()).all()

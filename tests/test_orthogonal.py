@@ -381,27 +381,6 @@ def test_gradients_do_not_depend_on_exact_scales():
 
 
 @each_map
-def test_vectorized_map(name):
-    """Over matrices that Cayley's map treats in three ways, and a singular one for the others."""
-    w = np.random.default_rng(0).normal(size=(4, 6, 6)).astype("float32")
-    w *= np.array([1, 1e3, 1e12, 0], "float32")[:, np.newaxis, np.newaxis]
-
-    def both(w):
-        with tf.GradientTape() as tape:
-            tape.watch(w)
-            q = MAPS[name](w)
-        return q, tape.gradient(q, w)
-
-    values, gradients = tf.vectorized_map(both, tf.constant(w))
-    for i in range(3):
-        value, gradient = both(tf.constant(w[i]))
-        np.testing.assert_allclose(values[i], value, atol=1e-5)
-        np.testing.assert_allclose(gradients[i], gradient, rtol=1e-4, atol=1e-5)
-    assert_orthogonal(values.numpy())
-    assert np.isfinite(gradients).all()
-
-
-@each_map
 def test_what_is_no_square_float_matrix_is_refused(name):
     for bad in (np.ones((3, 4)), np.ones(3), np.ones((3, 3), "int32")):
         with pytest.raises(ValueError, match="a map takes"):

@@ -156,11 +156,12 @@ def test_float32_is_near_float64(power, half_space, jit):
 # In Keras
 
 
-def small_model(dtype: str = "float32") -> keras.Model:
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_under_fit(dtype):
     keras.utils.set_random_seed(0)
     convolution = HypersphericalEnergy(0.3, "a1")
     dense = HypersphericalEnergy(0.2, 2, half_space=False)
-    return keras.Sequential(
+    model = keras.Sequential(
         [
             keras.Input((6, 6, 3)),
             keras.layers.Conv2D(4, 3, kernel_regularizer=convolution, dtype=dtype),
@@ -168,11 +169,6 @@ def small_model(dtype: str = "float32") -> keras.Model:
             keras.layers.Dense(5, kernel_regularizer=dense, dtype=dtype),
         ]
     )
-
-
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
-def test_under_fit(dtype):
-    model = small_model(dtype)
     kernels = [np.asarray(model.layers[i].kernel, "float64") for i in (0, 2)]
     expected = 0.3 * formula(kernels[0], "a1", True) + 0.2 * formula(kernels[1], "2", False)
     assert {loss.dtype for loss in model.losses} == {tf.float32}
@@ -188,16 +184,6 @@ def test_under_fit(dtype):
     # an epoch is one step, whose figure is that before its update
     assert history[0] == pytest.approx(expected, rel=rounding)
     assert history[-1] < history[0]
-
-
-def test_keras_file(tmp_path):
-    model = small_model()
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    convolution, dense = loaded.layers[0].kernel_regularizer, loaded.layers[2].kernel_regularizer
-    assert convolution.get_config() == {"weight": 0.3, "power": "a1", "half_space": True}
-    assert dense.get_config() == {"weight": 0.2, "power": "2", "half_space": False}
-    assert [float(x) for x in loaded.losses] == [float(x) for x in model.losses]
 
 
 def test_bad_arguments_are_refused():
