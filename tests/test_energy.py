@@ -2,18 +2,12 @@
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import baseline.architecture
 from common import energy, orthogonal
-from common.backbones import cnn6
-from common.layers import OrthogonalConv2D
-from common.optimizers import Momentum
-from common.training.steps import make_train_step
-from opt_gs.architecture import METHOD as GRAM_SCHMIDT
+from tests.test_upstream_parity import each_mode
 
 
 def by_definition(neurons: np.ndarray, s: float, half_space: bool) -> float:
@@ -28,23 +22,16 @@ def by_definition(neurons: np.ndarray, s: float, half_space: bool) -> float:
 def test_energy_by_its_definition(s, half_space, monkeypatch):
     neurons = np.random.default_rng(0).normal(size=(5, 11)) * np.linspace(1, 9, 11)
     expected = by_definition(neurons, s, half_space)
-    assert float(energy.hyperspherical_energy(neurons, s, half_space)) == pytest.approx(
-        expected, rel=1e-12
-    )
-    monkeypatch.setattr(energy, "CHUNK", 4)
-    assert float(energy.hyperspherical_energy(neurons, s, half_space)) == pytest.approx(
-        expected, rel=1e-12
-    )
+    for chunk in (energy.CHUNK, 4):
+        monkeypatch.setattr(energy, "CHUNK", chunk)
+        actual = float(energy.hyperspherical_energy(neurons, s, half_space))
+        assert actual == pytest.approx(expected, rel=1e-12)
 
 
 def test_known_values():
     """Two opposite neurons are 2 apart; two at right angles sqrt 2."""
-    assert float(energy.hyperspherical_energy([[1.0, -3.0], [0.0, 0.0]], s=1)) == pytest.approx(
-        2 / 2
-    )
-    assert float(energy.hyperspherical_energy([[1.0, 0.0], [0.0, 2.0]], s=2)) == pytest.approx(
-        2 / 2
-    )
+    for neurons, s in (([[1.0, -3.0], [0.0, 0.0]], 1), ([[1.0, 0.0], [0.0, 2.0]], 2)):
+        assert float(energy.hyperspherical_energy(neurons, s)) == pytest.approx(2 / 2)
     assert np.isinf(energy.hyperspherical_energy([[1.0, 2.0], [0.0, 0.0]]))
     with pytest.raises(ValueError, match="matrix"):
         energy.hyperspherical_energy([1.0, 2.0])
@@ -52,7 +39,7 @@ def test_known_values():
         tf.function(energy.hyperspherical_energy).get_concrete_function(tf.TensorSpec([4, None]))
 
 
-@pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "XLA"])
+@each_mode
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_it_is_the_same_in_a_graph_and_infinite_where_neurons_coincide(dtype, jit):
     """To a rounding of the scaled neurons: 3 w and 1e5 w have the direction of w up to that."""
@@ -61,7 +48,7 @@ def test_it_is_the_same_in_a_graph_and_infinite_where_neurons_coincide(dtype, ji
         cases = itertools.product((0, 1, 2.5), (False, True))
         return [energy.hyperspherical_energy(neurons, s, half) for s, half in cases]
 
-    evaluate = energies if jit is None else tf.function(energies, jit_compile=jit)
+    evaluate = tf.function(energies, jit_compile=jit)
     random = np.random.default_rng(0).normal(size=(48, 6)).astype(dtype)
     expected = [by_definition(random.astype("float64"), s, h) for s in (0, 1, 2.5) for h in (0, 1)]
     np.testing.assert_allclose(evaluate(random), expected, rtol=1e-12)
@@ -77,60 +64,16 @@ def test_it_is_the_same_in_a_graph_and_infinite_where_neurons_coincide(dtype, ji
     assert np.isnan(evaluate(zero)).all()
 
 
-def test_thousands_of_neurons_in_blocks():
-    neurons = np.random.default_rng(0).normal(size=(8, 2500)).astype("float32")
-    few = neurons[:, :50]
-    # the mean over pairs hardly depends on their number
-    mean = [
-        float(energy.hyperspherical_energy(x)) / (x.shape[1] * (x.shape[1] - 1))
-        for x in (few, neurons)
-    ]
-    assert mean[0] == pytest.approx(mean[1], rel=0.05)
-
-
 @pytest.mark.parametrize("name", ["gram_schmidt", "householder", "lowdin", "cayley"])
-@pytest.mark.parametrize("half_space", [False, True])
-def test_no_map_changes_the_energy(name, half_space):
+def test_no_map_changes_the_energy(name):
     random = np.random.default_rng(0)
     rotation, neurons = random.normal(size=(40, 40)), random.normal(size=(40, 16))
     rotated = orthogonal.product(getattr(orthogonal, name), rotation, neurons)
-    before, after = (
-        float(energy.hyperspherical_energy(x, 1, half_space)) for x in (neurons, rotated)
-    )
-    assert after == pytest.approx(before, rel=1e-11)
-
-
-def energies(model: keras.Model) -> list[float]:
-    """Returns the energy of every convolution's neurons."""
-    layers = [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.Conv2D | OrthogonalConv2D) and layer.name != "score"
-    ]
-    return [
-        float(energy.hyperspherical_energy(tf.reshape(layer.kernel, [-1, layer.filters])))
-        for layer in layers
-    ]
-
-
-@pytest.mark.parametrize(
-    ("method", "keeps"),
-    [(GRAM_SCHMIDT, True), (baseline.architecture.METHOD, False)],
-    ids=["opt_gs", "baseline"],
-)
-def test_training_keeps_the_energy_with_opt_and_changes_it_without(method, keeps):
-    keras.utils.set_random_seed(0)
-    model = method.build_model(cnn6, num_classes=10, widths=(8, 8, 8, 8))
-    step = make_train_step(method, model, Momentum(0.1))
-    before = energies(model)
-    assert len(before) == 7
-    random = np.random.default_rng(0)
-    for _ in range(10):
-        step(random.integers(0, 256, (16, 32, 32, 3)).astype("float32"), random.integers(0, 10, 16))
-    changes = np.abs(np.array(energies(model)) / before - 1)
-    # float32 neurons of up to n = 128 entries; an energy's relative change is of the order of
-    # theirs
-    assert changes.max() < 128 * np.finfo("float32").eps if keeps else changes.max() > 1e-3
+    for half_space in (False, True):
+        before, after = (
+            float(energy.hyperspherical_energy(x, 1, half_space)) for x in (neurons, rotated)
+        )
+        assert after == pytest.approx(before, rel=1e-11)
 
 
 def test_drift():

@@ -16,20 +16,12 @@ from common.orthogonal import identity
 def test_the_rate_drops_where_the_original_drops_it():
     """0.1, times 0.1 from iterations 30,000, 50,000 and 65,000 of 75,000 on."""
     optimizer = optimizers.Momentum(optimizers.step_decay(0.1, 75_000))
-    rates = {
-        0: 0.1,
-        29_999: 0.1,
-        30_000: 0.01,
-        49_999: 0.01,
-        50_000: 0.001,
-        64_999: 0.001,
-        65_000: 1e-4,
-        74_999: 1e-4,
-    }
+    rates = {0: 0.1, 29_999: 0.1, 30_000: 0.01, 49_999: 0.01, 50_000: 0.001, 64_999: 0.001}
+    rates |= {65_000: 1e-4, 74_999: 1e-4}
     assert {i: optimizers.rate_at(optimizer, i) for i in rates} == pytest.approx(rates)
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 7, 100])
+@pytest.mark.parametrize("iterations", [1, 7])
 def test_the_drops_keep_their_fractions(iterations):
     schedule = optimizers.step_decay(1.0, iterations, factor=0.5)
     for i in range(iterations):
@@ -37,30 +29,28 @@ def test_the_drops_keep_their_fractions(iterations):
         assert float(schedule(i)) == 0.5**passed
 
 
-@pytest.mark.parametrize("drops", [(0.9,), (0.05, 0.5)])
-def test_the_warm_up_is_linear(drops):
+def test_the_warm_up_is_linear():
     """From rate / W at iteration 0 to the full rate at W - 1; drops within it count as well."""
-    plain = optimizers.step_decay(0.1, 1000, drops=drops)
-    warm = optimizers.step_decay(0.1, 1000, drops=drops, warmup=400)
-    for i in range(0, 1000, 7):
+    plain = optimizers.step_decay(0.1, 1000, drops=(0.05, 0.5))
+    warm = optimizers.step_decay(0.1, 1000, drops=(0.05, 0.5), warmup=400)
+    for i in range(0, 1000, 49):
         assert float(warm(i)) == pytest.approx(float(plain(i)) * min(1, (i + 1) / 400), rel=1e-6)
     assert float(warm(0)) == pytest.approx(0.1 / 400, rel=1e-6)
     assert float(warm(399)) == float(plain(399))
 
 
 def test_the_warm_up_reaches_rotations_and_survives_a_file():
-    """OGD's rotations take a tenth of their step where the rate is a tenth; the config comes
-    back.
-    """
+    """OGD's rotations take a tenth of their step where the rate is a tenth."""
     moved = []
     for warmup in (0, 10):
         schedules = [optimizers.step_decay(rate, 100, warmup=warmup) for rate in (0.1, 1e-3)]
-        optimizer = optimizers.OGD(*schedules)
+        optimizer = optimizers.OGD(*schedules, reorthogonalize_every=7)
         rotation = mark(keras.Variable(np.eye(4), dtype="float64"), ROTATION)
         gradient = np.random.default_rng(0).normal(size=(4, 4))
         optimizer.apply([tf.constant(gradient)], [rotation])
         moved.append(rotation.numpy() - np.eye(4))
         copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+        assert copy.get_config() == optimizer.get_config()
         assert float(copy.rotation_learning_rate(3)) == float(schedules[1](3))
         assert optimizers.rate_at(copy, 3) == optimizers.rate_at(optimizer, 3)
     # of first order in the rate: a W is 1e-3 |g| here
@@ -71,9 +61,7 @@ def test_the_warm_up_reaches_rotations_and_survives_a_file():
 
 
 def test_a_name_makes_no_rotation():
-    """A user's weight that is called "rotation" is updated as any other; a marked one of any name
-    by OGD's rule.
-    """
+    """A weight called "rotation" is updated as any other; a marked one by OGD's rule."""
     gradient = tf.constant(np.random.default_rng(0).normal(size=(4, 4)))
     named = keras.Variable(np.eye(4), name="rotation", dtype="float64")
     marked = mark(keras.Variable(np.eye(4), name="kernel", dtype="float64"), ROTATION)
@@ -97,15 +85,14 @@ def test_kerass_weight_decay_leaves_rotations_alone():
     np.testing.assert_allclose(kernel, (1 - 0.1 * 0.5) ** 3 * np.eye(4), rtol=1e-6)
 
 
-@pytest.mark.parametrize("overwrite_every", [None, 2])
-def test_kerass_averages_leave_rotations_alone(overwrite_every):
+def test_kerass_averages_leave_rotations_alone():
     """With `use_ema` the kernel ends at its average, and the rotation at its last value: an average
     of rotations is shorter.
     """
     random = np.random.default_rng(0)
     gradients = [tf.constant(random.normal(size=(4, 4))) for _ in range(6)]
     ends = []
-    for averages in ({}, {"use_ema": True, "ema_overwrite_frequency": overwrite_every}):
+    for averages in ({}, {"use_ema": True, "ema_overwrite_frequency": 2}):
         rotation = mark(keras.Variable(np.eye(4), dtype="float64"), ROTATION)
         kernel = keras.Variable(np.eye(4), dtype="float64")
         optimizer = optimizers.OGD(0.1, rotation_learning_rate=0.2, **averages)
@@ -137,14 +124,6 @@ def test_momentum_keeps_the_rate_outside_the_average():
     assert np.abs(results[keras.optimizers.SGD] - v).max() > 1e-2
 
 
-def test_momentum_config_round_trip():
-    optimizer = optimizers.Momentum(optimizers.step_decay(0.2, 100), momentum=0.8)
-    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert copy.get_config() == optimizer.get_config()
-    with pytest.raises(ValueError, match="momentum"):
-        optimizers.Momentum(momentum=1.0)
-
-
 # Orthogonality-preserving gradient descent
 
 
@@ -169,6 +148,7 @@ def drift(rotation: np.ndarray) -> float:
     return np.abs(exact @ exact.T - np.eye(len(exact))).max()
 
 
+@pytest.mark.slow
 def test_ogd_drifts_as_its_truncation_says_and_can_be_corrected():
     """1,000 updates in float32 at n = 144 with noise for gradients.
 
@@ -187,10 +167,9 @@ def test_ogd_drifts_as_its_truncation_says_and_can_be_corrected():
     assert corrected < (10 * 16 / n**2 / 4) ** 2 + 3 * np.sqrt(n) * eps
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_reorthogonalization_falls_on_every_kth_update(every):
+def test_reorthogonalization_falls_on_every_third_update():
     drifts = []
-    for period in (0, every):
+    for period in (0, 3):
         options = {"rotation_learning_rate": 1e-3, "reorthogonalize_every": period}
         optimizer, random = optimizers.OGD(**options), np.random.default_rng(0)
         rotation = mark(keras.Variable(np.eye(6), dtype="float64"), ROTATION)
@@ -199,13 +178,16 @@ def test_reorthogonalization_falls_on_every_kth_update(every):
             optimizer.apply([tf.constant(random.normal(size=(6, 6)))], [rotation])
             drifts[-1].append(drift(rotation.numpy()))
     for k, (plain, corrected) in enumerate(zip(*drifts, strict=True), start=1):
-        if k < every:
+        if k < 3:
             assert plain == corrected
-        if k % every == 0:
+        if k % 3 == 0:
             assert corrected < 1e-2 * plain
 
 
-@pytest.mark.parametrize("case", ["graph", "XLA", "replicas", "loaded"])
+@pytest.mark.parametrize(
+    "case",
+    ["graph", "loaded", *(pytest.param(c, marks=pytest.mark.slow) for c in ("XLA", "replicas"))],
+)
 def test_ogd_refuses_a_start_that_is_not_orthogonal(case):
     """At the first update, wherever it runs, so that weights may be loaded after the optimizer is
     built.
@@ -228,14 +210,13 @@ def test_ogd_refuses_a_start_that_is_not_orthogonal(case):
     np.testing.assert_array_equal(first.rotation, before)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_ogd_starts_where_its_average_cannot_grow(momentum):
+def test_ogd_starts_where_its_average_cannot_grow():
     """In the basis of X's singular vectors an update multiplies the average by the momentum and
     1 - (1 - p_i) (1 - p_j), with p the squared singular values. OGD's updates only shrink them.
     """
-    random = np.random.default_rng(0)
+    random, momentum = np.random.default_rng(0), 0.9
     left, right = (np.linalg.qr(random.normal(size=(8, 8)))[0] for _ in range(2))
-    largest = 1 / max(momentum, 1 / 2)
+    largest = 1 / momentum
 
     def start(low: float, high: float) -> tuple[optimizers.OGD, keras.Variable]:
         x = left * np.sqrt(np.linspace(low, high, 8)) @ right
@@ -250,13 +231,9 @@ def test_ogd_starts_where_its_average_cannot_grow(momentum):
     optimizer, rotation = start(0.26, largest - 1e-3)
     gradient = tf.constant(random.normal(size=(2, 8, 8)), tf.float32)
     optimizer.build([rotation])
-
-    @tf.function
-    def run() -> None:
-        for _ in tf.range(500):
-            optimizer.apply([gradient], [rotation])
-
-    run()
+    update = tf.function(lambda: optimizer.apply([gradient], [rotation]))
+    for _ in range(500):
+        update()
     # 1 / (1 - momentum) gradients, of norms near 8, and as they are projected, at most twice that
     assert tf.norm(optimizer.momentums[0]) < 2 * np.linalg.norm(gradient) / (1 - momentum)
     assert np.isfinite(rotation.numpy()).all()
@@ -272,28 +249,7 @@ def test_ogd_goes_on_with_what_it_has_moved():
     assert np.isfinite(rotation.numpy()).all()
 
 
-def test_ogd_treats_what_is_no_rotation_as_momentum_does():
-    gradient = np.random.default_rng(0).normal(size=(4, 4)).astype("float32")
-    results = []
-    for optimizer in (optimizers.OGD(0.1), optimizers.Momentum(0.1)):
-        variables = [
-            keras.Variable(np.eye(4, dtype="float32"), name="kernel"),
-            mark(keras.Variable(np.eye(4)), ROTATION),
-        ]
-        for _ in range(3):
-            optimizer.apply([tf.constant(gradient)] * 2, variables)
-        results.append([v.numpy() for v in variables])
-    np.testing.assert_array_equal(results[0][0], results[1][0])
-    assert drift(results[0][1]) < 1e-4 < drift(results[1][1])
-
-
-def test_ogd_config_round_trip():
-    optimizer = optimizers.OGD(
-        0.1, optimizers.step_decay(0.02, 100, factor=0.2), reorthogonalize_every=7
-    )
-    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert copy.get_config() == optimizer.get_config()
-    assert float(copy.rotation_learning_rate(99)) == pytest.approx(0.02 * 0.2**3)
-    for bad in ({"rotation_momentum": 1.0}, {"reorthogonalize_every": -1}):
+def test_bad_arguments_are_refused():
+    for bad in ({"momentum": 1.0}, {"rotation_momentum": 1.0}, {"reorthogonalize_every": -1}):
         with pytest.raises(ValueError, match="must"):
             optimizers.OGD(**bad)

@@ -140,11 +140,3 @@ def test_files_that_are_not_models_or_images_are_one_line(tmp_path):
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert "is not a model of a run" in result.stderr
-
-
-def test_the_example_learns(tmp_path, monkeypatch):
-    from examples import own_model
-
-    monkeypatch.chdir(tmp_path)
-    assert own_model.main() > 0.9
-    assert (tmp_path / "digits.keras").is_file()

@@ -1,10 +1,8 @@
 """Hyperspherical energy as a penalty, against its formula, and in training."""
 
 import functools
-import json
 import math
 import pathlib
-import zipfile
 
 import keras
 import numpy as np
@@ -15,15 +13,14 @@ import baseline.architecture
 import mhe.architecture
 from common import backbones
 from common.backbones import cnn6
-from common.layers import he_normal
 from common.regularizers import POWERS, HypersphericalEnergy
 from common.training.steps import make_train_step
-from tests.test_upstream_parity import METHODS as PARITY_FILES
-from tests.test_upstream_parity import deviation
+from tests.test_upstream_parity import deviation, each_mode
 
 with np.load(pathlib.Path(__file__).parent / "golden" / "mhe.npz") as _file:
     GOLDEN = dict(_file)
-CASES = sorted(key.removesuffix("/value") for key in GOLDEN if key.endswith("/value"))
+SPACES = [f"{space}/{power}" for space in ("mhe", "half_mhe") for power in POWERS]
+CASES = [f"{shape}/{space}" for shape in ("conv", "tall", "crowded") for space in SPACES]
 every_power = pytest.mark.parametrize("power", POWERS)
 both_spaces = pytest.mark.parametrize("half_space", [False, True], ids=["mhe", "half_mhe"])
 
@@ -64,13 +61,6 @@ def formula(kernel: np.ndarray, power: str, half_space: bool) -> float:
 # Values and gradients
 
 
-def test_the_file_holds_all_cases():
-    spaces = [f"{space}/{power}" for space in ("mhe", "half_mhe") for power in POWERS]
-    shapes = ("conv", "tall", "crowded")
-    assert set(CASES) == {f"{shape}/{space}" for shape in shapes for space in spaces}
-    assert "mhe" not in PARITY_FILES  # it is no network's
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_golden_values_and_gradients(case):
     shape, space, power = case.split("/")
@@ -104,25 +94,20 @@ def test_a_single_neuron_in_full_space_has_no_energy(power):
 
 
 def odd_kernels() -> dict[str, np.ndarray]:
-    random = np.random.default_rng(0)
-    kernel = random.normal(size=(3, 3, 4, 6))
-    equal, opposite, zero, all_zero, huge = (kernel.copy() for _ in range(5))
-    equal[..., 1] = equal[..., 0]
-    opposite[..., 1] = -opposite[..., 0]
-    zero[..., 1] = 0
-    all_zero[:] = 0
-    huge *= 1e6
-    huge[..., 1], huge[..., 2] = huge[..., 0], -huge[..., 0]
-    lengths = kernel.copy()
-    # parallel neurons whose c rounds to 1 and beyond
-    lengths[:] = kernel[..., :1] * [1e-9, 1e-2, 1, -1e3, 1e9, -1e15]
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 6))
+    first = kernel[..., :1]
+
+    def beginning(*neurons: np.ndarray) -> np.ndarray:
+        return np.concatenate([*neurons, kernel[..., len(neurons) :]], axis=-1)
+
     return {
-        "equal": equal,
-        "opposite": opposite,
-        "zero": zero,
-        "all_zero": all_zero,
-        "huge": huge,
-        "lengths": lengths,
+        "equal": beginning(first, first),
+        "opposite": beginning(first, -first),
+        "zero": beginning(first, 0 * first),
+        "all_zero": 0 * kernel,
+        "huge": 1e6 * beginning(first, first, -first),
+        # parallel neurons whose c rounds to 1 and beyond
+        "lengths": first * [1e-9, 1e-2, 1, -1e3, 1e9, -1e15],
         "ones": np.ones((1, 1, 576, 64)),
     }
 
@@ -131,10 +116,8 @@ def odd_kernels() -> dict[str, np.ndarray]:
     ("dtype", "jit"),
     [
         ("float32", None),
-        ("float32", True),
-        ("float64", None),
         ("float16", None),
-        ("bfloat16", None),
+        pytest.param("float32", True, marks=pytest.mark.slow),
     ],
 )
 def test_odd_neurons_have_finite_values_and_gradients(dtype, jit):
@@ -148,12 +131,12 @@ def test_odd_neurons_have_finite_values_and_gradients(dtype, jit):
     for name, kernel in odd_kernels().items():
         clipped = np.clip(kernel, -6e4, 6e4) if dtype == "float16" else kernel
         value, gradient = value_and_gradient(total, tf.cast(clipped, dtype), jit)
-        assert value.dtype == ("float64" if dtype == "float64" else "float32")
+        assert value.dtype == "float32"
         assert np.isfinite(value), name
         assert np.isfinite(gradient.astype("float64")).all(), name
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "jit"])
+@each_mode
 @both_spaces
 @every_power
 def test_float32_is_near_float64(power, half_space, jit):
@@ -170,101 +153,15 @@ def test_float32_is_near_float64(power, half_space, jit):
         assert deviation(a, b) <= 100 * np.finfo("float32").eps
 
 
-@both_spaces
-@every_power
-def test_descent_spreads_the_neurons(power, half_space):
-    """From two neurons of nearly one direction."""
-    kernel = tf.Variable([[1.0, 1.0], [0.0, 0.05]])
-    penalty = HypersphericalEnergy(1.0, power, half_space)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            value = penalty(kernel)
-        kernel.assign_sub(0.02 * tf.math.l2_normalize(tape.gradient(value, kernel)))
-
-    for _ in range(300):
-        step()
-    a, b = np.transpose(kernel.numpy())
-    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
-    assert cosine < (0.1 if half_space else -0.9)
-    assert not half_space or cosine > -0.1
-
-
-# The figures that the authors published
-
-
-def random_energy(n: int, count: int, half_space: bool) -> float:
-    """Returns the expected energy, of power 2, of ``count`` random neurons of n entries.
-
-    The square of the cosine c of two is Beta(1/2, (n - 1)/2). So 1 / (2 - 2c), whose mean with that
-    of -c is 1 / (2 - 2c^2), has the mean (n - 2) / (2 n - 6). A neuron and its opposite have 1/4.
-    """
-    pair = (n - 2) / (2 * n - 6)
-    return ((2 * count - 2) * pair + 1 / 4) / (2 * count - 1) if half_space else pair
-
-
-def least_energy(count: int, half_space: bool) -> float:
-    """Returns a bound from below: all c^2 = 0, or all c = -1 / (count - 1), by convexity."""
-    if half_space:
-        return ((2 * count - 2) / 2 + 1 / 4) / (2 * count - 1)
-    return 1 / (2 + 2 / (count - 1))
-
-
-def test_published_figures():
-    """Half space, power 2, cnn9 of widths 64/128/256/256: 5.0373 (ten layers), 4.9677 (scores).
-
-    Freshly drawn kernels have 5.0143 and 5.0198 in expectation; the means of ten draws are held
-    against that with five of their standard errors, which come from the draws' spread (for one
-    draw some 0.001 and 0.005). The published figures are those of iteration 100: a hundred updates
-    have moved them further than that spread. They are held to what no update
-    can pass, the least energy that there is, and to be nearer to the drawn kernels'
-    energy than to that of any other power.
-    """
-    widths, channels, shapes = (64, 128, 256), 3, []
-    for width in widths:
-        for _ in range(3):
-            shapes.append((3, 3, channels, width))
-            channels = width
-    shapes.append((4, 4, channels, 256))
-    score = (1, 1, 256, 100)
-    keras.utils.set_random_seed(0)
-
-    def draw(power: str) -> list[float]:
-        of_layer = HypersphericalEnergy(1.0, power)
-        of_score = HypersphericalEnergy(10.0, power, half_space=False)
-        layers = sum(float(of_layer(he_normal()(shape))) for shape in shapes)
-        return [layers, float(of_score(he_normal()(score)))]
-
-    draws = [draw("2") for _ in range(10)]
-    means, errors = np.mean(draws, axis=0), np.std(draws, axis=0, ddof=1) / math.sqrt(len(draws))
-    expected = [
-        sum(random_energy(math.prod(s[:3]), s[3], True) for s in shapes),
-        10 * random_energy(256, 100, False),
-    ]
-    assert np.round(expected, 4).tolist() == [5.0143, 5.0198]
-    assert (np.abs(means - expected) <= 5 * errors).all()
-    # fine enough to see the ten layers without the pairs of a neuron and its opposite, and scores
-    # that are all orthogonal to one another
-    unlike = [sum(random_energy(math.prod(s[:3]), s[3], False) for s in shapes), 5.0]
-    assert (5 * errors < np.abs(np.subtract(unlike, expected))).all()
-
-    published = np.array([5.0373, 4.9677])
-    least = [sum(least_energy(s[3], True) for s in shapes), 10 * least_energy(100, False)]
-    assert (published > least).all()
-    assert published[1] < means[1]
-    for power in set(POWERS) - {"2"}:
-        assert (np.abs(published - means) < np.abs(published - draw(power))).all(), power
-
-
 # In Keras
 
 
-def small_model(dtype: str = "float32") -> keras.Model:
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_under_fit(dtype):
     keras.utils.set_random_seed(0)
     convolution = HypersphericalEnergy(0.3, "a1")
     dense = HypersphericalEnergy(0.2, 2, half_space=False)
-    return keras.Sequential(
+    model = keras.Sequential(
         [
             keras.Input((6, 6, 3)),
             keras.layers.Conv2D(4, 3, kernel_regularizer=convolution, dtype=dtype),
@@ -272,15 +169,6 @@ def small_model(dtype: str = "float32") -> keras.Model:
             keras.layers.Dense(5, kernel_regularizer=dense, dtype=dtype),
         ]
     )
-
-
-@pytest.mark.parametrize(
-    ("dtype", "jit"),
-    [(dtype, False) for dtype in ("float32", "mixed_float16", "mixed_bfloat16", "bfloat16")]
-    + [("float32", True)],
-)
-def test_under_fit(dtype, jit):
-    model = small_model(dtype)
     kernels = [np.asarray(model.layers[i].kernel, "float64") for i in (0, 2)]
     expected = 0.3 * formula(kernels[0], "a1", True) + 0.2 * formula(kernels[1], "2", False)
     assert {loss.dtype for loss in model.losses} == {tf.float32}
@@ -289,57 +177,32 @@ def test_under_fit(dtype, jit):
     assert float(sum(model.losses)) == pytest.approx(expected, rel=rounding)
 
     # a loss of 0 leaves the penalty alone to be learned
-    model.compile("sgd", lambda labels, outputs: 0.0 * keras.ops.sum(outputs), jit_compile=jit)
+    model.compile("sgd", lambda labels, outputs: 0.0 * keras.ops.sum(outputs), jit_compile=False)
     images, labels = np.ones((8, 6, 6, 3), "float32"), np.zeros(8)
     history = model.fit(images, labels, epochs=5, verbose=0).history["loss"]
     assert np.isfinite(history).all()
     # an epoch is one step, whose figure is that before its update
     assert history[0] == pytest.approx(expected, rel=rounding)
-    if dtype != "bfloat16":  # there, an update is less than the weights' rounding
-        assert history[-1] < history[0]
+    assert history[-1] < history[0]
 
 
-def test_keras_file(tmp_path):
-    model = small_model()
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    convolution, dense = loaded.layers[0].kernel_regularizer, loaded.layers[2].kernel_regularizer
-    assert convolution.get_config() == {"weight": 0.3, "power": "a1", "half_space": True}
-    assert dense.get_config() == {"weight": 0.2, "power": "2", "half_space": False}
-    assert [float(x) for x in loaded.losses] == [float(x) for x in model.losses]
-    with zipfile.ZipFile(tmp_path / "model.keras") as file:
-        assert "opt>HypersphericalEnergy" in json.dumps(json.loads(file.read("config.json")))
-
-
-@pytest.mark.parametrize("power", [0, 1, 2, *POWERS])
-def test_config(power):
-    penalty = HypersphericalEnergy(0.5, power, half_space=False)
-    copy = HypersphericalEnergy.from_config(penalty.get_config())
-    assert (copy.weight, copy.power, copy.half_space) == (0.5, str(power), False)
-
-
-@pytest.mark.parametrize("power", [3, -1, "3", "a3", "", "A1", None, 2.0, True, [2]])
-def test_other_powers_are_refused(power):
-    with pytest.raises(ValueError, match="`power` must be one of 0, 1, 2, a0, a1, a2"):
-        HypersphericalEnergy(1.0, power)
-
-
-@pytest.mark.parametrize("weight", [-1, math.nan, math.inf, None, "heavy", [1.0, 2.0], 10**400])
-def test_other_weights_are_refused(weight):
-    with pytest.raises(ValueError, match="`weight` must be a finite number"):
-        HypersphericalEnergy(weight)
-
-
-def test_a_bias_is_refused():
-    with pytest.raises(ValueError, match="two axes or more"):
+def test_bad_arguments_are_refused():
+    for power in (3, "a3", None, 2.0, True):
+        with pytest.raises(ValueError, match="`power` must be one of 0, 1, 2, a0, a1, a2"):
+            HypersphericalEnergy(1.0, power)
+    for weight in (-1, math.nan, None, "heavy", [1.0, 2.0], 10**400):
+        with pytest.raises(ValueError, match="`weight` must be a finite number"):
+            HypersphericalEnergy(weight)
+    with pytest.raises(ValueError, match="two axes or more"):  # a bias
         HypersphericalEnergy()(tf.zeros([5]))
 
 
 # The method
 
 
-@pytest.mark.parametrize("name", ["cnn6", "resnet20"])
-@pytest.mark.parametrize(("model", "power"), [("half_mhe", "2"), ("mhe", "a2"), ("half_mhe", "a1")])
+@pytest.mark.parametrize(
+    ("name", "model", "power"), [("cnn6", "half_mhe", "2"), ("resnet20", "mhe", "a2")]
+)
 def test_the_methods_penalties(name, model, power):
     """Every convolution and fc6 has the published weight, the scores theirs, in full space."""
     keras.utils.set_random_seed(0)
@@ -377,8 +240,7 @@ def test_the_step_adds_the_penalty_to_the_loss():
         penalties.append(float(step(images, labels)["penalty"]))
         kernels.append(layer.kernel.numpy())
     _, gradient = value_and_gradient(HypersphericalEnergy(), start)
-    assert penalties[0] > 7 * least_energy(4, True) + 10 * least_energy(5, False)
-    assert penalties[1] == 0
+    assert penalties[0] > 0 == penalties[1]
     # kernels of up to 1 are rounded
     rounding = 4 * np.finfo("float32").eps
     np.testing.assert_allclose(kernels[0] - kernels[1], -0.1 * gradient, atol=rounding)

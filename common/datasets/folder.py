@@ -1,10 +1,8 @@
 """A folder of the user's own images, one subfolder a class."""
 
-import collections
 import hashlib
 import os
 import pathlib
-import re
 import zlib
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
@@ -20,9 +18,9 @@ LARGEST = 4 * 2**30  # bytes of all images in memory
 ONE_IN = 5  # where no folder is for tests, one image in so many is
 READERS = 4  # threads; each may hold an image of the most pixels that `images` takes
 
-# words in the name of a folder for training, for tests, and for tests if there are no others
-TRAIN, TEST = {"train", "training"}, {"test", "testing"}
-VALIDATION = {"val", "valid", "validation", "eval", "evaluation", "dev", "holdout"}
+# names, in any case, of a folder for training, and of one for tests; the first one found is read
+TRAIN = ("train", "training")
+TEST = ("test", "testing", "val", "valid", "validation")
 
 # path, class, and whether it is a test image (None: its content says)
 File = tuple[pathlib.Path, str, bool | None]
@@ -31,10 +29,10 @@ File = tuple[pathlib.Path, str, bool | None]
 def read(folder: pathlib.Path, image_size: int) -> Dataset:
     """Returns the images of ``folder/train/CLASS`` and ``folder/test/CLASS``, or ``folder/CLASS``.
 
-    The first form may have other names, such as ``Training`` and ``val``. In the second an image is
-    a test image if the SHA-256 sum of its file, as a number, is a multiple of 5. That is about a
-    fifth of them, and the same ones on every machine, whatever the files are called and whatever
-    files are added; equal files stay together.
+    The first form may have other names: see `TRAIN` and `TEST`. In the second an image is a test
+    image if the SHA-256 sum of its file, as a number, is a multiple of 5. That is about a fifth of
+    them, and the same ones on every machine, whatever the files are called and whatever files are
+    added; equal files stay together.
 
     Classes and images are in the order of their names. Files that are not images are left out and
     counted in one line, hidden ones silently. Links are refused.
@@ -46,12 +44,9 @@ def read(folder: pathlib.Path, image_size: int) -> Dataset:
     """
     if not folder.is_dir():
         raise UserError(f"--data_dir: there is no folder {_shown(folder)}")
-    others: collections.Counter[str] = collections.Counter()
+    others: list[str] = []
     if splits := _splits(folder):
-        between = " and ".join(f"{_shown(name)}/" for name in splits)
-        others[f"next to {between}"] += sum(not entry.is_dir() for entry in _entries(folder))
-        train, tests = (folder / name for name in splits)
-        files = [*_files(train, False, others), *_files(tests, True, others)]
+        files = [file for path, test in splits for file in _files(path, test, others)]
     else:
         files = [*_files(folder, None, others)]
     names = tuple(sorted({name for _, name, test in files if not test}))
@@ -67,15 +62,14 @@ def read(folder: pathlib.Path, image_size: int) -> Dataset:
             f"{needed / 2**30:,.1f} GiB of memory, more than {LARGEST >> 30}; --image_size=32 or "
             "fewer images take less"
         )
-    if others.total():
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in (+others).most_common(5))
-        print(f"note: {others.total():,} files that are not images are left out: {kinds}")
+    if others:
+        print(f"note: {len(others):,} files that are not images are left out, such as {others[0]}")
     return _load(folder, files, names, image_size)
 
 
-def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
+def _entries(folder: pathlib.Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
     """Returns the entries of ``folder`` by name, without hidden ones; raises for a link."""
-    with os.scandir(folder) as found:
+    with os.scandir(os.fspath(folder)) as found:
         entries = [entry for entry in found if not entry.name.startswith(".")]
     for entry in entries:
         if entry.is_symlink():
@@ -83,53 +77,50 @@ def _entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
     return sorted(entries, key=lambda entry: entry.name)
 
 
-def _splits(folder: pathlib.Path) -> tuple[str, str] | None:
-    """Returns the names of the folders for training and for tests; None if all are classes.
+def _splits(folder: pathlib.Path) -> list[tuple[pathlib.Path, bool]]:
+    """Returns the folders for training and for tests (True); none if all folders are classes.
 
-    Such a folder has a word of `TRAIN`, `TEST` or `VALIDATION` in its name, in any case, and a
-    folder for each class. A line says which are read and which are not, unless they are train and
-    test alone. Raises UserError if there is not one folder for training and one for tests.
+    A line says which are read and which are not, unless they are train and test alone. Raises
+    UserError if there is not one folder for training and one for tests.
     """
     folders = [pathlib.Path(entry) for entry in _entries(folder) if entry.is_dir()]
-    has_classes = {path.name: any(e.is_dir() for e in _entries(path)) for path in folders}
-    words = {name: set(re.findall("[a-z]+", name.lower())) for name in has_classes}
-    train = [name for name in words if words[name] & TRAIN]
-    tests = [name for name in words if words[name] & (TEST | VALIDATION) and name not in train]
-    if not (train and tests) and not any(has_classes[name] for name in train + tests):
-        return None
-    found = ", ".join(f"{_shown(name)}/" for name in train + tests)
-    train, tests = ([name for name in names if has_classes[name]] for names in (train, tests))
+    train, tests = ([p for p in folders if p.name.lower() in names] for names in (TRAIN, TEST))
+    have_classes = {p for p in train + tests if any(entry.is_dir() for entry in _entries(p))}
+    if not (train and tests) and not have_classes:
+        return []
+    found = ", ".join(f"{path.name}/" for path in train + tests)
+    train, tests = ([p for p in paths if p in have_classes] for paths in (train, tests))
     if len(train) != 1 or not tests:
         raise UserError(
             f"{_shown(folder)} has {found}: one folder for training and one for tests, such as "
             "train/ and test/, must have a folder for each class"
         )
-    chosen = train[0], min(tests, key=lambda name: not words[name] & TEST)
-    rest = [f"{_shown(name)}/" for name in words if name not in chosen]
-    if rest or chosen != ("train", "test"):
-        parts = "{}/ is for training, {}/ for tests".format(*map(_shown, chosen))
-        print(f"note: {parts}{'; left out: ' * bool(rest)}{', '.join(rest)}")
-    return chosen
+    chosen = train[0], min(tests, key=lambda path: TEST.index(path.name.lower()))
+    rest = ", ".join(f"{_shown(path.name)}/" for path in folders if path not in chosen)
+    if rest or [path.name for path in chosen] != ["train", "test"]:
+        note = f"note: {chosen[0].name}/ is for training, {chosen[1].name}/ for tests"
+        print(f"{note}; left out: {rest}" if rest else note)
+    return [(chosen[0], False), (chosen[1], True)]
 
 
-def _files(folder: pathlib.Path, test: bool | None, others: collections.Counter) -> Iterator[File]:
-    """Yields the images of each class in ``folder``, and counts other files in ``others``."""
+def _files(folder: pathlib.Path, test: bool | None, others: list[str]) -> Iterator[File]:
+    """Yields the images of each class in ``folder``, and adds other files' names to ``others``."""
     for entry in _entries(folder):
         if not entry.is_dir():
-            others["outside of the classes"] += 1
+            others.append(_shown(entry.name))
             continue
         if not entry.name.isprintable():  # classes.txt has one name per line, in UTF-8
             raise UserError(f"{_shown(entry.path)}: the name of a class must be printable")
-        found, folders = [], [pathlib.Path(entry.path)]
+        found, folders = [], [entry]
         while folders:
             for inner in _entries(folders.pop()):
-                path = pathlib.Path(inner.path)
+                path = pathlib.Path(inner)
                 if inner.is_dir():
-                    folders.append(path)
+                    folders.append(inner)
                 elif path.suffix.lower() in images.SUFFIXES:
                     found.append(path)
                 else:
-                    others[_shown(path.suffix.lower()) or "without a suffix"] += 1
+                    others.append(_shown(inner.name))
         if not found:
             raise UserError(f"{_shown(entry.path)} holds no image ({' '.join(images.SUFFIXES)})")
         yield from ((path, entry.name, test) for path in sorted(found))
