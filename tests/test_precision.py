@@ -42,7 +42,9 @@ def values(model: keras.Model) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("precision", MIXED)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=[pytest.mark.slow] * (m != "opt_ogd")) for m in METHODS]
+)
 def test_every_method_takes_a_step(method, precision):
     """The loss is float32's as far as the network's roundings go.
 
