@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,29 +10,26 @@ import tensorflow as tf
 
 from ..errors import UserError
 
-GROUPS = {"test_acc": "test/acc"}  # others of metrics.csv are train/NAME, or have a group already
-
 
 class Scalars:
     """Writes rows of metrics.csv as train/fit, test/acc, energy/conv1_0 and so on.
 
     Args:
-        folder: where the event files are.
-        rows: those of a run that is resumed, whose files are written again from the start, since
-            they cannot be cut back; None for a new run.
+        folder: where the event files are. Those of a run that is resumed are written again from the
+            start, since they cannot be cut back.
+        rows: the rows so far.
 
     Raises:
         UserError: if they cannot be written; `add` too.
     """
 
-    def __init__(self, folder: pathlib.Path, rows: Sequence[dict] | None = None):
+    def __init__(self, folder: pathlib.Path, rows: Sequence[dict]):
         self.folder, self.writer = folder.absolute(), None
         if importlib.util.find_spec("tensorboard"):
-            if rows is not None and os.path.isdir(folder):
-                shutil.rmtree(folder)
+            shutil.rmtree(self.folder, ignore_errors=True)
             with self._one_line():
                 self.writer = tf.summary.create_file_writer(str(self.folder))
-        for row in rows or ():
+        for row in rows:
             self.add(row)
 
     def add(self, row: dict[str, float]) -> None:
@@ -42,7 +38,7 @@ class Scalars:
             return
         with self._one_line(), self.writer.as_default():
             for name in set(row) - {"iteration", "seconds"}:
-                label = GROUPS.get(name, name if "/" in name else f"train/{name}")
+                label = name if "/" in name else f"train/{name}".replace("train/test_", "test/")
                 tf.summary.scalar(label, row[name], step=int(row["iteration"]))
             self.writer.flush()
 
