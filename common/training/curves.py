@@ -23,11 +23,8 @@ def draw(rows: Sequence[dict], title: str, path: pathlib.Path) -> None:
     loss, error = figure.subplots(1, 2)
     batch = {"color": "tab:blue", "label": "training batch", "lw": 1}
     tests = {"color": "tab:orange", "label": "test set", "marker": "o", "ms": 3}
-    for axes, name, style in (
-        (loss, "fit", batch),
-        (error, "acc", batch),
-        (error, "test_acc", tests),
-    ):
+    lines = (loss, "fit", batch), (error, "acc", batch), (error, "test_acc", tests)
+    for axes, name, style in lines:
         points = [(row["iteration"], row[name]) for row in rows if name in row]
         if points:
             iterations, values = np.transpose(points)

@@ -131,7 +131,8 @@ def run(
             folder.save(reached, kind)
 
     # the run was killed between its best checkpoint and the regular one
-    if first and schedule.saves_after(first) and not folder.checkpoints.has(first):
+    good = folder.checkpoints.good
+    if first and schedule.saves_after(first) and good and good.name.startswith("best"):
         save(first)
     bar = progress_bar(settings.method, settings.iterations, first)
     with Interruption() as interruption, bar:
@@ -212,7 +213,7 @@ def _build(
     settings: Settings, method: Method, num_classes: int
 ) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """Returns the model and its optimizer."""
-    options = {"num_classes": num_classes, "image_size": settings.image_size}
+    options: dict = {"num_classes": num_classes, "image_size": settings.image_size}
     options |= {"widths": settings.widths} if settings.widths else {}
     backbone = functools.partial(backbones.known()[settings.backbone], **options)
     with policy(settings.precision):
