@@ -300,7 +300,7 @@ def test_what_does_not_fit_the_data_or_the_machine(tmp_path, monkeypatch, flags,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("method", ["opt_gs", pytest.param("opt_cp", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["baseline", pytest.param("opt_cp", marks=pytest.mark.slow)])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, method):
     flags = [*SMALL, "--base_lr=1e30", "--iterations=40", "--log_every=1", f"--log_dir={tmp_path}"]
     with pytest.raises(UserError, match="iteration"):

@@ -61,10 +61,11 @@ class Watch:
                 self.collapsed = self.collapsed | {"until": i - 1}
             self.count = self.count + 1 if now and now == self.current else int(now is not None)
             self.current = now
-            if self.count == PATIENCE:
-                if not self.collapsed:
-                    found = {"iteration": i, "state": now}
-                self.collapsed = (self.collapsed or found) | {"until": None}
+            if self.count == PATIENCE and self.collapsed:  # it has collapsed again
+                self.collapsed = self.collapsed | {"until": None}
+            elif self.count == PATIENCE:
+                found = {"iteration": i, "state": now}
+                self.collapsed = found | {"until": None}
         return found
 
     def memory(self) -> dict:
