@@ -110,40 +110,30 @@ def test_killed_in_the_middle_and_called_again(tmp_path):
 def test_a_signal_loses_no_iteration(tmp_path):
     """Nor does Ctrl-C, which goes to a process group, or a warning that a wrapper repeats."""
     words = ["--methods=baseline", "--iterations=500"]
-    folder = tmp_path / "out" / "runs" / "baseline_seed1"
-
-    def interrupted(number: int, send, iteration: int) -> int:
-        """Sends a signal after an iteration, and returns how many the checkpoint has."""
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    folder, stops = tmp_path / "out" / "runs" / "baseline_seed1", []
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    for number, send in ((signal.SIGINT, os.killpg), (signal.SIGUSR1, os.kill)):
         line = command(tmp_path / "out", *words)
         process = subprocess.Popen(line, start_new_session=True, **OPTIONS, **pipes)
         deadline = time.monotonic() + 300
-        while not (done := iterations_logged(folder)) or done < iteration:
+        while (done := iterations_logged(folder)) < (stops or [20])[-1] + 40:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
-        send(process.pid, number)
+        for _ in range(1 if send is os.killpg else 2):
+            send(process.pid, number)
+            time.sleep(0.02)
         _, errors = process.communicate(timeout=120)
         assert "Traceback" not in errors
         assert "the same command goes on" in errors
         assert process.returncode == 128 + number
         said = re.findall(r"after (\d+) iterations; to go on", (folder / "output.txt").read_text())
-        assert said, "the run was killed before it had saved its state"
-        saved = int(said[-1])
-        assert (folder / "checkpoints" / f"checkpoint_{saved:08}.npz").is_file()
-        assert saved >= done
-        return saved
-
-    def twice(process: int, number: int) -> None:
-        os.kill(process, number)
-        time.sleep(0.02)
-        os.kill(process, number)
-
-    first = interrupted(signal.SIGINT, os.killpg, 60)
-    second = interrupted(signal.SIGUSR1, twice, first + 40)
-    assert first < second < 500
+        stops.append(int(said[-1]))
+        assert (folder / "checkpoints" / f"checkpoint_{stops[-1]:08}.npz").is_file()
+        assert stops[-1] >= done
+    assert stops[0] < stops[1] < 500
     run(tmp_path / "out", *words)
-    assert json.loads((folder / "run.json").read_text())["resumed_after"] == second
+    assert json.loads((folder / "run.json").read_text())["resumed_after"] == stops[1]
     assert iterations_logged(folder) == 500
 
 

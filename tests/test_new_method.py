@@ -140,21 +140,6 @@ def test_compare_trains_it_and_predict_loads_it(copy, tmp_path):
 
 
 @pytest.mark.slow
-def test_training_does_not_start_without_the_decorator(copy, tmp_path):
-    architecture = copy / "opt_xx/architecture.py"
-    before = architecture.read_text()
-    architecture.write_text(before.replace("@keras", "# @keras"))
-    command = [sys.executable, "train.py", *SMALL, f"--log_dir={tmp_path}"]
-    result = subprocess.run(command, cwd=copy / "opt_xx", capture_output=True, text=True)
-    architecture.write_text(before)
-    assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
-    assert "map last_row_first is not registered" in line
-    assert "@keras.saving.register_keras_serializable()" in line
-    assert not (tmp_path / "metrics.csv").exists()
-
-
-@pytest.mark.slow
 def test_the_tests_have_it(copy):
     """Those of scripts, backbones and signals are asked of it, and those tried here pass."""
     pytest_words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", ""]

@@ -1,14 +1,11 @@
 """What a run says of itself: its times, its surroundings, its summary, its scalars."""
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import pathlib
 import re
-import resource
 import subprocess
-import sys
 import types
 
 import numpy as np
@@ -17,7 +14,6 @@ import tensorflow as tf
 
 from common import datasets
 from common.errors import UserError
-from common.training import clock as clock_module
 from common.training import devices, environment, loop
 from opt_gs.settings import Settings
 from tests.test_scripts import SMALL, rows_of, train
@@ -88,21 +84,6 @@ def test_times_summary_and_scalars_through_a_resumed_run(tmp_path, capsys):
         assert found[name] == expected
 
 
-def test_the_parts_of_a_clock_add_up(monkeypatch):
-    now = iter([0.0, 1.0, 3.0, 3.0, 7.0, 8.0, 8.0])
-    monkeypatch.setattr(clock_module.time, "perf_counter", lambda: next(now))
-    clock = clock_module.Clock(earlier=10.0)
-    with clock.part("first step"):
-        pass
-    with clock.part("training"):
-        pass
-    assert clock.seconds() == 18.0
-    assert clock.summary(4) == (
-        "18.0 s: 2.0 s to the end of the first step, 4.0 s of training (1000.0 ms per step), "
-        "0.0 s of tests, 0.0 s of saving, 2.0 s of anything else, 10.0 s before this start"
-    )
-
-
 def test_an_error_of_the_disk_elsewhere_is_not_the_log_dirs(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("the data's own trouble")
@@ -110,18 +91,6 @@ def test_an_error_of_the_disk_elsewhere_is_not_the_log_dirs(tmp_path, monkeypatc
     monkeypatch.setattr(datasets, "load", fail)
     with pytest.raises(OSError, match="the data's own trouble"):
         loop.train(settings(tmp_path), types.SimpleNamespace())
-
-
-def test_versions_are_those_of_what_is_imported(monkeypatch):
-    """tensorflow-cpu and nightly builds have no metadata under the name tensorflow."""
-
-    def missing(name: str) -> str:
-        raise importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", missing)
-    versions = environment.environment()["versions"]
-    assert versions["tensorflow"] == tf.__version__
-    assert versions["tensorflow-datasets"] is None
 
 
 def test_the_commit_and_the_cores_are_those_of_this_copy_and_process(tmp_path, monkeypatch):
@@ -166,14 +135,6 @@ def test_the_batch_size_is_the_one_asked_for_or_what_fits(
         assert loop._batch_size(asked, images) == used
         note = f"note: --batch_size={used}, not 128: there are {images} training images"
         assert (note in capsys.readouterr().out) == (not asked and used != 128)
-
-
-@pytest.mark.parametrize(("platform", "unit"), [("linux", 2**20), ("darwin", 2**30)])
-def test_peak_memory_in_each_systems_unit(monkeypatch, platform, unit):
-    """Linux counts KiB and macOS bytes."""
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(resource, "getrusage", lambda _: types.SimpleNamespace(ru_maxrss=3 * unit))
-    assert loop.peak_memory() == 3
 
 
 @pytest.mark.parametrize(

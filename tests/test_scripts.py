@@ -8,10 +8,8 @@ import json
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
@@ -20,7 +18,6 @@ import pytest
 from common import datasets
 from common.errors import UserError
 from common.layers.orthogonal import OrthogonalLayer
-from common.optimizers import OGD
 from common.orthogonal import identity
 from common.training import loop
 from common.training.command_line import help_text, parse
@@ -63,19 +60,9 @@ def episodes_of(name: str, length: int) -> list[str]:
     return [f"--iterations_per_episode={length}"] if method_of(name).episode_length else []
 
 
-def energy_may_move(method: Method, rotated: list[OrthogonalLayer]) -> float | None:
-    """Returns by what share the energy of the neurons in ``rotated`` may move, None where it is
-    free.
-
-    A map keeps it to float32. Without one, rotations stay orthogonal only by OGD, up to its
-    truncation.
-    """
-    if not rotated or any(layer.learn_neurons for layer in rotated):
-        return None
-    if all(layer.orthogonalize is not identity for layer in rotated):
-        return 1e-4
-    optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
-    return 0.05 if isinstance(optimizer, OGD) else None
+# by what share the energies of neurons may move, if these stay the same but for rotations: by a map
+# in float32, or by OGD up to its truncation
+MOVES = dict.fromkeys(["opt_gs", "opt_hr", "opt_ls", "opt_cp", "sopt_gs"], 1e-4) | {"opt_ogd": 0.05}
 
 
 def has_gpu() -> bool:
@@ -145,18 +132,15 @@ def test_trains_on_digits(tmp_path, capsys, method):
     assert {"versions", "git_commit", "device", "seconds"} <= set(facts)
     if importlib.util.find_spec("tensorboard"):
         assert list((log / "tensorboard" / "00").glob("events.*"))
-    # the energy of OPT's neurons stays; drift is that of the maps, of OGD's truncation, of OR's
-    # penalty
     layers = keras.saving.load_model(log / "model.keras").layers
     rotated = [layer for layer in layers if isinstance(layer, OrthogonalLayer)]
-    share = energy_may_move(method_of(method), rotated)
     tested = [row for row in rows if row["test_acc"] or row["iteration"] == "0"]
     assert len(tested) == len(tests) + 1  # the start too
     for name in [name for name in rows[0] if name.startswith("energy/")]:
         energies = np.array([float(row[name]) for row in tested])
         assert (energies > 0).all()
-        if share is not None:
-            assert np.abs(energies / energies[0] - 1).max() < share
+        if method in MOVES:
+            assert np.abs(energies / energies[0] - 1).max() < MOVES[method]
     drifts = [float(value) for name, value in tested[-1].items() if name.startswith("drift/")]
     assert len(drifts) == len(rotated)
     assert len(rotated) in (0, 7)
@@ -200,21 +184,10 @@ def test_learned_neurons_warm_up_and_folding(tmp_path, method):
     )
 
 
-@pytest.mark.slow
-def test_the_scale_of_the_rotations_changes_nothing_else(tmp_path):
-    """With one seed R is drawn as before, times the factor: maps that do not see it start the same
-    network.
-    """
-    fits, energies = [], []
-    for words in ([], ["--rotation_stddev=0.2"]):
-        log = tmp_path / str(len(fits))
-        train("opt_gs", *SMALL, "--iterations=6", "--log_every=1", f"--log_dir={log}", *words)
-        fits.append([float(row["fit"]) for row in rows_of(log) if row["fit"]])
-        energies.append(float(rows_of(log)[0]["energy/conv2_0"]))
-    # the energy at the start is that of the same neurons, whatever R is
-    assert energies[0] == pytest.approx(energies[1], rel=1e-5)
-    # iteration 0 is not logged; by iteration 1 the smaller R has turned 25 times as far
-    assert fits[0][0] != fits[1][0]
+def test_the_scale_of_the_rotations():
+    build_model = importlib.import_module("opt_gs.architecture").build_model
+    rotation = build_model(rotation_stddev=0.2, widths=(4, 4, 4, 4)).get_layer("fc6").rotation
+    assert np.std(rotation) == pytest.approx(0.2, rel=0.1)
 
 
 @pytest.mark.slow
@@ -305,25 +278,3 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, method):
     flags = [*SMALL, "--base_lr=1e30", "--iterations=40", "--log_every=1", f"--log_dir={tmp_path}"]
     with pytest.raises(UserError, match="iteration"):
         train(method, *flags)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    "OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100"
-)
-def test_learns_real_cifar100(tmp_path):
-    """The original's widths and schedule, whose first rate holds for 30,000 iterations: its log has
-    a loss of 3.98 at iteration 100, where guessing has log 100 = 4.6. The mean of 21 batches
-    scatters by 0.03."""
-    words = [f"--data_dir={os.environ['OPT_CIFAR100_DIR']}", "--log_every=1"]
-    command = [sys.executable, "train.py", *words, f"--log_dir={tmp_path}"]
-    log, end = tmp_path / "log_train_00.txt", time.monotonic() + 900
-    process = subprocess.Popen(command, cwd=ROOT / "opt_gs")
-    while time.monotonic() < end and not (log.exists() and "iter_120:" in log.read_text()):
-        assert process.poll() is None
-        time.sleep(0.5)
-    process.terminate()
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
-    lines = re.findall(r"iter_(\d+): fit=([^,]+)", log.read_text())
-    fits = {int(i): float(fit) for i, fit in lines}
-    assert np.mean([fits[i] for i in range(100, 121)]) < 4.2
