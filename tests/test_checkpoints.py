@@ -162,27 +162,24 @@ def hostile(path: pathlib.Path, evil: Evil) -> Iterator[tuple[str, Callable[[], 
 
     progress = json.loads(facts)["progress"] | {"more": 1}
     texts = ["", "{", "[" * 100_000, facts + "}", "[]", "null", "{}"]
-    texts += [json.dumps(json.loads(facts) | {"progress": wrong}) for wrong in (None, 7, progress)]
+    texts += [json.dumps(json.loads(facts) | {"progress": wrong}) for wrong in (None, progress)]
     for wrong in (*texts, None, pickled, array, pickle.dumps(evil)):
         yield f"facts {str(wrong)[-150:]}", functools.partial(write, {"facts": wrong})
-    arrays = [array.T, array.ravel(), array[None], array[:2], array[:0], None, pickled]
-    arrays += [array.astype("f8"), array.astype(">f4"), np.array("text"), pickle.dumps(evil)]
-    arrays += [array.view(dtype) for dtype in ("i4", "S4", "c8", "f4,f4")]
+    arrays = [array.T, array.ravel(), array[:0], None, pickled, array.astype("f8")]
+    arrays += [np.array("text"), pickle.dumps(evil), array.view("i4"), array.view("f4,f4")]
     for name, other in itertools.product(("0000", "0001"), arrays):
         yield f"{name} {other}", functools.partial(write, {name: other})
-    for shape in ("(3, -2)", f"({2**40},)", f"({2**32}, {2**32})", "3", "('3', 2)", "evil"):
-        yield f"shape {shape[:50]}", functools.partial(write, {"0000": npy("'<f4'", shape)})
-    for descr in ("'|O'", "'<f99'", "[]", "None", "'<f4'" * 3000):
-        yield f"dtype {descr[:50]}", functools.partial(write, {"0000": npy(descr, "(3, 2)")})
-    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):
-        bomb = npy("'<f4'", f"({2**26},)") + bytes(2**22)
-        yield f"256 MB by method {method}", functools.partial(write, {"0000": bomb}, method, 64)
-    contents = [b"", b"PK", b"PK\x03\x04", b"PK\x05\x06" + bytes(18), bytes(4096)]
-    contents += [pickle.dumps(evil), npy("'<f4'", "(3, 2)"), b"junk" + whole[9:], whole[::-1]]
+    headers = [("'<f4'", shape) for shape in ("(3, -2)", f"({2**40},)", f"({2**32}, {2**32})", "3")]
+    headers += [(descr, "(3, 2)") for descr in ("'|O'", "'<f99'", "[]", "'<f4'" * 3000)]
+    for descr, shape in headers:
+        yield f"{descr[:50]} {shape}", functools.partial(write, {"0000": npy(descr, shape)})
+    bomb = npy("'<f4'", f"({2**26},)") + bytes(2**22)
+    yield "256 MB", functools.partial(write, {"0000": bomb}, zipfile.ZIP_DEFLATED, 64)
+    contents = [b"", b"PK\x05\x06" + bytes(18), bytes(4096), pickle.dumps(evil)]
+    contents += [npy("'<f4'", "(3, 2)"), b"junk" + whole[9:]]
     for content in contents:
         yield f"the bytes {content[:20]}", functools.partial(path.write_bytes, content)
     yield "a folder", path.mkdir
-    yield "a link to nothing", functools.partial(path.symlink_to, path.parent / "none")
     yield "a link to itself", functools.partial(path.symlink_to, path)
     yield "a pipe, which nobody writes into", functools.partial(os.mkfifo, path)
 

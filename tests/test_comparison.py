@@ -283,12 +283,11 @@ def test_no_text_of_a_run_is_shown_raw(tmp_path, capsys):
 
 def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys):
     """A collapsed run has no result in any file; one that came back has."""
-    words = ["--iterations=1000", "--seeds=1,2", "--data_note=re-split"]
-    methods = "--methods=baseline,upt,opt_gs,opt_gs:rotation_stddev=0.2,opt_or,opt_hr"
-    settings = comparison(tmp_path, *words, methods)
     errors = {"baseline": [1.0, 97.0], "upt": [60.0, 50.0], "opt_gs": [70.0, 52.0]}
     errors |= {"opt_gs:rotation_stddev=0.2": [70.0, 51.0], "opt_or": [99.0, 55.0]}
     errors |= {"opt_hr": [99.0, 20.0]}
+    words = ["--iterations=1000", "--seeds=1,2", "--data_note=re-split"]
+    settings = comparison(tmp_path, *words, f"--methods={','.join(errors)}")
     back = COLLAPSED | {"state": "saturated", "until": 600}
     collapses = {"baseline_seed1": COLLAPSED, "baseline_seed2": COLLAPSED}
     collapses |= {"opt_hr_seed2": COLLAPSED, "opt_or_seed1": back}

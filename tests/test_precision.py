@@ -1,6 +1,5 @@
 """Mixed precision: what stays in float32, how far the losses go, and what a skipped step leaves."""
 
-
 import keras
 import numpy as np
 import pytest
