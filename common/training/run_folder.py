@@ -135,7 +135,8 @@ class RunFolder:
             self.history = [{n: float(value) for n, value in row.items() if value} for row in rows]
         else:
             self.rows.writeheader()
-        self.scalars = Scalars(self.path / "tensorboard" / f"{self.number:02d}", self.history)
+        folder = self.path / "tensorboard" / f"{self.number:02d}"
+        self.scalars = Scalars(folder, self.history if sizes else None)
 
     def _keep_earlier(self) -> int:
         """Renames the results of the run before by its number, and returns the next number.

@@ -15,21 +15,22 @@ class Scalars:
     """Writes rows of metrics.csv as train/fit, test/acc, energy/conv1_0 and so on.
 
     Args:
-        folder: where the event files are. Those of a run that is resumed are written again from the
-            start, since they cannot be cut back.
-        rows: the rows so far.
+        folder: where the event files are.
+        rows: those of a run that is resumed, whose files are written again from the start, since
+            they cannot be cut back; None for a new run.
 
     Raises:
         UserError: if they cannot be written; `add` too.
     """
 
-    def __init__(self, folder: pathlib.Path, rows: Sequence[dict]):
+    def __init__(self, folder: pathlib.Path, rows: Sequence[dict] | None):
         self.folder, self.writer = folder.absolute(), None
         if importlib.util.find_spec("tensorboard"):
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if rows is not None:
+                shutil.rmtree(self.folder, ignore_errors=True)
             with self._one_line():
                 self.writer = tf.summary.create_file_writer(str(self.folder))
-        for row in rows:
+        for row in rows or ():
             self.add(row)
 
     def add(self, row: dict[str, float]) -> None:
