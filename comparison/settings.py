@@ -42,11 +42,7 @@ def _same(name: str, default: Any = None) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Options):
-    """The settings of a comparison. Its checks complete those that are None, by the preset first.
-
-    Raises:
-        UserError: for wrong settings, those of a row among them.
-    """
+    """The settings of a comparison; checking them completes those that are None, by the preset."""
 
     methods: tuple[str, ...] | None = setting(
         None,

@@ -20,17 +20,11 @@ _FREE |= {"resume", "steps_per_execution", "distribute", "deterministic"}
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Options):
-    """The settings that all methods share.
+    """The settings that all methods share."""
 
-    Attributes:
-        title: the method's name in tables and images.
-        row: its place in tables; methods of the same row are sorted by name.
-        method: its folder's name.
-    """
-
-    title: ClassVar[str]
-    row: ClassVar[int]
-    method: ClassVar[str]
+    title: ClassVar[str]  # the method's name in tables and images
+    row: ClassVar[int]  # its place in tables; methods of the same row are sorted by name
+    method: ClassVar[str]  # its folder's name
 
     dataset: str = setting(
         "cifar100",
