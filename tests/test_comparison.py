@@ -13,7 +13,7 @@ import time
 import pytest
 
 from common.errors import UserError
-from comparison import captions, output, table
+from comparison import captions, images, output, table
 from comparison.execution import execute
 from comparison.rows import parse
 from comparison.runs import with_other_seeds
@@ -24,6 +24,12 @@ def rows_of_markdown(out: pathlib.Path) -> dict[str, list[str]]:
     lines = (out / "table.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     return {line[0]: line[1:] for line in itertools.takewhile(lambda line: len(line) > 1, cells)}
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Makes the images empty, which is faster."""
+    monkeypatch.setattr(images, "draw", lambda path, *_: path.touch())
 
 
 def cells_of(settings) -> dict[str, list[str]]:
@@ -109,7 +115,7 @@ def test_a_finished_run_has_the_settings_of_its_row(tmp_path):
         scaled.is_finished()
 
 
-def test_finished_runs_with_other_seeds_are_included(tmp_path):
+def test_finished_runs_with_other_seeds_are_included(tmp_path, undrawn):
     words = ["--methods=baseline,opt_gs", "--iterations=60", "--data_note=re-split"]
     for run in comparison(tmp_path, *words, "--seeds=1,2,10").runs:
         if run.name != "opt_gs_seed10":
@@ -281,7 +287,7 @@ def test_no_text_of_a_run_is_shown_raw(tmp_path, capsys):
 # Table
 
 
-def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys):
+def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys, undrawn):
     """A collapsed run has no result in any file; one that came back has."""
     errors = {"baseline": [1.0, 97.0], "upt": [60.0, 50.0], "opt_gs": [70.0, 52.0]}
     errors |= {"opt_gs:rotation_stddev=0.2": [70.0, 51.0], "opt_or": [99.0, 55.0]}

@@ -74,9 +74,8 @@ print("deviations", *deviations, "of", len(fits[0]), "losses,", count, "weights 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_replicas_give_the_losses_of_one_device(method, tmp_path):
     """The same global batch, normalized as one: in float64, so that nothing but a mistake can show.
-    All weights, OGD's state and S-OPT's rows among them, are equal on both replicas. So it is too
-    where XLA compiles the maps, which then take other algorithms. That takes long, so it is tried
-    with one method of each of its algorithms."""
+    All weights, OGD's state and S-OPT's rows among them, are equal on both replicas. XLA takes
+    other algorithms for the maps, of which one method of each is tried."""
     runs = ["none:off", "mirrored:off"]
     if method in ("opt_cp", "opt_gs", "opt_ls"):
         runs.append("mirrored:on")
@@ -114,9 +113,7 @@ def both(ports, log_dir, *flags: str) -> list[subprocess.Popen]:
 
 @pytest.mark.slow
 def test_two_processes_train_and_survive_a_restart(tmp_path):
-    """Both are killed in the middle and started again: the logs are those of workers that were not
-    killed.
-    """
+    """Killed in the middle and started again, they log what workers that were not killed log."""
     logs = []
     for kill in (False, True):
         log = tmp_path / str(kill) / "log"
