@@ -39,6 +39,7 @@ def scalars(folder: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
+@pytest.mark.slow
 def test_times_summary_and_scalars_through_a_resumed_run(tmp_path, capsys):
     """The times add up; a run that is over keeps its run.json; TensorBoard has each row of
     metrics.csv once.

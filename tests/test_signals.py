@@ -1,6 +1,5 @@
 """A run that is stopped at any moment, and resumed, ends as one that was not disturbed."""
 
-import functools
 import os
 import pathlib
 import random
@@ -26,19 +25,19 @@ from tests.test_scripts import (
     train,
 )
 
-FLAGS = [*SMALL, "--iterations=30", "--log_every=1", "--eval_every=5", "--checkpoint_every=3"]
+FLAGS = [*SMALL, "--iterations=30", "--log_every=1", "--eval_every=10", "--checkpoint_every=3"]
 LOGS = ("log_train_00.txt", "log_test_00.txt", "metrics.csv")
 ENVIRONMENT = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
 
 
 @pytest.fixture(scope="module")
 def begin() -> Iterator[Callable[[pathlib.Path, str], subprocess.Popen]]:
-    """Starts opt_gs/train.py and leaves it running; what still runs at the end is killed."""
+    """Starts baseline/train.py and leaves it running; what still runs at the end is killed."""
     processes = []
 
     def start(log: pathlib.Path, *flags: str) -> subprocess.Popen:
         command = [sys.executable, "train.py", *FLAGS, f"--log_dir={log}", *flags]
-        options = {"cwd": ROOT / "opt_gs", "env": ENVIRONMENT, "text": True}
+        options = {"cwd": ROOT / "baseline", "env": ENVIRONMENT, "text": True}
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         processes.append(subprocess.Popen(command, **options))
         return processes[-1]
@@ -51,16 +50,17 @@ def begin() -> Iterator[Callable[[pathlib.Path, str], subprocess.Popen]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Callable[[], dict]:
-    """Returns a function that returns the outcome of a run of opt_gs, made at the first call."""
+def undisturbed(tmp_path_factory) -> dict:
+    """Returns the outcome of a run that gets no signal."""
     log = tmp_path_factory.mktemp("undisturbed") / "log"
-    return functools.cache(lambda: (train("opt_gs", *FLAGS, f"--log_dir={log}"), outcome(log))[1])
+    train("baseline", *FLAGS, f"--log_dir={log}")
+    return outcome(log)
 
 
 def end(process: subprocess.Popen) -> subprocess.CompletedProcess:
     """Waits for a process; its stderr is returned without progress bars."""
     out, err = process.communicate(timeout=300)
-    noise = r"opt_gs: +\d+%\|"  # and none of TensorFlow's notes, where there is no GPU
+    noise = r"baseline: +\d+%\|"  # and none of TensorFlow's notes, where there is no GPU
     noise += r"|WARNING: All log messages|[IWE]0000 " if has_gpu() else ""
     err = "\n".join(s for s in re.split(r"[\r\n]+", err) if s.strip() and not re.match(noise, s))
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
@@ -119,7 +119,7 @@ def obey(number: int, said: str) -> None:
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
     result = subprocess.run(
         ["/bin/sh", "-c", said[2]],
-        cwd=ROOT / "opt_gs",
+        cwd=ROOT / "baseline",
         env=ENVIRONMENT | {"PATH": path},
         capture_output=True,
         text=True,
@@ -134,7 +134,7 @@ def test_interrupted_and_again_before_the_state_is_saved(begin, undisturbed, tmp
     numbers = [signal.SIGINT, signal.SIGINT, signal.SIGUSR2]
     result = disturb(begin(tmp_path), tmp_path, 4, *numbers)
     obey(signal.SIGINT, result.stderr)
-    assert outcome(tmp_path) == undisturbed()
+    assert outcome(tmp_path) == undisturbed
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_two_at_once_then_killed_then_terminated(begin, undisturbed, tmp_path):
     result = disturb(begin(log, "--resume"), log, lines(log) + 1, signal.SIGTERM)
     went_on_after(result)
     obey(signal.SIGTERM, result.stderr)
-    assert outcome(log) == undisturbed()
+    assert outcome(log) == undisturbed
 
 
 VARIANTS = {  # flags that add to a run's state
