@@ -76,14 +76,12 @@ def verdict(summaries: list[Summary]) -> list[str]:
     return sentences
 
 
-def notes(summaries: list[Summary], comparison: Comparison) -> str:
+def notes(comparison: Comparison) -> str:
     """Returns the meaning of the columns."""
-    seeds = {len(summary.runs) for summary in summaries}
     is_shortened = (comparison.iterations or Settings.iterations) < Settings.iterations
     sentences = {
-        "Errors are test errors in per cent: the smallest of all tests, and the last.": True,
-        "± is the standard deviation over seeds.": max(seeds) > 1,
-        "A row of one seed has no scatter: a small difference may be chance.": 1 in seeds,
+        "Errors are test errors in per cent: the smallest of all tests, and the last. ± is the "
+        "standard deviation over seeds; with one seed, a small difference may be chance. "
         "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean "
         "over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q.": True,
         "Steps were timed by benchmarks.steps.": comparison.steps,

@@ -15,7 +15,7 @@ from comparison.runs import Run
 def execute(runs: list[Run], jobs: int, gpus: Sequence[int]) -> int | None:
     """Runs all that are not finished, ``jobs`` at a time, spread over ``gpus``.
 
-    Returns the number of a signal that has ended it, when the runs have saved their state; or None.
+    Returns the number of a signal that ended it, after the runs have saved their state; or None.
 
     Raises:
         UserError: if a folder holds a finished run of other settings.

@@ -18,11 +18,10 @@ PARTS = 25  # of a run, over which a batch's noise is averaged
 
 
 class Panel(NamedTuple):
-    """A diagram of a run's values by iteration. Its ``kind`` may be
+    """A diagram of a run's values by iteration.
 
-    - "band": with one standard deviation over seeds;
-    - "log": a logarithmic y axis, on which means are geometric and zeros left out;
-    - "noisy": averages over parts of the run, and lines far above the others leave the panel.
+    ``kind``: "band" adds one standard deviation over seeds; "log" has a logarithmic axis, geometric
+    means and no zeros; "noisy" averages over parts of the run, and outliers leave the panel.
     """
 
     title: str
@@ -52,12 +51,9 @@ ENERGIES = [
 
 
 def line_of(summary: Summary, panel: Panel) -> np.ndarray | None:
-    """Returns a row's line in a panel, None where it has no values.
+    """Returns a row's line: iterations, means and standard deviations over seeds, ``[3, points]``.
 
-    It is the mean of the valid runs, and of the collapsed ones where there is no other.
-
-    Returns:
-        Iterations, means and standard deviations over seeds, ``[3, points]``.
+    It is that of the valid runs, or of the collapsed ones if all are; None if it has no values.
     """
     seeds = [panel.values_of(run.results) for run in summary.valid or summary.finished]
     if panel.kind == "log":

@@ -24,7 +24,39 @@ def write(runs: list[Run], comparison: Comparison) -> None:
     out, summaries = comparison.out, table.summarize(runs)
     cells, first = table.table(summaries, comparison), table.best_of(summaries)
     best = summaries.index(first) + 1 if first else None  # the number of its row
-    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
+    about, verdict = captions.about(summaries, comparison), captions.verdict(summaries)
+    notes, alts = captions.notes(comparison), captions.alternative_texts(comparison)
+    _write_csv(out / "results.csv", runs)
+    lines = table.markdown(cells, best)
+    below = [*(f"{table.escape(line)}  " for line in about), ""]
+    text = [*lines, "", *below, " ".join([*map(table.escape, verdict), notes]), ""]
+    (out / "table.md").write_text("\n".join(text), "utf-8")
+    heading = f"{captions.data_name(comparison)}\n{captions.course(summaries, comparison)}"
+    for name, panels in IMAGES.items():
+        images.draw(out / name, summaries, panels, heading)
+    texts = {
+        "title": f"OPT, methods side by side on {captions.data_name(comparison)}",
+        "verdict": " ".join(verdict),
+        "notes": notes,
+        "runs": "\n".join(about[:2]),
+        "machine": "\n".join(about[2:]),
+        **{name.replace(".png", "_alt"): alt for name, alt in alts.items()},
+    }
+    rows = enumerate(zip(cells[1:], summaries, strict=True), start=1)
+    results = [_row(line, summary, number == best) for number, (line, summary) in rows]
+    heads = ["method", "seed", "last error %", "folder", "settings"]
+    tables = {"results": [_head(cells[0]), *results], "folders": [_head(heads), *map(_run, runs)]}
+    (out / "report.html").write_text(_page(out, texts, tables), "utf-8")
+    if comparison.readme:
+        shown = [keep(comparison.readme, out / name, name, alt) for name, alt in alts.items()]
+        put(comparison.readme, "comparison", [*text, "\n\n".join(shown)])
+    print("\n".join([*lines, "", *about[:2], *verdict]))
+    for name in ("results.csv", "table.md", *IMAGES, "report.html"):
+        print(f"written: {(out / name).absolute()}")
+
+
+def _write_csv(path: pathlib.Path, runs: list[Run]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for run in runs:
@@ -33,47 +65,14 @@ def write(runs: list[Run], comparison: Comparison) -> None:
             names = {"method": run.row.name, "seed": run.seed, "iterations": run.iterations}
             figures = {} if run.failure else run.results.figures
             writer.writerow({**names, "status": status, **figures})
-    lines = table.markdown(cells, best)
-    about, verdict = captions.about(summaries, comparison), captions.verdict(summaries)
-    notes = captions.notes(summaries, comparison)
-    below = [*(f"{table.escape(line)}  " for line in about), ""]
-    text = [*lines, "", *below, " ".join([*map(table.escape, verdict), notes]), ""]
-    (out / "table.md").write_text("\n".join(text), "utf-8")
-    heading = f"{captions.data_name(comparison)}\n{captions.course(summaries, comparison)}"
-    for name, panels in IMAGES.items():
-        images.draw(out / name, summaries, panels, heading)
-    (out / "report.html").write_text(_page(runs, cells, best, comparison), "utf-8")
-    if comparison.readme:
-        alts = captions.alternative_texts(comparison)
-        shown = [keep(comparison.readme, out / name, name, alt) for name, alt in alts.items()]
-        put(comparison.readme, "comparison", [*text, "\n\n".join(shown)])
-    print("\n".join([*lines, "", *about[:2], *verdict]))
-    for name in ("results.csv", "table.md", *IMAGES, "report.html"):
-        print(f"written: {(out / name).absolute()}")
 
 
-def _page(runs: list[Run], cells: list[list[str]], best: int | None, comparison: Comparison) -> str:
+def _page(out: pathlib.Path, texts: dict[str, str], tables: dict[str, list[str]]) -> str:
     """Returns the page; it is one file and needs no network."""
-    summaries, alts = table.summarize(runs), captions.alternative_texts(comparison)
-    about = captions.about(summaries, comparison)
-    texts = {
-        "title": f"OPT, methods side by side on {captions.data_name(comparison)}",
-        "verdict": " ".join(captions.verdict(summaries)),
-        "notes": captions.notes(summaries, comparison),
-        "runs": "\n".join(about[:2]),
-        "machine": "\n".join(about[2:]),
-        "curves_alt": alts["curves.png"],
-        "energy_alt": alts["energy.png"],
-    }
     values = {name: html.escape(text).replace("\n", "<br>\n") for name, text in texts.items()}
+    values |= {name: "\n".join(lines) for name, lines in tables.items()}
     for name in IMAGES:
-        image = (comparison.out / name).read_bytes()
-        values[name.replace(".", "_")] = base64.b64encode(image).decode()
-    rows = enumerate(zip(cells[1:], summaries, strict=True), start=1)
-    results = [_row(line, summary, number == best) for number, (line, summary) in rows]
-    heads = ["method", "seed", "last error %", "folder", "settings"]
-    values["results"] = "\n".join([_head(cells[0]), *results])
-    values["folders"] = "\n".join([_head(heads), *map(_run, runs)])
+        values[name.replace(".", "_")] = base64.b64encode((out / name).read_bytes()).decode()
     template = pathlib.Path(__file__).with_name("page.html").read_text("utf-8")
     return string.Template(template).substitute(values)
 

@@ -28,6 +28,7 @@ class Results:
     Attributes:
         facts: run.json, with printable texts. ``data`` is the number of images alone; ``collapsed``
             is empty without a collapse, else "title" and "words" describe it.
+        images: the number of training images.
         figures: numbers by their name in results.csv; None for a missing one.
         errors: test errors in per cent.
         losses, rates: of the logged batches.
@@ -37,6 +38,7 @@ class Results:
     """
 
     facts: dict[str, Any]
+    images: int
     figures: dict[str, float | None]
     errors: Series
     losses: Series
@@ -44,11 +46,6 @@ class Results:
     energies: Series
     drifts: Series
     is_collapsed: bool
-
-    @property
-    def images(self) -> int:
-        """Returns the number of training images."""
-        return int(self.facts["data"].split()[0].replace(",", ""))
 
 
 def _number(value: Any, most: float = LARGEST) -> bool:
@@ -155,7 +152,8 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     }
     series = (errors, _column(rows, "fit"), _column(rows, "learning_rate"), means, largest)
     is_collapsed = bool(collapsed) and (collapsed.get("until") is None or guesses)
-    return Results(facts, figures, *series, is_collapsed)
+    count = int(images[0].split()[0].replace(",", ""))
+    return Results(facts, count, figures, *series, is_collapsed)
 
 
 def _collapse(noticed: dict[str, Any] | None, rows: Rows, classes: int) -> dict[str, Any]:
@@ -164,8 +162,9 @@ def _collapse(noticed: dict[str, Any] | None, rows: Rows, classes: int) -> dict[
     if noticed is not None:
         found = noticed | {"title": f"collapsed at {noticed['iteration']:,}"}
     elif logged and (state := collapse.state(logged[-1]["fit"], logged[-1]["acc"], classes)):
-        found = {"state": state, "title": f"{state} at the end"}
-        found |= {"iteration": int(logged[-1]["iteration"]), "rate": logged[-1]["learning_rate"]}
+        iteration, rate = int(logged[-1]["iteration"]), logged[-1]["learning_rate"]
+        found = {"state": state, "iteration": iteration, "rate": rate}
+        found["title"] = f"{state} at the end"
     else:
         return {}
     until = found.get("until")

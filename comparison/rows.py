@@ -63,7 +63,7 @@ def parse(texts: Iterable[str]) -> list[Row]:
 
 def settable(kind: type[Settings]) -> list[str]:
     """Returns the names of the settings that a row of a method may have."""
-    fixed = {field.name for field in dataclasses.fields(Settings)} - SHARED
+    fixed = set(Settings.__dataclass_fields__) - SHARED
     return [field.name for field in dataclasses.fields(kind) if field.name not in fixed]
 
 

@@ -24,8 +24,7 @@ class Run:
     """One row with one seed.
 
     Args:
-        row: the row.
-        seed: the run's seed.
+        row, seed: which.
         out: the comparison's folder; the run's is in it.
         flags: the settings that are the same for all rows.
 

@@ -42,11 +42,7 @@ def _same(name: str, default: Any = None) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Options):
-    """The settings of a comparison. Its checks complete those that are None, by the preset first.
-
-    Raises:
-        UserError: for wrong settings, those of a row among them.
-    """
+    """The settings of a comparison; checking them completes those that are None, by the preset."""
 
     methods: tuple[str, ...] | None = setting(
         None,
@@ -55,9 +51,8 @@ class Comparison(Options):
     )
     preset: str | None = setting(
         None,
-        "defaults of other flags: a backbone with the paper's schedule; sopt: S-OPT at "
-        "rotated_fraction 1/8, 1/4, 1/2 and 1; few: all methods with 5,000 training images, where "
-        "plain training overfits",
+        "defaults of other flags: a backbone; sopt: S-OPT at rotated_fraction 1/8 to 1; few: all "
+        "methods with 5,000 training images, where plain training overfits",
         choices=tuple(PRESETS),
     )
     backbone: str | None = _same("backbone")
@@ -114,9 +109,8 @@ class Comparison(Options):
     @functools.cached_property
     def runs(self) -> list[Run]:
         """Returns the runs of each row in turn, one for each seed."""
-        shared = {field.name for field in dataclasses.fields(Settings)}
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        flags = {name: value for name, value in given.items() if name in shared}
+        shared = Settings.__dataclass_fields__
+        flags = {n: value for n, value in vars(self).items() if n in shared and value is not None}
         flags["data_dir"], seeds = self.data_dir.absolute(), dict.fromkeys(self.seeds)
         return [Run(row, seed, self.out, flags) for row in self.rows for seed in seeds]
 

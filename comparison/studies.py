@@ -86,15 +86,14 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
         axes.plot(*means.T, lw=1.3, ms=7, fillstyle=fills[network], **looks[row.name])
         axes.plot(*np.concatenate(values).T, **looks[row.name] | {"ls": "", "ms": 3, "alpha": 0.6})
         for place, point in zip(means, line, strict=True):
-            if by_loss and len(sizes) > 1 and row == found[0].row:
-                offset = {"xytext": (-7, -11), "textcoords": "offset points", "ha": "right"}
-                axes.annotate(f"{point.images:,}", place, fontsize=9, **offset)
+            if by_loss and row == found[0].row:
+                axes.annotate(f"{point.images:,} ", place, fontsize=9, ha="right", va="top")
     legend = {row.title: looks[row.name] for row, *_ in found}
     legend |= {n: {"marker": "o", "ls": "", "color": "0.4", "fillstyle": fills[n]} for n in fills}
     for label, look in legend.items():
         axes.plot([], [], label=label, **look)
     if by_loss:
-        axes.set_xlabel("training loss at the end" + " (numbers: images)" * (len(sizes) > 1))
+        axes.set_xlabel("training loss at the end (numbers: training images)")
         axes.margins(x=0.15)
     else:
         axes.set(xlabel="training images", xscale="log")

@@ -21,7 +21,7 @@ class Summary:
 
     Attributes:
         failed, finished: its runs.
-        collapsed, valid: the finished ones that ended collapsed, and those whose errors count.
+        collapsed, valid: the finished ones that ended collapsed, and the others.
         errors: the last errors of the valid runs.
         title: the row's title, with the number of seeds that its errors leave out.
     """
@@ -51,19 +51,16 @@ def summarize(runs: list[Run]) -> list[Summary]:
 
 
 def best_of(summaries: list[Summary]) -> Summary | None:
-    """Returns the row with the smallest mean last error, of those whose runs are all valid.
+    """Returns the row with the smallest mean last error of those whose runs are all valid.
 
-    Returns None where fewer than two are: there is nothing to be better than.
+    Returns None if there are fewer than two: there is nothing to be better than.
     """
     able = [s for s in summaries if len(s.valid) == len(s.runs)]
     return min(able, key=lambda s: statistics.mean(s.errors)) if len(able) > 1 else None
 
 
 def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
-    """Returns the other rows that the scatter of seeds does not tell from the best.
-
-    Those are nearer to its mean than the standard deviation of a difference of two runs.
-    """
+    """Returns rows nearer to the best than the standard deviation of a difference of two runs."""
     found = []
     for other in summaries:
         if other is not best and min(len(best.errors), len(other.errors)) > 1:

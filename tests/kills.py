@@ -66,7 +66,7 @@ class Copies:
 
 
 def outcome(log: pathlib.Path) -> dict[str, object]:
-    """Returns what a run leaves, without times; logs by the order of their runs' numbers."""
+    """Returns what a run leaves, without times and its folder's name; of the last run's logs."""
     result: dict[str, object] = {}
     last = max(log.glob("log_train_*.txt")).stem[-2:]
     for kind in ("train", "test"):
@@ -74,7 +74,8 @@ def outcome(log: pathlib.Path) -> dict[str, object]:
     with (log / "metrics.csv").open() as file:
         result["metrics"] = [row | {"seconds": None} for row in csv.DictReader(file)]
     facts = json.loads((log / "run.json").read_text())
-    facts["settings"].pop("resume")
+    for name in ("resume", "log_dir"):
+        facts["settings"].pop(name)
     result["facts"] = {name: value for name, value in facts.items() if name not in TIMES}
     result["classes"] = (log / "classes.txt").read_text()
     result["curves"] = (log / "curves.png").read_bytes()

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from common.errors import UserError
-from comparison import captions, output, table
+from comparison import captions, images, output, table
 from comparison.execution import execute
 from comparison.rows import parse
 from comparison.runs import with_other_seeds
@@ -26,6 +26,12 @@ def rows_of_markdown(out: pathlib.Path) -> dict[str, list[str]]:
     return {line[0]: line[1:] for line in itertools.takewhile(lambda line: len(line) > 1, cells)}
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Makes the images empty, which is faster."""
+    monkeypatch.setattr(images, "draw", lambda path, *_: path.touch())
+
+
 def cells_of(settings) -> dict[str, list[str]]:
     rows = table.table(table.summarize(settings.runs), settings)[1:]
     return {line[0]: line[1:] for line in rows}
@@ -36,21 +42,19 @@ def cells_of(settings) -> dict[str, list[str]]:
 
 def test_rows_have_names_folders_and_titles():
     texts = ["sopt_gs:rotated_fraction=0.50:orthogonalize=cayley", "opt_gs", "upt:learn_neurons"]
-    texts += ["baseline", "opt_gs:rotation_stddev=0.2", "opt_gs:rotation_stddev=1e-1"]
-    texts += ["opt_gs:rotation_stddev=.20", "upt:learn_neurons=True"]
+    texts += ["baseline", "opt_gs:rotation_stddev=1e-1", "opt_gs:rotation_stddev=.10"]
     texts += ["sopt_gs:orthogonalize=cayley:rotated_fraction=0.5"]
     rows = parse(texts)
-    assert [(row.name, row.title) for row in rows] == [
-        ("baseline", "Baseline"),
-        ("upt:learn_neurons=true", "UPT, learn_neurons"),
-        ("opt_gs", "OPT (GS)"),
-        ("opt_gs:rotation_stddev=0.2", "OPT (GS), rotation_stddev 0.2"),
-        ("opt_gs:rotation_stddev=0.1", "OPT (GS), rotation_stddev 0.1"),
-        (
-            "sopt_gs:orthogonalize=cayley:rotated_fraction=0.5",
-            "S-OPT (GS), orthogonalize cayley, rotated_fraction 0.5",
+    assert {row.name: row.title for row in rows} == {
+        "baseline": "Baseline",
+        "upt:learn_neurons=true": "UPT, learn_neurons",
+        "opt_gs": "OPT (GS)",
+        "opt_gs:rotation_stddev=0.1": "OPT (GS), rotation_stddev 0.1",
+        "sopt_gs:orthogonalize=cayley:rotated_fraction=0.5": (
+            "S-OPT (GS), orthogonalize cayley, rotated_fraction 0.5"
         ),
-    ]
+    }
+    assert len(rows) == 5
     assert rows[-1].folder == "sopt_gs_orthogonalize=cayley_rotated_fraction=0.5"
 
 
@@ -62,10 +66,6 @@ def test_presets_are_defaults_of_other_flags(tmp_path):
     assert {run.iterations for run in sweep.runs} == {300_000}
 
     few = comparison(tmp_path / "out", "--preset=few", "--widths=32,32,32,32")
-    spread = [f"{name}:rotation_stddev=0.2" for name in ("opt_gs", "opt_hr", "opt_ls", "opt_cp")]
-    plain = ["base_lr=0.05", "base_lr=0.2", "weight_decay=0.001", "weight_decay=0.0025"]
-    names = {"baseline", "upt", "mhe", "opt_gs", "opt_ogd", "opt_or", "sopt_gs", *spread}
-    assert {row.name for row in few.rows} == names | {f"baseline:{flag}" for flag in plain}
     shared = {"--train_images=5000", "--iterations=7500", "--warmup_iterations=400"}
     for run in few.runs:
         assert {*shared, "--widths=32,32,32,32", "--seed=1"} <= set(run.command)
@@ -84,12 +84,9 @@ def test_presets_are_defaults_of_other_flags(tmp_path):
     [
         ([], 0),
         (["--iterations=75000"], 0),
-        (["--iterations=74999"], 400),
         (["--iterations=2000"], 400),
         (["--iterations=60"], 12),
-        (["--iterations=4"], 0),
         (["--iterations=60", "--warmup_iterations=50"], 50),
-        (["--warmup_iterations=7"], 7),
     ],
 )
 def test_warmup_of_shortened_runs(tmp_path, words, warmup):
@@ -118,7 +115,7 @@ def test_a_finished_run_has_the_settings_of_its_row(tmp_path):
         scaled.is_finished()
 
 
-def test_finished_runs_with_other_seeds_are_included(tmp_path):
+def test_finished_runs_with_other_seeds_are_included(tmp_path, undrawn):
     words = ["--methods=baseline,opt_gs", "--iterations=60", "--data_note=re-split"]
     for run in comparison(tmp_path, *words, "--seeds=1,2,10").runs:
         if run.name != "opt_gs_seed10":
@@ -218,10 +215,8 @@ DAMAGES = [
     of_facts(test_accuracy=0.9),  # of another run than metrics.csv
     *(of_facts(**{name: HOSTILE}) for name in ("step_ms", "memory_gib", "seconds", "versions")),
     *(of_facts(memory_gib=wrong) for wrong in (None, True, -1, math.nan, math.inf, 10**400, [[1]])),
-    of_facts(device=["CPU"]),
-    of_facts(git_commit={"a": 1}),
-    of_facts(collapsed="guessing"),
-    *(of_facts(collapsed=COLLAPSED | {"iteration": wrong}) for wrong in ("=cmd", 1.5, None)),
+    *(of_facts(**wrong) for wrong in ({"device": ["CPU"]}, {"git_commit": {"a": 1}})),
+    *(of_facts(collapsed=wrong) for wrong in ("guessing", COLLAPSED | {"iteration": "=cmd"})),
     *(of_facts(collapsed=wrong) for wrong in ({"iteration": 3}, COLLAPSED | {"state": HOSTILE})),
     lambda folder: (folder / "metrics.csv").unlink(),
     *(of_file("metrics.csv", text) for text in (b"", b"iteration\n", b"\xff\n", b"a,b\n1,2\n")),
@@ -292,14 +287,13 @@ def test_no_text_of_a_run_is_shown_raw(tmp_path, capsys):
 # Table
 
 
-def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys):
+def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys, undrawn):
     """A collapsed run has no result in any file; one that came back has."""
-    words = ["--iterations=1000", "--seeds=1,2", "--data_note=re-split"]
-    methods = "--methods=baseline,upt,opt_gs,opt_gs:rotation_stddev=0.2,opt_or,opt_hr"
-    settings = comparison(tmp_path, *words, methods)
     errors = {"baseline": [1.0, 97.0], "upt": [60.0, 50.0], "opt_gs": [70.0, 52.0]}
     errors |= {"opt_gs:rotation_stddev=0.2": [70.0, 51.0], "opt_or": [99.0, 55.0]}
     errors |= {"opt_hr": [99.0, 20.0]}
+    words = ["--iterations=1000", "--seeds=1,2", "--data_note=re-split"]
+    settings = comparison(tmp_path, *words, f"--methods={','.join(errors)}")
     back = COLLAPSED | {"state": "saturated", "until": 600}
     collapses = {"baseline_seed1": COLLAPSED, "baseline_seed2": COLLAPSED}
     collapses |= {"opt_hr_seed2": COLLAPSED, "opt_or_seed1": back}

@@ -74,9 +74,8 @@ print("deviations", *deviations, "of", len(fits[0]), "losses,", count, "weights 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_replicas_give_the_losses_of_one_device(method, tmp_path):
     """The same global batch, normalized as one: in float64, so that nothing but a mistake can show.
-    All weights, OGD's state and S-OPT's rows among them, are equal on both replicas. So it is too
-    where XLA compiles the maps, which then take other algorithms. That takes long, so it is tried
-    with one method of each of its algorithms."""
+    All weights, OGD's state and S-OPT's rows among them, are equal on both replicas. XLA takes
+    other algorithms for the maps, of which one method of each is tried."""
     runs = ["none:off", "mirrored:off"]
     if method in ("opt_cp", "opt_gs", "opt_ls"):
         runs.append("mirrored:on")
@@ -114,9 +113,7 @@ def both(ports, log_dir, *flags: str) -> list[subprocess.Popen]:
 
 @pytest.mark.slow
 def test_two_processes_train_and_survive_a_restart(tmp_path):
-    """Both are killed in the middle and started again: the logs are those of workers that were not
-    killed.
-    """
+    """Killed in the middle and started again, they log what workers that were not killed log."""
     logs = []
     for kill in (False, True):
         log = tmp_path / str(kill) / "log"
@@ -133,14 +130,11 @@ def test_two_processes_train_and_survive_a_restart(tmp_path):
             assert [process.wait() for process in running] == [-signal.SIGKILL] * 2
             running = both(free_ports(2), log, *flags, "--resume")
         output = [log.parent / f"worker_{i}.txt" for i in range(2)]
-        assert [process.wait(timeout=200) for process in running] == [0, 0], (
-            output[0].read_text() + output[1].read_text()
-        )
+        codes = [process.wait(timeout=200) for process in running]
+        assert codes == [0, 0], output[0].read_text() + output[1].read_text()
         if kill:
-            done = [
-                int(re.search(r"going on after (\d+) iterations", path.read_text())[1])
-                for path in output
-            ]
+            done = [re.search(r"going on after (\d+) iter", path.read_text()) for path in output]
+            done = [int(match[1]) for match in done]
             assert 0 < done[0] == done[1] < 30
         assert not (log / "log_train_01.txt").exists()  # one of the two writes
         logs.append([(log / f"log_{kind}_00.txt").read_text() for kind in ("train", "test")])
@@ -169,16 +163,12 @@ def test_a_worker_that_is_lost_ends_the_others_with_a_message(tmp_path):
 TASK = {"type": "worker", "index": 0}
 BAD_CONFIGS = [
     None,
-    "",
     "[]",
     "{",
     json.dumps({"cluster": {"worker": ["localhost:1"]}}),
     json.dumps({"cluster": {"worker": ["localhost:1"]}, "task": TASK | {"index": 1}}),
-    json.dumps({"cluster": {"worker": ["localhost:1"]}, "task": TASK | {"index": "first"}}),
     json.dumps({"cluster": {"worker": ["localhost"]}, "task": TASK}),
-    json.dumps({"cluster": {"worker": ["localhost:one"]}, "task": TASK}),
     json.dumps({"cluster": {"worker": ["localhost:1"], "ps": ["localhost:2"]}, "task": TASK}),
-    json.dumps({"cluster": {"worker": "localhost:1"}, "task": TASK}),
     json.dumps({"cluster": {"worker": ["localhost:99999"]}, "task": TASK}),
 ]
 

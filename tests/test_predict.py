@@ -1,10 +1,8 @@
-"""predict.py and the example, as a reader would start them."""
+"""predict.py, and the example."""
 
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -19,26 +17,12 @@ from common.errors import UserError
 from common.training.command_line import parse
 from opt_gs.architecture import METHOD as GRAM_SCHMIDT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-
-def run(*words, cwd=ROOT) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, words)], cwd=cwd, capture_output=True, text=True, timeout=300
-    )
-
-
-def knows_red(path: pathlib.Path, classes: int = 7) -> None:
-    """Writes a model that finds red pictures to be of class 4, and the names of the classes."""
-    inputs = keras.Input((32, 32, 3))
-    x = keras.layers.GlobalAveragePooling2D()(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(classes, use_bias=False, name="score")(x))
-    weights = np.zeros((3, classes))
-    weights[0, 4] = 0.02
-    model.get_layer("score").set_weights([weights])
-    model.save(path)
-    names = path.with_name(path.name.replace("folded", "classes")).with_suffix(".txt")
-    names.write_text("\n".join(f"class {i}\x1b[2J" for i in range(classes)))
+def answer(capsys, model: pathlib.Path, image: pathlib.Path) -> list[str]:
+    """Returns the lines that predict.py prints."""
+    capsys.readouterr()
+    predict.main(parse(predict.Prediction, [f"--model={model}", str(image)]))
+    return capsys.readouterr().out.splitlines()
 
 
 def red_picture(folder: pathlib.Path) -> pathlib.Path:
@@ -51,18 +35,24 @@ def red_picture(folder: pathlib.Path) -> pathlib.Path:
 DATA = "digits from scikit-learn: 1,437 training and 360 test images of 10 classes"
 
 
-def test_the_five_likeliest_classes(tmp_path):
-    """A model that knows red from other colours finds a red picture red. It is of an earlier run,
-    which has classes and a description of its own.
+def test_the_five_likeliest_classes(tmp_path, capsys):
+    """A model that gives red pictures class 4 does so. It is of an earlier run, which has its own
+    classes and description.
     """
-    knows_red(tmp_path / "folded_03.keras")
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(7, use_bias=False)(x))
+    weights = np.zeros((3, 7))
+    weights[0, 4] = 0.02
+    model.set_weights([weights])
+    model.save(tmp_path / "folded_03.keras")
+    classes = "\n".join(f"class {i}\x1b[2J" for i in range(7))
+    (tmp_path / "classes_03.txt").write_text(classes)
     (tmp_path / "classes.txt").write_text("of\nanother run\n")
     facts = {"settings": {"method": "opt_hr", "backbone": "cnn6"}, "data": DATA}
     (tmp_path / "run_03.json").write_text(json.dumps(facts))
     (tmp_path / "run.json").write_text(json.dumps(facts | {"data": "another"}))
-    result = run("predict.py", f"--model={tmp_path / 'folded_03.keras'}", red_picture(tmp_path))
-    assert result.returncode == 0, result.stderr
-    first, *lines = result.stdout.splitlines()
+    first, *lines = answer(capsys, tmp_path / "folded_03.keras", red_picture(tmp_path))
     assert first == f"model: {tmp_path / 'folded_03.keras'}: opt_hr, cnn6, trained on {DATA}"
     assert lines[0] == f"{tmp_path / 'red.png'}:"
     probability = np.exp(5) / (np.exp(5) + 6)
@@ -86,9 +76,8 @@ def test_a_run_that_is_not_known_is_said_to_be_so(tmp_path):
 def test_only_a_method_of_this_repository_is_imported(tmp_path):
     found = []
     for method in ("opt_hr", "json", "tests", "./opt_hr", ["opt_hr"]):
-        (tmp_path / "run.json").write_text(
-            json.dumps({"settings": {"method": method, "backbone": "cnn6"}, "data": ""})
-        )
+        facts = {"settings": {"method": method, "backbone": "cnn6"}, "data": ""}
+        (tmp_path / "run.json").write_text(json.dumps(facts))
         found.append(predict.describe(tmp_path / "model.keras")[1])
     assert found == ["opt_hr", None, None, None, None]
 
@@ -103,11 +92,8 @@ def test_the_model_and_the_folded_one_next_to_it(tmp_path, capsys):
         model = method.build_model(cnn6, num_classes=3, widths=(4, 4, 4, 4))
         model.save(tmp_path / "model.keras")
         fold_model(model).save(tmp_path / "folded.keras")
-        answers = []
-        for name in ("model", "folded"):
-            words = [f"--model={tmp_path / name}.keras", str(red_picture(tmp_path))]
-            predict.main(parse(predict.Prediction, words))
-            answers.append(capsys.readouterr().out.splitlines())
+        files = [tmp_path / f"{name}.keras" for name in ("model", "folded")]
+        answers = [answer(capsys, file, red_picture(tmp_path)) for file in files]
         assert answers[0][0].endswith(r"model.keras: opt_gs, cnn6, trained on two\nlines")
         note = f"note: {tmp_path / 'folded.keras'} is the same function as a plain model, "
         assert answers[0].pop(1) == note + "smaller and faster"
@@ -136,7 +122,5 @@ def test_files_that_are_not_models_or_images_are_one_line(tmp_path):
             predict.main(parse(predict.Prediction, [str(word) for word in words]))
     model.write_bytes(b"PK not a model")
     (tmp_path / "classes.txt").write_text("a\nb\n")
-    result = run("predict.py", picture, f"--model={model}")
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert "is not a model of a run" in result.stderr
+    with pytest.raises(UserError, match="is not a model of a run"):
+        predict.main(parse(predict.Prediction, [str(picture), f"--model={model}"]))

@@ -37,11 +37,8 @@ def test_episodes():
         (15, None, "episode_1", False),
         (19, "episode_2====iter_3", "episode_2", True),
     ]
-    assert {c.start: c.episode for c in schedule.chunks() if c.episode is not None} == {
-        0: 0,
-        8: 1,
-        16: 2,
-    }
+    starts = {c.start: c.episode for c in schedule.chunks() if c.episode is not None}
+    assert starts == {0: 0, 8: 1, 16: 2}
 
 
 @pytest.mark.parametrize("per_call", [1, 4, 20])
@@ -50,15 +47,9 @@ def test_episodes():
 def test_chunks_cover_the_rest_and_events_do_not_depend_on_their_size(
     per_call, done, episode_length
 ):
-    """Each iteration once; the first alone; an interrupted run has the same events as an
-    uninterrupted one.
-    """
-    settings = {
-        "log_every": 4,
-        "eval_every": 9,
-        "checkpoint_every": 5,
-        "episode_length": episode_length,
-    }
+    """Each iteration once; the first alone; after a restart the events are the same."""
+    settings = {"log_every": 4, "eval_every": 9, "checkpoint_every": 5}
+    settings |= {"episode_length": episode_length}
     schedule = Schedule(30, per_call=per_call, **settings)
     chunks = list(schedule.chunks(done))
     assert [i for c in chunks for i in range(c.start, c.end)] == list(range(done, 30))

@@ -1,41 +1,45 @@
-"""Runs that get a signal at any moment, and are resumed, end as one that was not disturbed."""
+"""A run that is stopped at any moment, and resumed, ends as one that was not disturbed."""
 
-import csv
-import functools
-import hashlib
-import json
 import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 
 from common.training.interruption import SIGNALS, Interruption
-from tests.test_scripts import METHODS, ROOT, SMALL, assert_one_line_error, episodes_of
+from tests.kills import outcome
+from tests.test_scripts import (
+    METHODS,
+    ROOT,
+    SMALL,
+    assert_one_line_error,
+    episodes_of,
+    has_gpu,
+    train,
+)
 
-FLAGS = [*SMALL, "--iterations=30", "--log_every=1", "--eval_every=5", "--checkpoint_every=3"]
+FLAGS = [*SMALL, "--iterations=30", "--log_every=1", "--eval_every=10", "--checkpoint_every=3"]
 LOGS = ("log_train_00.txt", "log_test_00.txt", "metrics.csv")
+ENVIRONMENT = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
 
 
 @pytest.fixture(scope="module")
-def begin() -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts a method's train.py and leaves it running; what still runs at the end is killed."""
+def begin() -> Iterator[Callable[[pathlib.Path, str], subprocess.Popen]]:
+    """Starts baseline/train.py and leaves it running; what still runs at the end is killed."""
     processes = []
 
-    def start(method: str, log: pathlib.Path, *flags: str) -> subprocess.Popen:
-        # kills are to fall into several episodes
-        words = [*FLAGS, *episodes_of(method, 7), f"--log_dir={log}", *flags]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
-        options = {"cwd": ROOT / method, "env": environment, "text": True}
+    def start(log: pathlib.Path, *flags: str) -> subprocess.Popen:
+        command = [sys.executable, "train.py", *FLAGS, f"--log_dir={log}", *flags]
+        options = {"cwd": ROOT / "baseline", "env": ENVIRONMENT, "text": True}
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        processes.append(subprocess.Popen([sys.executable, "train.py", *words], **options))
+        processes.append(subprocess.Popen(command, **options))
         return processes[-1]
 
     yield start
@@ -46,25 +50,20 @@ def begin() -> Iterator[Callable[..., subprocess.Popen]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(begin, tmp_path_factory) -> Callable[[], dict]:
-    """Begins a run of opt_gs; calling it waits for the end and returns the run's outcome."""
+def undisturbed(tmp_path_factory) -> dict:
+    """Returns the outcome of a run that gets no signal."""
     log = tmp_path_factory.mktemp("undisturbed") / "log"
-    process = begin("opt_gs", log)
-    return functools.cache(lambda: (succeed(process), outcome(log))[1])
+    train("baseline", *FLAGS, f"--log_dir={log}")
+    return outcome(log)
 
 
 def end(process: subprocess.Popen) -> subprocess.CompletedProcess:
-    """Waits for a process; its stderr is returned without TensorFlow's lines and progress bars."""
+    """Waits for a process; its stderr is returned without progress bars."""
     out, err = process.communicate(timeout=300)
-    noise = r"WARNING: All log messages|[IWE]0000 |\w+: +\d+%\||\s*$"
-    err = "\n".join(line for line in err.splitlines() if not re.match(noise, line))
+    noise = r"baseline: +\d+%\|"  # and none of TensorFlow's notes, where there is no GPU
+    noise += r"|WARNING: All log messages|[IWE]0000 " if has_gpu() else ""
+    err = "\n".join(s for s in re.split(r"[\r\n]+", err) if s.strip() and not re.match(noise, s))
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def succeed(process: subprocess.Popen) -> subprocess.CompletedProcess:
-    result = end(process)
-    assert (result.returncode, result.stderr) == (0, "")
-    return result
 
 
 def wait_for(happens: Callable[[], object], process: subprocess.Popen | None = None) -> None:
@@ -77,50 +76,29 @@ def wait_for(happens: Callable[[], object], process: subprocess.Popen | None = N
 
 
 def lines(log: pathlib.Path) -> int:
-    """Returns how many training lines there are; a run that is resumed cuts them back before it
-    adds any.
-    """
+    """Returns the number of training lines; a run that is resumed cuts them back first."""
     path = log / LOGS[0]
     return path.read_text().count("acc=") if path.exists() else 0
 
 
 def disturb(
-    process: subprocess.Popen,
-    number: int,
-    log: pathlib.Path,
-    after: int,
-    chance: random.Random,
-    *others: int,
+    process: subprocess.Popen, log: pathlib.Path, after: int, *numbers: int
 ) -> subprocess.CompletedProcess:
-    """Sends a running process a signal at a random moment, once its log has ``after`` lines and a
-    few more; then ``others``, 20 milliseconds apart.
+    """Sends a process signals, 20 milliseconds apart, some time after its log has ``after`` lines.
+
+    Returns the process, which must have ended by the first one.
     """
+    chance = random.Random(after)  # noqa: S311
     after += chance.randint(0, 5)
     wait_for(lambda: lines(log) >= after, process)
     time.sleep(chance.uniform(0, 0.3))  # so that it falls anywhere in a step
     assert process.poll() is None
-    process.send_signal(number)
-    for other in others:
+    for number in numbers:
+        process.send_signal(number)
         time.sleep(0.02)
-        process.send_signal(other)
     result = end(process)
-    assert result.returncode == (-number if number == signal.SIGKILL else 128 + number), (
-        result.stderr
-    )
-    return result
-
-
-def kill(
-    process: subprocess.Popen, log: pathlib.Path, after: int, chance: random.Random
-) -> subprocess.CompletedProcess:
-    """Kills a process at a random moment.
-
-    Garbage is added to its logs, as if more had been logged since the checkpoint.
-    """
-    result = disturb(process, signal.SIGKILL, log, after, chance)
-    for name in LOGS:
-        with (log / name).open("a") as file:
-            file.write("lost\n1,2")
+    code = -numbers[0] if numbers[0] == signal.SIGKILL else 128 + numbers[0]
+    assert result.returncode == code, result.stderr
     return result
 
 
@@ -131,66 +109,32 @@ def went_on_after(result: subprocess.CompletedProcess) -> int:
     return done
 
 
-def survive(
-    begin, log: pathlib.Path, method: str, *flags: str, kills: int, earliest: int = 4
-) -> list[int]:
-    """Kills and resumes a run so many times, lets it end, and returns after how many iterations
-    each part went on.
-    """
-    chance, parts = random.Random(method), []  # noqa: S311
-    process = begin(method, log, *flags)
-    for _ in range(kills):
-        parts.append(kill(process, log, max(earliest, lines(log) + 1), chance))
-        process = begin(method, log, *flags, "--resume")
-    return [went_on_after(result) for result in [*parts[1:], succeed(process)]]
-
-
-def obey(method: str, number: int, said: str) -> None:
-    """Runs the command that the last line of a run that was told to end asks for, as it stands
-    there.
-    """
+def obey(number: int, said: str) -> None:
+    """Runs the command that a run prints on its last line after a signal, as it is printed."""
     said = re.fullmatch(
         rf"{signal.Signals(number).name} after (\d+) iterations; "
         r"to go on: (\S*python\S* .+ --resume)",
         said,
     )
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PATH": path}
-    command = ["/bin/sh", "-c", said[2]]
     result = subprocess.run(
-        command, cwd=ROOT / method, env=environment, capture_output=True, text=True, timeout=300
+        ["/bin/sh", "-c", said[2]],
+        cwd=ROOT / "baseline",
+        env=ENVIRONMENT | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     assert went_on_after(result) == int(said[1])
 
 
-def outcome(log: pathlib.Path) -> dict[str, object]:
-    """Returns what two runs must have alike: a hash of each array of the last checkpoint, the logs,
-    metrics.csv without times.
-    """
-    with np.load(log / "checkpoints" / "checkpoint_00000030.npz") as file:
-        progress = json.loads(str(file["facts"]))["progress"]
-        arrays = {name: file[name] for name in file.files if name != "facts"}
-    assert len(arrays) > 20
-    assert not list(log.rglob("*.tmp"))
-    with (log / "metrics.csv").open(newline="") as file:
-        rows = [
-            {name: value for name, value in row.items() if name != "seconds"}
-            for row in csv.DictReader(file)
-        ]
-    texts = {path.name: path.read_text() for path in log.glob("log_*")}
-    assert set(texts) == set(LOGS[:2])  # one run number, however often it was resumed
-    hashes = {
-        name: (array.dtype, array.shape, hashlib.sha256(array).hexdigest())
-        for name, array in arrays.items()
-    }
-    names = ("iteration", "test_accuracy", "best_accuracy")
-    return {
-        "hashes": hashes,
-        "rows": rows,
-        "texts": texts,
-        "progress": [progress[name] for name in names],
-    }
+def test_interrupted_and_again_before_the_state_is_saved(begin, undisturbed, tmp_path):
+    """As a user starts it; and the command that is printed then ends the run."""
+    numbers = [signal.SIGINT, signal.SIGINT, signal.SIGUSR2]
+    result = disturb(begin(tmp_path), tmp_path, 4, *numbers)
+    obey(signal.SIGINT, result.stderr)
+    assert outcome(tmp_path) == undisturbed
 
 
 @pytest.mark.slow
@@ -198,27 +142,21 @@ def test_two_at_once_then_killed_then_terminated(begin, undisturbed, tmp_path):
     """Of two runs in one folder one is refused. The other, killed, resumed and told to end, ends as
     one that was not disturbed.
 
-    Resumed at once, since the lock is released however a process ends; and by the command that is
-    printed after SIGTERM.
+    Resumed at once, since the lock is released however a process ends.
     """
-    log, chance = tmp_path / "a folder" / "log", random.Random(0)  # noqa: S311
-    pair = [begin("opt_gs", log) for _ in range(2)]
+    log = tmp_path / "a folder" / "log"
+    pair = [begin(log) for _ in range(2)]
     wait_for(lambda: any(process.poll() is not None for process in pair))
     second, first = sorted(pair, key=lambda process: process.poll() is None)
     assert_one_line_error(end(second), f"another run is writing into --log_dir={log}; ")
-    kill(first, log, 4, chance)
-    result = disturb(begin("opt_gs", log, "--resume"), signal.SIGTERM, log, lines(log) + 1, chance)
+    disturb(first, log, 4, signal.SIGKILL)
+    for name in LOGS:  # as if more had been logged since the checkpoint
+        with (log / name).open("a") as file:
+            file.write("lost\n1,2")
+    result = disturb(begin(log, "--resume"), log, lines(log) + 1, signal.SIGTERM)
     went_on_after(result)
-    obey("opt_gs", signal.SIGTERM, result.stderr)
-    assert outcome(log) == undisturbed()
-
-
-@pytest.mark.slow
-def test_interrupted_and_again_before_the_state_is_saved(begin, undisturbed, tmp_path):
-    chance, others = random.Random(1), [signal.SIGINT, signal.SIGUSR2]  # noqa: S311
-    result = disturb(begin("opt_gs", tmp_path), signal.SIGINT, tmp_path, 4, chance, *others)
-    obey("opt_gs", signal.SIGINT, result.stderr)
-    assert outcome(tmp_path) == undisturbed()
+    obey(signal.SIGTERM, result.stderr)
+    assert outcome(log) == undisturbed
 
 
 VARIANTS = {  # flags that add to a run's state
@@ -227,22 +165,25 @@ VARIANTS = {  # flags that add to a run's state
     "blocks of rows": ("sopt_gs", "--block_size=16"),
     "scaled loss": ("opt_ogd", "--precision=mixed_float16"),
     # S-OPT merges and draws rows also where that is the first that a resumed run does
-    "episodes": ("sopt_gs", "--iterations_per_episode=6", "--checkpoint_every=6"),
+    "episodes": ("sopt_gs", "--iterations_per_episode=5"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*METHODS, *VARIANTS])
-def test_killed_twice(begin, tmp_path, name):
-    """A run that is killed, resumed, killed again and resumed ends with the same bits as one that
-    was not.
-    """
+def test_resumed_from_the_middle(tmp_path, capsys, name):
+    """A run that goes on after 15 iterations ends with the same bits as it did before."""
     method, *flags = VARIANTS.get(name, (name,))
-    other = begin(method, tmp_path / "whole", *flags)
-    parts = survive(begin, tmp_path / "log", method, *flags, kills=1 if flags else 2)
-    print(f"{name}: killed, continued after {parts}")
-    succeed(other)
-    assert outcome(tmp_path / "log") == outcome(tmp_path / "whole")
+    words = [*FLAGS, *episodes_of(method, 7), "--checkpoint_every=15", *flags]
+    words += [f"--log_dir={tmp_path / 'log'}"]
+    train(method, *words)
+    shutil.copytree(tmp_path / "log", tmp_path / "before")
+    for path in tmp_path.glob("log/checkpoints/*.npz"):
+        if int(path.stem[-8:]) > 15:
+            path.unlink()
+    train(method, *words, "--resume")
+    assert "going on after 15 iterations" in capsys.readouterr().out
+    assert outcome(tmp_path / "log") == outcome(tmp_path / "before")
 
 
 @pytest.mark.parametrize("first", SIGNALS)

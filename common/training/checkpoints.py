@@ -1,10 +1,9 @@
 """Checkpoints: all that a run needs to continue bit for bit.
 
-A checkpoint is one NumPy ``.npz`` file, which is either complete or not there. It holds every
-weight of the model, every variable of the optimizer and, in ``facts``, the run's settings and
-progress as JSON. The zip format has a checksum for each of them. The order of the images, their
-augmentation and S-OPT's rows are functions of seed and iteration, so no state of a random generator
-is needed.
+A checkpoint is one NumPy ``.npz`` file, complete or not there: every weight of the model, every
+variable of the optimizer and, in ``facts``, the run's settings and progress as JSON. The zip format
+has a checksum for each. The order of the images, their augmentation and S-OPT's rows are functions
+of seed and iteration, so no state of a random generator is needed.
 """
 
 import contextlib
@@ -84,7 +83,7 @@ class Checkpoints:
             last = progress.iteration - 1
             raise UserError(f"after iteration {last} a weight is not finite{self.how_to_go_on()}")
         facts = json.dumps({"settings": self.settings, "progress": vars(progress)})
-        path = self._path(progress.iteration, kind)
+        path = self.folder / f"{kind}_{progress.iteration:08d}.npz"
         with atomic_write(path, self.how_to_go_on()) as unfinished:
             np.savez(unfinished, facts=facts, **arrays)
         self.good = path
@@ -101,13 +100,6 @@ class Checkpoints:
             for path in earlier[kept:]:
                 with contextlib.suppress(OSError):
                     path.unlink()
-
-    def has(self, iteration: int, kind: str = "checkpoint") -> bool:
-        """Returns whether the one saved or restored last is this one."""
-        return self.good == self._path(iteration, kind)
-
-    def _path(self, iteration: int, kind: str) -> pathlib.Path:
-        return self.folder / f"{kind}_{iteration:08d}.npz"
 
     def how_to_go_on(self) -> str:
         """Returns what to add to the message that ends a run."""
@@ -131,10 +123,8 @@ class Checkpoints:
                 raise
             except Exception as error:  # a damaged file makes the readers raise anything
                 reason = " ".join(str(error).split())[:100] or type(error).__name__
-                print(
-                    f"warning: {path} is damaged ({reason}); trying the one before it",
-                    file=sys.stderr,
-                )
+                warning = f"warning: {path} is damaged ({reason}); trying the one before it"
+                print(warning, file=sys.stderr)
                 continue
             for variable, array in zip(self.variables, arrays, strict=True):
                 variable.assign(array)
@@ -165,6 +155,5 @@ class Checkpoints:
         for name in self.settings | settings:
             there, here = words(settings.get(name)), words(self.settings.get(name))
             if there != here:
-                raise UserError(
-                    f"--resume: {path} is of {name} {there}, and this run of {name} {here}"
-                )
+                other = f"is of {name} {there}, and this run of {name} {here}"
+                raise UserError(f"--resume: {path} {other}")

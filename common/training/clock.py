@@ -30,10 +30,7 @@ class Clock:
             self.parts[name] += time.perf_counter() - start
 
     def summary(self, steps: int) -> str:
-        """Returns one line with the time of each part, given the number of steps after the first.
-
-        The times add up to the total.
-        """
+        """Returns a line with the time of each part; ``steps``: their number after the first."""
         now = time.perf_counter() - self.began
         pace = f" ({1e3 * self.parts['training'] / steps:.1f} ms per step)" if steps > 0 else ""
         first, training, tests, saving = self.parts.values()

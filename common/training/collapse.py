@@ -15,8 +15,7 @@ def state(fit: float, acc: float, num_classes: int) -> str | None:
 
     Guessing: all scores are equal, and the loss is -log(1 / classes + 1e-4), a little below
     log(classes). Saturated: every image gets one class with probability 1. The loss is then
-    -log(1e-4) for a wrong image and nearly 0 for a right one, so the accuracy is part of the test:
-    with two right images of 128 the loss is 9.07 instead of 9.21.
+    -log(1e-4) for a wrong image and nearly 0 for a right one, so it depends on the accuracy.
 
     Args:
         fit: the batch's mean loss.
@@ -53,9 +52,9 @@ class Watch:
     def update(self, iteration: int, course: Iterable[tuple[float, float]]) -> dict | None:
         """Takes loss and accuracy of consecutive iterations, of which ``iteration`` is the first.
 
-        Returns the collapse, if it has just been found, for the first time.
+        Returns the collapse's iteration and state, if it has just been found, for the first time.
         """
-        found = None
+        found: dict | None = None
         for i, (fit, acc) in enumerate(course, start=iteration):
             now = state(fit, acc, self.num_classes)
             if self.collapsed and self.collapsed["until"] is None and now is None:
@@ -65,19 +64,9 @@ class Watch:
             if self.count == PATIENCE and self.collapsed:  # it has collapsed again
                 self.collapsed = self.collapsed | {"until": None}
             elif self.count == PATIENCE:
-                self.collapsed = found = {"iteration": i, "state": now, "until": None}
+                found = {"iteration": i, "state": now}
+                self.collapsed = found | {"until": None}
         return found
-
-    def describe(self, collapsed: dict) -> str:
-        """Returns the message about a collapse that `update` has found."""
-        loss = {
-            "guessing": f"of guessing, log({self.num_classes})",
-            "saturated": "of saturated scores, -log(1e-4)",
-        }[collapsed["state"]]
-        return (
-            f"the network has collapsed: at iteration {collapsed['iteration']} the loss has been "
-            f"that {loss}, for {PATIENCE} iterations"
-        )
 
     def memory(self) -> dict:
         """Returns what a checkpoint keeps; `Watch(num_classes, **memory)` continues from it."""

@@ -30,13 +30,13 @@ class _About:
             return f"must be one of {', '.join(self.choices)}"
         if isinstance(value, str | pathlib.Path):
             return None
-        if not math.isfinite(value):
-            return "must be finite"
-        if value < self.least:
-            return f"must be {self.least} or more"
-        if value > self.most:
-            return f"must be at most {self.most}"
-        return None if value > self.above else f"must be over {self.above}"
+        rules = {
+            "must be finite": math.isfinite(value),
+            f"must be {self.least} or more": value >= self.least,
+            f"must be at most {self.most}": value <= self.most,
+            f"must be over {self.above}": value > self.above,
+        }
+        return next((rule for rule, holds in rules.items() if not holds), None)
 
 
 def setting(default: Any, help: str, **checks: Any) -> Any:
@@ -49,9 +49,8 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
     Args:
         default: the value without the flag.
         help: a line about it.
-        **checks: ``choices``: a sequence of all values. ``least``, ``most``, ``above``: bounds of a
-            number, or of each number of a tuple. ``positional=True``, for a tuple: the
-            field is not a flag; it takes the words that are not flags.
+        **checks: ``choices``; ``least``, ``most`` and ``above``, bounds of each number;
+            ``positional=True`` for a tuple that takes the words that are not flags.
     """
     return dataclasses.field(default=default, metadata={"about": _About(help, **checks)})
 
@@ -89,10 +88,10 @@ def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
     place = next((name for name, about in abouts.items() if about.positional), None)
     values.set_gnu_getopt(True)  # flags may follow other words
     for name in abouts.keys() - {place}:
-        flag = flags.Flag(_Parser(_reader(hints[name])), flags.ArgumentSerializer(), name, None, "")
-        flags.DEFINE_flag(
-            flags.BooleanFlag(name, None, "") if hints[name] is bool else flag, values
-        )
+        if hints[name] is bool:
+            flags.DEFINE_boolean(name, None, "", values)
+        else:
+            flags.DEFINE(_Parser(_reader(hints[name])), name, None, "", values)
     try:
         others = values([sys.argv[0], *words])[1:]
         given = {name: values[name].value for name in values if values[name].present}
@@ -108,15 +107,10 @@ def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
 
 
 def run_program(kind: type[Kind], main: Callable[[Kind], None], name: str) -> None:
-    """Calls ``main`` with the options of the command line.
+    """Calls ``main`` with the options of the command line, or prints the flags after ``--help``.
 
-    It prints the flags after ``--help``. A `UserError` is one line on stderr and exit code 2,
-    Ctrl-C is exit code 130.
-
-    Args:
-        kind: the class of the options.
-        main: the program.
-        name: the program's name in messages.
+    A `UserError` is one line on stderr, with the program's ``name``, and exit code 2. Ctrl-C is
+    exit code 130.
     """
     words = sys.argv[1:]
     if {"--help", "-help", "-h", "--helpshort"} & set(words):
@@ -179,7 +173,7 @@ def _reader(hint: Any) -> Callable[[str], Any]:
 
 def _path(text: str) -> pathlib.Path:
     try:
-        text.encode()  # a name that is not UTF-8 can be neither printed nor passed to TensorFlow
+        text.encode()  # TensorFlow takes no name that is not UTF-8
         path = pathlib.Path(text).expanduser()
         path.exists()  # raises an OSError if the name is too long
         return path

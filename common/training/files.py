@@ -29,16 +29,12 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     """
     path, was_there = folder / "lock", folder.is_dir()
     try:
-        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        for new in missing:
-            sync_folder(new.parent)
         file = path.open("a", encoding="utf-8")
         _lock(file, path)
     except BlockingIOError as error:
-        raise UserError(
-            f"another run is writing into --log_dir={folder}; give this one another folder"
-        ) from error
+        other = f"another run is writing into --log_dir={folder}; give this one another folder"
+        raise UserError(other) from error
     except OSError as error:
         raise UserError(f"--log_dir={folder} cannot be written: {error.strerror}") from error
     with file:
@@ -59,11 +55,9 @@ def _lock(file: IO, path: pathlib.Path) -> None:
     except OSError as error:
         if error.errno not in _LACKS:
             raise
-        print(
-            f"warning: {path.parent} cannot be locked ({error.strerror}); "
-            "do not start another run there before this one ends",
-            file=sys.stderr,
-        )
+        warning = f"warning: {path.parent} cannot be locked ({error.strerror}); "
+        warning += "do not start another run there before this one ends"
+        print(warning, file=sys.stderr)
     # another process may have deleted the file before it was locked
     if os.fstat(file.fileno()).st_ino != path.stat().st_ino:
         raise BlockingIOError

@@ -11,14 +11,11 @@ REPEAT = 1.0  # seconds
 
 
 class Interruption:
-    """Notes the first stop signal instead of ending the process.
+    """Notes the number of the first stop signal in ``signal`` instead of ending the process.
 
     Others within a second are ignored: wrappers forward what the process group got already. A later
     one has its usual effect, and so ends the process. A signal that is ignored at the start, as
     SIGHUP is under nohup, stays ignored.
-
-    Attributes:
-        signal: the number of the first signal, or None.
     """
 
     signal: int | None = None

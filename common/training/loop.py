@@ -76,14 +76,13 @@ def run(
     settings = folder.settings = dataclasses.replace(settings, batch_size=batch_size)
     warmup = settings.usual_warmup(settings.iterations)
     if warmup and not settings.warmup_iterations and not settings.resume:
-        lengths = (
-            f"{settings.iterations:,} iterations, not the method's {type(settings).iterations:,}"
-        )
+        usual = type(settings).iterations
+        lengths = f"{settings.iterations:,} iterations, not the method's {usual:,}"
         print(f"note: a run of {lengths}, needs a warm-up: --warmup_iterations={warmup}")
 
     # build
     keras.utils.set_random_seed(settings.seed)
-    model, optimizer, made_by_factory = _build(settings, method, data.num_classes)
+    model, optimizer = _build(settings, method, data.num_classes)
     check_saving(model)
     # on a GPU, where XLA is the default, the device should not wait for Python between two steps
     per_call = settings.steps_per_execution or (20 if jit_step else 1)
@@ -92,7 +91,8 @@ def run(
     # tests run on the plain model, so that a test of many batches evaluates each map once
     folded = convert.fold_model(model)
     test = make_test(folded, data, jit_step)
-    neurons = {name: folded.get_layer(name) for name in made_by_factory}
+    *rotatable, _ = [layer for layer in folded.layers if hasattr(layer, "kernel")]  # not the scores
+    neurons = {layer.name: layer for layer in rotatable}
 
     def layer_figures() -> dict[str, float]:
         """Returns each layer's drift, and the energy of the neurons that were folded last."""
@@ -131,7 +131,8 @@ def run(
             folder.save(reached, kind)
 
     # the run was killed between its best checkpoint and the regular one
-    if first and schedule.saves_after(first) and not folder.checkpoints.has(first):
+    good = folder.checkpoints.good
+    if first and schedule.saves_after(first) and good and good.name.startswith("best"):
         save(first)
     bar = progress_bar(settings.method, settings.iterations, first)
     with Interruption() as interruption, bar:
@@ -210,25 +211,11 @@ def _batch_size(asked: int | None, images: int) -> int:
 
 def _build(
     settings: Settings, method: Method, num_classes: int
-) -> tuple[keras.Model, keras.optimizers.Optimizer, list[str]]:
-    """Returns the model, its optimizer, and the names of the layers that the factory made."""
-    made = []
-
-    def noting(factory: Callable) -> Callable:
-        def make(*args, **kwargs) -> keras.layers.Layer:
-            layer = factory(*args, **kwargs)
-            made.append(layer.name)
-            return layer
-
-        return make
-
-    def backbone(layer: Callable, stem: Callable | None = None, **kwargs) -> keras.Model:
-        kwargs |= {"stem": noting(stem)} if stem else {}
-        kwargs |= {"widths": settings.widths} if settings.widths else {}
-        size = settings.image_size
-        return network(noting(layer), num_classes=num_classes, image_size=size, **kwargs)
-
-    network = backbones.known()[settings.backbone]
+) -> tuple[keras.Model, keras.optimizers.Optimizer]:
+    """Returns the model and its optimizer."""
+    options: dict = {"num_classes": num_classes, "image_size": settings.image_size}
+    options |= {"widths": settings.widths} if settings.widths else {}
+    backbone = functools.partial(backbones.known()[settings.backbone], **options)
     with policy(settings.precision):
         model = method.build_model(backbone)
     for layer in model.layers:
@@ -241,7 +228,7 @@ def _build(
         warmup=settings.warmup_iterations,
     )
     optimizer = method.make_optimizer(settings.base_lr, decay)
-    return model, scaled(optimizer, settings.precision), made
+    return model, scaled(optimizer, settings.precision)
 
 
 def _advance(
@@ -265,12 +252,10 @@ def _advance(
             reason = f"the loss is {fit} at iteration {i}, with a learning rate of {rate}"
             raise UserError(reason + checkpoints.how_to_go_on())
     if found := watch.update(chunk.start, course.tolist()):
-        rate = optimizers.rate_at(optimizer, found["iteration"])
-        tqdm.write(
-            f"warning: {watch.describe(found)}, at a learning rate of {rate}; "
-            "--warmup_iterations=400 may prevent it",
-            file=sys.stderr,
-        )
+        i, rate = found["iteration"], optimizers.rate_at(optimizer, found["iteration"])
+        words = f"warning: the network has collapsed: at iteration {i} it has been "
+        words += f"{found['state']} for {collapse.PATIENCE} iterations, at a learning rate of "
+        tqdm.write(f"{words}{rate}; --warmup_iterations=400 may prevent it", file=sys.stderr)
     return {name: float(value) for name, value in figures.items()}
 
 

@@ -29,8 +29,7 @@ def opt_model(
         orthogonalize: the map.
         rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to 1.
         rotation_initializer: another start of the rotations. Defaults to none.
-        rotation_regularizer: a penalty on the rotations. Defaults to none.
-        learn_neurons: whether the neurons are trained too. Defaults to False.
+        rotation_regularizer, learn_neurons: of the layers. Default to none and False.
         block_size: that of the layers; 0 for None. Defaults to 0.
         **kwargs: for the backbone (num_classes, widths).
     """

@@ -28,10 +28,7 @@ COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_a
 
 
 def _writing(write: Callable[..., None]) -> Callable[..., None]:
-    """Returns the method ``write``, which does nothing on a worker that does not write.
-
-    A disk error becomes one line that names the folder.
-    """
+    """Makes ``write`` do nothing on a worker that does not write, and disk errors one line."""
 
     @functools.wraps(write)
     def guarded(self, *args, **kwargs) -> None:
@@ -50,9 +47,8 @@ class RunFolder:
 
     As a context manager it holds the folder's lock. Call `open` before any other method.
 
-    The number in ``log_train_NN.txt`` and ``log_test_NN.txt`` grows with each run, as in the
-    original. The other files are those of the newest run; those of the run before it are kept under
-    its number (``metrics_00.csv``).
+    The number in ``log_train_NN.txt`` grows with each run, as in the original. The other files are
+    those of the newest run; an earlier run's are kept under its number (``metrics_00.csv``).
 
     Args:
         settings: of the run.
@@ -94,12 +90,11 @@ class RunFolder:
         if self.writes:
             remove_unfinished(self.path)
             remove_unfinished(self.checkpoints.folder)
-            self.checkpoints.prune(progress.iteration if resume else -1)
-            if self.checkpoints.found() and not resume:
-                print(
-                    f"note: starting from the beginning; the checkpoints that are in {self.path} "
-                    "are kept under their run's number"
-                )
+            if resume:
+                self.checkpoints.prune(progress.iteration)
+            elif self.checkpoints.found():
+                note = "note: starting from the beginning; the checkpoints that are in "
+                print(f"{note}{self.path} are kept under their run's number")
             self.open_logs(title, columns, progress.logs if resume else None)
         return progress
 
@@ -128,22 +123,16 @@ class RunFolder:
                 self.files[key] = self._open.enter_context(file)
                 if file.seek(0, os.SEEK_END) < size:
                     raise UserError(f"{file.name} is shorter than it was at the checkpoint")
-                file.truncate(size)
-                file.seek(size)
+                file.seek(file.truncate(size))
         except OSError as error:
-            raise UserError(
-                f"--log_dir={self.path}: {error.filename} cannot be written: {error.strerror}"
-            ) from error
+            reason = f"{error.filename} cannot be written: {error.strerror}"
+            raise UserError(f"--log_dir={self.path}: {reason}") from error
         self.rows = csv.DictWriter(self.files["metrics"], (*COLUMNS, *columns))
         if sizes:
             self.facts = _read_facts(self.path / "run.json")
             with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
-                rows = [
-                    {name: float(value) for name, value in row.items() if value}
-                    for row in csv.DictReader(file)
-                ]
-            self.history = [row for row in rows if "seconds" in row]
-            self._draw()
+                rows = [row for row in csv.DictReader(file) if row["seconds"]]
+            self.history = [{n: float(value) for n, value in row.items() if value} for row in rows]
         else:
             self.rows.writeheader()
         folder = self.path / "tensorboard" / f"{self.number:02d}"
@@ -198,19 +187,13 @@ class RunFolder:
 
     @_writing
     def log(self, label: str, **row) -> None:
-        """Logs a training batch.
-
-        ``row`` has iteration, learning_rate, fit, reg, penalty, acc and seconds.
-        """
+        """Logs a training batch, whose ``row`` has the columns of `COLUMNS` but test_acc."""
         line = f"===={label}: fit={row['fit']:.4f}, reg={row['reg']:.4f}, acc={row['acc']:.4f}"
         self._add(line, "train", row)
 
     @_writing
     def test(self, label: str, **row) -> None:
-        """Logs a test and draws the curves again.
-
-        ``row`` has iteration, test_acc, seconds and the columns given to `open`.
-        """
+        """Logs a test, whose ``row`` has the columns given to `open`, and draws the curves."""
         self._add(f"++++{label}: test acc={row['test_acc']:.4f}", "test", row)
         self._draw()
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib.util
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,8 +9,6 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 from ..errors import UserError
-
-GROUPS = {"test_acc": "test/acc"}  # others of metrics.csv are train/NAME, or have a group already
 
 
 class Scalars:
@@ -26,11 +23,11 @@ class Scalars:
         UserError: if they cannot be written; `add` too.
     """
 
-    def __init__(self, folder: pathlib.Path, rows: Sequence[dict] | None = None):
+    def __init__(self, folder: pathlib.Path, rows: Sequence[dict] | None):
         self.folder, self.writer = folder.absolute(), None
         if importlib.util.find_spec("tensorboard"):
-            if rows is not None and os.path.isdir(folder):
-                shutil.rmtree(folder)
+            if rows is not None:
+                shutil.rmtree(self.folder, ignore_errors=True)
             with self._one_line():
                 self.writer = tf.summary.create_file_writer(str(self.folder))
         for row in rows or ():
@@ -42,7 +39,7 @@ class Scalars:
             return
         with self._one_line(), self.writer.as_default():
             for name in set(row) - {"iteration", "seconds"}:
-                label = GROUPS.get(name, name if "/" in name else f"train/{name}")
+                label = name if "/" in name else f"train/{name}".replace("train/test_", "test/")
                 tf.summary.scalar(label, row[name], step=int(row["iteration"]))
             self.writer.flush()
 

@@ -26,12 +26,11 @@ class Chunk:
 
     @property
     def end(self) -> int:
-        """How many iterations of the run are done after the chunk."""
+        """Returns the number of the run's iterations that are done after the chunk."""
         return self.start + self.count
 
     @property
     def last(self) -> int:
-        """The last iteration."""
         return self.end - 1
 
 

@@ -20,17 +20,11 @@ _FREE |= {"resume", "steps_per_execution", "distribute", "deterministic"}
 
 @dataclasses.dataclass(frozen=True)
 class Settings(Options):
-    """The settings that all methods share.
+    """The settings that all methods share."""
 
-    Attributes:
-        title: the method's name in tables and images.
-        row: its place in tables; methods of the same row are sorted by name.
-        method: its folder's name.
-    """
-
-    title: ClassVar[str]
-    row: ClassVar[int]
-    method: ClassVar[str]
+    title: ClassVar[str]  # the method's name in tables and images
+    row: ClassVar[int]  # its place in tables; methods of the same row are sorted by name
+    method: ClassVar[str]  # its folder's name
 
     dataset: str = setting(
         "cifar100",
@@ -71,9 +65,8 @@ class Settings(Options):
         0,
         "number W of iterations over which all learning rates, also that of the rotations, grow "
         "linearly from rate/W to the first rate. At rate 0.1 the first steps saturate a plain "
-        "network, and it recovers only after about 2,000 steps, as the authors' published log of "
-        "MHE shows (wy1iu/MHE on GitHub: a loss of 9.07 to 9.21 up to iteration 1,900). A run that "
-        "is much shorter than 75,000 iterations needs a warm-up, or its baseline is worthless",
+        "network, and it recovers only after about 2,000 steps. So a run that is much shorter than "
+        "75,000 iterations needs a warm-up, or its baseline is worthless",
         **_COUNT,
     )
     seed: int = setting(
@@ -124,8 +117,7 @@ class Settings(Options):
     def usual_warmup(cls, iterations: int) -> int:
         """Returns how many iterations of warm-up a run of ``iterations`` needs.
 
-        It is 0 unless the run is shorter than the method's schedule. In a full run the first 2,000
-        iterations or so, in which plain training may recover from its first steps, are few.
+        A run of the method's full length needs none: it has time to recover from its first steps.
         """
         return min(400, iterations // 5) if iterations < cls.iterations else 0
 
@@ -140,18 +132,14 @@ class Settings(Options):
         if network.widening and self.widths and list(self.widths) != sorted(self.widths):
             raise UserError(f"--widths: a stage of {self.backbone} is narrower than the one before")
         if self.dataset != "folder" and self.image_size != 32:
-            raise UserError(
-                f"--image_size is for --dataset=folder; {self.dataset} has 32x32 pixels"
-            )
+            raise UserError(f"--image_size is for --dataset=folder; {self.dataset} has 32x32")
         if self.dataset == "folder" and self.data_dir == ROOT / "data":
             raise UserError("--dataset=folder needs --data_dir, the folder with your images")
         if self.distribute == "mirrored" and self.gpu_no is not None:
             raise UserError("--distribute=mirrored takes all GPUs; --gpu_no names one")
         if self.distribute != "none" and self.precision == "mixed_float16":
             # Keras's LossScaleOptimizer asks only the first device if the gradients are finite
-            raise UserError(
-                "--precision=mixed_float16 is for one device; with --distribute take mixed_bfloat16"
-            )
+            raise UserError("--distribute: take --precision=mixed_bfloat16, not mixed_float16")
 
     def named(self) -> dict[str, Any]:
         """Returns the method and all settings by name."""
@@ -159,7 +147,7 @@ class Settings(Options):
 
     def own(self) -> dict[str, Any]:
         """Returns the settings that only this method has, by name."""
-        shared = {field.name for field in dataclasses.fields(Settings)}
+        shared = Settings.__dataclass_fields__
         return {name: value for name, value in vars(self).items() if name not in shared}
 
     def result_settings(self) -> dict[str, Any]:
@@ -196,7 +184,7 @@ class RotationSettings(LayerSettings):
         1.0,
         "standard deviation of the rotations R at the start. The maps of Gram-Schmidt, Householder "
         "and Loewdin do not depend on R's scale, so a step rotates the neurons more if R is small. "
-        "Weight decay shrinks R: at rate 0.1, by a factor of e in 2,000 iterations. A short run "
-        "has no time for this: 0.2 is where 3,200 iterations would have brought R",
+        "Weight decay shrinks R, for which a short run has no time: 0.2 is where 3,200 iterations "
+        "at rate 0.1 would have brought R",
         above=0,
     )

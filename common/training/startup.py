@@ -47,10 +47,10 @@ def default_style() -> Iterator[None]:
 
 
 def import_tensorflow() -> Any:
-    """Imports and returns `tensorflow`; programs call it before anything else imports it.
+    """Imports `tensorflow` and `keras` without the user's settings, and returns the first.
 
-    It imports `keras` too, without the user's settings. On a machine without a GPU `NOTES` are not
-    shown, unless TF_CPP_MIN_LOG_LEVEL is 0; other warnings and errors are.
+    Programs call it before anything else imports them. On a machine without a GPU `NOTES` are not
+    shown, unless TF_CPP_MIN_LOG_LEVEL is 0.
     """
     # by default TensorFlow uses oneDNN on new CPUs alone; on others a step takes half the time too
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
