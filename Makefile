@@ -10,8 +10,8 @@ quickstart: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-# those too that take longer; each file in a process of its own, since what XLA has compiled stays
-# in memory, and a process has room for a limited number of pieces of it
+# the slow tests too; each file in a separate process: XLA's programs stay in memory, and a process
+# holds only so many
 test-all: test
 	grep -l mark.slow tests/test_*.py | xargs -n 1 -P $$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pytest -q -m slow
 

@@ -49,7 +49,7 @@ PEERED = (PLAIN, "opt_gs", "opt_cp", "opt_ls")  # the default with --peers
 INPUT = "input"
 WAYS = ("jit", "precision")  # of computing the same step
 GREY = {"color": "grey"}
-CNN6 = backbones.known()["cnn6"].widths
+CNN6 = backbones.cnn6.widths
 CHILD = """import json, sys
 from benchmarks.steps import Case, measure
 print(json.dumps(measure(Case(**json.loads(sys.argv[1])))))
@@ -126,10 +126,10 @@ class Case:
 
     name: str
     widths: tuple[int, ...]
-    batch: int = BATCH_SIZE
-    steps: int = 10
-    jit: str = "off"
-    precision: str = PRECISIONS[0]
+    batch: int
+    steps: int
+    jit: str
+    precision: str
     kernels: bool = False
     peer: bool = False
 
@@ -154,7 +154,7 @@ def prepare(
     method = module.METHOD.with_options(**options.own())
     with policy(precision):
         model = method.build_model(widths=widths)
-    optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
+    optimizer = method.make_optimizer(options.base_lr, lambda rate, factor=0.1: rate)
     make = functools.partial(make_train_step, method, model, scaled(optimizer, precision))
     if method.start_episode:
         method.start_episode(model, 0, 0)

@@ -40,8 +40,8 @@ def smoothed_cross_entropy(
     return -tf.reduce_sum(target * tf.math.log(tf.nn.softmax(logits) + offset), axis=-1)
 
 
-def weight_decay(variables: Iterable[keras.Variable], rate: float = WEIGHT_DECAY) -> tf.Tensor:
-    """Returns ``rate * sum(v^2) / 2`` over all entries of ``variables``.
+def weight_decay(variables: Iterable[keras.Variable]) -> tf.Tensor:
+    """Returns ``WEIGHT_DECAY * sum(v^2) / 2`` over all entries of ``variables``.
 
     All have one dtype, and the result is a scalar of it.
     """
@@ -51,10 +51,10 @@ def weight_decay(variables: Iterable[keras.Variable], rate: float = WEIGHT_DECAY
         if is_compiled_by_xla():
             # one sum in place of many: a GPU starts the kernels of each in turn
             joined = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
-            value = tf.reduce_sum(rate / 2 * tf.square(joined))
+            value = tf.reduce_sum(WEIGHT_DECAY / 2 * tf.square(joined))
         else:
-            value = rate * tf.add_n([tf.nn.l2_loss(t) for t in tensors])
-        return value, lambda g: [rate * g * t for t in tensors]
+            value = WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(t) for t in tensors])
+        return value, lambda g: [WEIGHT_DECAY * g * t for t in tensors]
 
     return decay(*(v.value for v in variables))
 

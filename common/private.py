@@ -1,6 +1,6 @@
-"""The only module that uses private APIs of Keras and TensorFlow, which may change at any time.
+"""Functions over private APIs of Keras and TensorFlow, which may change at any time.
 
-Written for TensorFlow 2.21 and Keras 3.15, which requirements.txt asks for. tests/test_private.py
+layers/ and optimizers.py also use some attributes of Keras's classes. Written for TensorFlow 2.21 and Keras 3.15, which requirements.txt asks for. tests/test_private.py
 fails if one of them is missing or does something else.
 """
 

@@ -6,12 +6,12 @@ from common.training.settings import Settings
 from comparison.settings import Comparison
 from comparison.table import Summary, as_good, best_of, mean_and_deviation
 
-TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10", "digits": "digits", "folder": "folder"}
+TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}  # of others their names
 
 
 def data_name(comparison: Comparison) -> str:
     """Returns such as "CIFAR-100, re-split, 5,000 training images"."""
-    words = [TITLES[comparison.dataset], comparison.data_note]
+    words = [TITLES.get(comparison.dataset, comparison.dataset), comparison.data_note]
     words += [f"{comparison.train_images:,} training images"] if comparison.train_images else []
     return ", ".join(filter(None, words))
 

@@ -4,8 +4,7 @@
     cd opt_hr && python train.py --dataset=digits --iterations=300
 
 Trains CNN-6 on CIFAR-100 for 75,000 iterations of batch 128, the settings of the authors' opt_hr.
-Their code divides by zero at R = I, and needs more than 24 GB at these widths: see
-docs/fidelity.md.
+Their code divides by zero at R = I: see docs/fidelity.md.
 """
 
 import pathlib

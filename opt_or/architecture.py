@@ -8,6 +8,6 @@ from common.training.method import Method
 from common.training.opt_model import opt_model
 
 build_model = functools.partial(
-    opt_model, orthogonalize=identity, rotation_regularizer=OrthogonalityPenalty(0.1)
+    opt_model, orthogonalize=identity, rotation_regularizer=OrthogonalityPenalty()
 )
 METHOD = Method(build_model)

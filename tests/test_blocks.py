@@ -108,7 +108,7 @@ def test_gradients_are_those_of_each_block_by_itself(orthogonalize, jit):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_peft_merges_the_same_weight(dtype):
-    """OFT of Hugging Face's PEFT, from the same skew parameters; see benchmarks/oft.py.
+    """OFT of Hugging Face's PEFT, from the same skew parameters; see golden/peft_oft.py.
 
     As a Dense layer, and as attention's layers of two heads before and after: they are EinsumDense.
     """

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .dataset import IMAGE, Dataset
+from .dataset import Dataset
 from .unpickling import unpickle
 
 LARGEST_FILE = 256 * 2**20  # bytes; CIFAR-100's training file has 155 million
@@ -125,7 +125,7 @@ def _dataset(cifar: Cifar, source: pathlib.Path, content: Callable[[str], bytes]
 def _images(cifar: Cifar, pixels: object, labels: object) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, list):
         raise ValueError(f"it holds no data and {cifar.label_key}")
-    if pixels.shape != (len(labels), math.prod(IMAGE)) or not labels:
+    if pixels.shape != (len(labels), 3 * 32**2) or not labels:
         raise ValueError(f"it has {len(labels)} labels, and data of the shape {pixels.shape}")
     if not all(type(label) is int and 0 <= label < cifar.classes for label in labels):
         raise ValueError(f"a label is not an integer from 0 to {cifar.classes - 1}")

@@ -7,8 +7,6 @@ import numpy as np
 
 from ..errors import UserError
 
-IMAGE = (32, 32, 3)  # the shape of an image
-
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

@@ -76,7 +76,7 @@ def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> T
     def rotated(*tensors: tf.Tensor) -> tuple:
         return forward(*tensors), lambda *gradients: backward(list(tensors), list(gradients))
 
-    # tensors, not variables: each device has a copy of its own
+    # tensors, not variables: each device has a copy
     return rotated(*map(tf.convert_to_tensor, [*matrices, *rows]))
 
 

@@ -74,10 +74,10 @@ def normalization_to_plain(layer: BatchNormalization) -> None:
 
 
 def copied(model: keras.Model) -> keras.Model:
-    """Returns a copy of a built model, made by Keras's own `copy.deepcopy`, not compiled.
+    """Returns a copy of a built model, not compiled, by Keras's saving and loading.
 
-    A model that is rebuilt from its constructor's arguments would come back with plain layers, so
-    that OPT layers are copied as plain ones and rotated again.
+    Keras rebuilds a custom model with plain layers. So OPT layers are copied as plain ones and
+    rotated again.
 
     Raises:
         ValueError: if Keras cannot copy it.
@@ -112,9 +112,9 @@ def copied(model: keras.Model) -> keras.Model:
 
 @contextlib.contextmanager
 def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
-    """Has OPT layers pass for layers of Keras while the model is copied, without optimizers.
+    """In the block OPT layers have Keras's classes, and models no optimizer.
 
-    Lambdas get names for the time: Keras finds a named function itself, with all that it uses.
+    Lambdas have names, by which Keras finds the functions with all that they use.
     """
     named: dict[str, Any] = {}
     with contextlib.ExitStack() as undo:

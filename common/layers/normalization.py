@@ -10,10 +10,9 @@ import tensorflow as tf
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization with the original's averages, debiased at inference.
 
-    The averages of mean and (biased) variance start at zero, as in the original. After t training
-    steps they hold ``1 - momentum^t`` of what they estimate, so that with momentum 0.999 the
-    original's first evaluations mean nothing. Here inference divides the averages by that weight,
-    which is close to 1 late in training.
+    The averages of mean and (biased) variance start at zero, as in the original. After t steps they
+    are too small by the factor ``1 - momentum^t``: with 0.999 the original's first tests mean
+    nothing. Here inference divides the averages by that factor, which ends close to 1.
 
     Args:
         momentum: decay of the averages per step. Defaults to 0.999.

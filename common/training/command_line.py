@@ -132,7 +132,7 @@ def help_text(kind: type[Options], about: str) -> str:
     for name, flag in _abouts(kind).items():
         choices = f"<{'|'.join(flag.choices)}>: " if flag.choices else ""
         default = getattr(kind, name)
-        end = "" if default in (None, ()) else f" (default: {as_text(default)})"
+        end = "" if default in (None, (), "") else f" (default: {as_text(default)})"
         lines += [f"  {'' if flag.positional else '--'}{name}", f"      {choices}{flag.help}{end}"]
     return "\n".join(lines)
 

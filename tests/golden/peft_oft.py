@@ -1,11 +1,11 @@
-"""What PEFT's OFT makes of a linear layer: the figures that tests/test_blocks.py compares with.
+"""Makes peft_oft.npz: the weights that PEFT's OFT merges, for tests/test_blocks.py.
 
     pip install torch peft
-    python -m benchmarks.oft
+    python tests/golden/peft_oft.py
 
-OFT is the authors' later method with block rotations. The script turns a layer of PyTorch by
+OFT is the authors' later method with block rotations. The script rotates a layer of PyTorch by
 blocks of 8 inputs, with Cayley's transform (not its series), in float64, and merges the rotation
-into the weight. It writes tests/golden/peft_oft.npz:
+into the weight. The file has:
 
     weight, merged    [units, n]                before and after
     skew              [blocks, 8 * 7 / 2]       of each block, the upper triangle of Q, row by row
@@ -20,7 +20,7 @@ import pathlib
 
 import numpy as np
 
-FILE = pathlib.Path(__file__).resolve().parents[1] / "tests" / "golden" / "peft_oft.npz"
+FILE = pathlib.Path(__file__).with_suffix(".npz")
 INPUTS, UNITS, BLOCK = 24, 5, 8
 
 
