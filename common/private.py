@@ -1,7 +1,8 @@
 """Functions over private APIs of Keras and TensorFlow, which may change at any time.
 
-layers/ and optimizers.py also use some attributes of Keras's classes. Written for TensorFlow 2.21 and Keras 3.15, which requirements.txt asks for. tests/test_private.py
-fails if one of them is missing or does something else.
+layers/ and optimizers.py also use some attributes of Keras's classes. Written for TensorFlow 2.21
+and Keras 3.15, which requirements.txt asks for. tests/test_private.py fails if one of these
+functions does something else.
 """
 
 import contextlib

@@ -10,8 +10,6 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-Factory = Callable
-
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -32,7 +30,7 @@ class Network:
     widths: tuple[int, ...]
     widening: bool = False
 
-    def __call__(self, layer: Factory, **options: Any) -> Any:
+    def __call__(self, layer: Callable, **options: Any) -> Any:
         """Returns the model with layers of ``layer``; ``options`` are those of the builder."""
         module = importlib.import_module(f".{self.builder}", __name__)
         build = getattr(module, self.builder)

@@ -1,18 +1,17 @@
 """The plain networks of the paper: three stages of convolutions, fc6 and the scores."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 
 from ..layers import BatchNormalization, he_normal
-from . import Factory
 
 
 def cnn(
-    layer: Factory,
+    layer: Callable,
     depth: int,
     widths: Sequence[int],
-    stem: Factory | None = None,
+    stem: Callable | None = None,
     num_classes: int = 100,
     score_regularizer: keras.regularizers.Regularizer | None = None,
     image_size: int = 32,

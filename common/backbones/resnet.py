@@ -1,18 +1,17 @@
 """The residual networks of He et al. (CVPR 2016, section 4.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 
 from ..layers import BatchNormalization, he_normal
-from . import Factory
 
 
 def resnet(
-    layer: Factory,
+    layer: Callable,
     depth: int,
     widths: Sequence[int],
-    stem: Factory | None = None,
+    stem: Callable | None = None,
     num_classes: int = 100,
     score_regularizer: keras.regularizers.Regularizer | None = None,
     image_size: int = 32,

@@ -8,16 +8,13 @@ import collections
 import contextlib
 import contextvars
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import tensorflow as tf
 
 from .. import orthogonal
 from ..private import all_layers, forward_pass, is_compiled_by_xla
 from .blocks import joined, split
-
-if TYPE_CHECKING:
-    from .orthogonal import OrthogonalLayer
 
 Tensors = Sequence[tf.Tensor]
 _BY_XLA = contextvars.ContextVar("_BY_XLA", default=False)
@@ -36,8 +33,8 @@ def maps_by_xla() -> Iterator[None]:
         _BY_XLA.reset(token)
 
 
-def neurons_together(layers: Iterable["OrthogonalLayer"]) -> list[tf.Tensor]:
-    """Returns the neurons of each layer, ``[n, units]``."""
+def neurons_together(layers: Iterable[Any]) -> list[tf.Tensor]:
+    """Returns the neurons of each OPT layer, ``[n, units]``."""
     layers, maps, matrices, rows = list(layers), [], [], []
     for layer in layers:
         rotations = [rotation.value for rotation in layer.rotations]
@@ -111,7 +108,7 @@ def _together(orthogonalize: orthogonal.Map, matrices: Tensors, rows: Tensors) -
     return [tf.reshape(part, r.shape) for part, r in zip(parts, rows, strict=True)]
 
 
-def neurons_of_this_pass(layer: "OrthogonalLayer") -> tf.Tensor:
+def neurons_of_this_pass(layer: Any) -> tf.Tensor:
     """Returns the layer's neurons, cached per forward pass.
 
     Under XLA, and in `maps_by_xla`, the first call computes those of all layers of the model.
