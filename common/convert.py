@@ -97,7 +97,7 @@ def orthogonalize_model(
         model = copied(model)
         layers = dict(zip(layers, all_layers(model), strict=True))
     penalties = {p: layers[p].kernel_regularizer for p in chosen if layers[p].kernel_regularizer}
-    own = {
+    arguments = {
         "orthogonalize": orthogonalize,
         "rotation_initializer": rotation_initializer,
         "block_size": block_size,
@@ -105,7 +105,7 @@ def orthogonalize_model(
     try:
         for path in chosen:
             layers[path].kernel_regularizer = None
-            rotate(layers[path], ROTATED[type(layers[path])], **own)
+            rotate(layers[path], ROTATED[type(layers[path])], **arguments)
     except Exception:  # the model stays as it was
         for path in chosen:
             if isinstance(layers[path], OrthogonalLayer):

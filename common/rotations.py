@@ -94,8 +94,8 @@ def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[s
                 "`model.save_weights`"
             )
         rotations |= {f"{path}/{v.name}": v for v in layer.rotations}
-        own = layer.orthogonalize
-        maps[path] = getattr(own, "__name__", type(own).__name__)
+        rotate = layer.orthogonalize
+        maps[path] = getattr(rotate, "__name__", type(rotate).__name__)
     if not rotations:
         raise ValueError(f"{model.name} has no OPT layer")
     return rotations, maps

@@ -83,9 +83,9 @@ def _rotated(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Te
     Rotations of one size are stacked if their map is of this package; another may take no batch.
     """
     groups = collections.defaultdict(list)
-    for i, (own, matrix, part) in enumerate(zip(maps, matrices, rows, strict=True)):
-        alone = None if own in orthogonal.ALL else i
-        groups[id(own), matrix.dtype, matrix.shape[-1], part.shape[-1], alone].append(i)
+    for i, (rotate, matrix, part) in enumerate(zip(maps, matrices, rows, strict=True)):
+        alone = None if rotate in orthogonal.ALL else i
+        groups[id(rotate), matrix.dtype, matrix.shape[-1], part.shape[-1], alone].append(i)
     rotated: list = [None] * len(maps)
     for group in groups.values():
         pair = [matrices[i] for i in group], [rows[i] for i in group]

@@ -20,10 +20,10 @@ def drawn_one_by_one(initializer: Any, first: int = 0) -> Callable[..., tf.Tenso
         if len(shape) > 2:
             blocks = range(first, first + shape[0])
             return tf.stack([drawn_one_by_one(initializer, i)(shape[1:], dtype) for i in blocks])
-        own = copy.copy(initializer)
-        if isinstance(getattr(own, "seed", None), int):
-            own.seed += first
-        return own(shape, dtype=dtype)
+        draws = copy.copy(initializer)
+        if isinstance(getattr(draws, "seed", None), int):
+            draws.seed += first
+        return draws(shape, dtype=dtype)
 
     return draw
 

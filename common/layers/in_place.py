@@ -18,15 +18,15 @@ from .orthogonal import OrthogonalLayer
 _OURS = ("fix", "rotation", "rotation_rest", "indices", "_axes", "_permuted_shape")
 
 
-def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **own: Any) -> None:
-    """Makes a ``kind`` of a built ``kind.plain``, with the same kernel and the arguments ``own``.
+def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **arguments: Any) -> None:
+    """Makes a ``kind`` of a built ``kind.plain``, with the same kernel and the arguments ``arguments``.
 
     Raises:
         ValueError: if an argument is wrong, or map(R) is not orthogonal; the layer then stays.
     """
     kernel = tf.convert_to_tensor(layer.kernel)
     try:
-        _add_rotation(layer, kind, own)
+        _add_rotation(layer, kind, arguments)
         matrices = layer.orthogonal_matrices()
         if any(orthogonality_drift(q) > 1e-3 for q in matrices):
             raise ValueError(
@@ -38,9 +38,9 @@ def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **own: Any) -
     layer.rotate_back(matrices)
 
 
-def _add_rotation(layer: keras.layers.Layer, kind: type[OrthogonalLayer], own: dict) -> None:
+def _add_rotation(layer: keras.layers.Layer, kind: type[OrthogonalLayer], arguments: dict) -> None:
     layer.__class__ = kind
-    layer.configure(**own)
+    layer.configure(**arguments)
     with weights_may_change(layer):
         layer.add_rotation()
 
@@ -49,7 +49,7 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor | None = None) -> None:
     """Makes the layer of Keras of an OPT layer, with its current kernel or with ``kernel``."""
     kernel = layer.kernel if kernel is None else kernel
     with weights_may_change(layer):
-        for name in (*layer.own_arguments, *_OURS):
+        for name in (*layer.opt_arguments, *_OURS):
             if isinstance(vars(layer).get(name), keras.Variable):
                 remove_weight(layer, name)
             else:
@@ -101,8 +101,8 @@ def copied(model: keras.Model) -> keras.Model:
         ) from error
     for old, new in layers:
         if isinstance(old, OrthogonalLayer) and old.built:
-            own = {name: getattr(old, name) for name in old.own_arguments}
-            _add_rotation(new, type(old), own | {"check_map": False})
+            arguments = {name: getattr(old, name) for name in old.opt_arguments}
+            _add_rotation(new, type(old), arguments | {"check_map": False})
             new.check_map = old.check_map
             for ours, theirs in zip(old.weights, new.weights, strict=True):
                 theirs.assign(ours)

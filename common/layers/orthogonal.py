@@ -109,26 +109,26 @@ class OrthogonalLayer(keras.layers.Layer):
     """
 
     plain: type[keras.layers.Layer]  # the layer of Keras that a subclass rotates
-    own_arguments: tuple[str, ...]
+    opt_arguments: tuple[str, ...]
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         functions = [vars(c)["configure"] for c in cls.__mro__[::-1] if "configure" in vars(c)]
         parameters = [p for f in functions for p in inspect.signature(f).parameters.values()]
-        own = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-        cls.own_arguments = tuple(p.name for p in own)
+        ours = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        cls.opt_arguments = tuple(p.name for p in ours)
         cls.plain = next(c for c in cls.__mro__ if c.__module__.startswith("keras."))
         _, *theirs, rest = inspect.signature(cls.plain.__init__).parameters.values()
-        cls.__signature__ = _OfTheClass(inspect.Signature([*theirs, *own, rest]))
+        cls.__signature__ = _OfTheClass(inspect.Signature([*theirs, *ours, rest]))
 
     def __init__(self, *args, **kwargs):
         given = inspect.signature(type(self)).bind(*args, **kwargs).arguments
         given |= given.pop("kwargs", {})
-        own = {name: given.pop(name) for name in self.own_arguments if name in given}
+        ours = {name: given.pop(name) for name in self.opt_arguments if name in given}
         if given.get("kernel_initializer") is None:
             given["kernel_initializer"] = he_normal()
         super().__init__(**given)
-        self.configure(**own)
+        self.configure(**ours)
 
     def configure(
         self,
@@ -274,8 +274,10 @@ class OrthogonalLayer(keras.layers.Layer):
     enable_lora = quantize
 
     def get_config(self) -> dict[str, Any]:
-        own = self.orthogonalize
-        name = keras.saving.get_registered_name(own if inspect.isfunction(own) else type(own))
+        rotate = self.orthogonalize
+        name = keras.saving.get_registered_name(
+            rotate if inspect.isfunction(rotate) else type(rotate)
+        )
         if keras.saving.get_registered_object(name) is None:
             raise ValueError(
                 f"the layer {self.name} cannot be saved: its map {name} is not registered with "
@@ -284,13 +286,13 @@ class OrthogonalLayer(keras.layers.Layer):
             )
         return {
             **super().get_config(),
-            **{name: getattr(self, name) for name in self.own_arguments},
-            "orthogonalize": keras.saving.serialize_keras_object(own),
+            **{name: getattr(self, name) for name in self.opt_arguments},
+            "orthogonalize": keras.saving.serialize_keras_object(rotate),
             "rotation_initializer": keras.initializers.serialize(self.rotation_initializer),
             "rotation_regularizer": keras.regularizers.serialize(self.rotation_regularizer),
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]):
-        own = keras.saving.deserialize_keras_object(config["orthogonalize"])
-        return super().from_config({**config, "orthogonalize": own})
+        rotate = keras.saving.deserialize_keras_object(config["orthogonalize"])
+        return super().from_config({**config, "orthogonalize": rotate})
