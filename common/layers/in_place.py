@@ -19,7 +19,7 @@ _OURS = ("fix", "rotation", "rotation_rest", "indices", "_axes", "_permuted_shap
 
 
 def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **arguments: Any) -> None:
-    """Makes a ``kind`` of a built ``kind.plain``, with the same kernel and the arguments ``arguments``.
+    """Makes a ``kind`` of a built ``kind.plain`` with the same kernel.
 
     Raises:
         ValueError: if an argument is wrong, or map(R) is not orthogonal; the layer then stays.
