@@ -381,3 +381,15 @@ def test_part_of_a_training_set():
         data.part(10)
     with pytest.raises(UserError, match="needs 10 images of each class, and 'a' has 9"):
         data.part(40)
+
+
+@pytest.mark.skipif(
+    "OPT_CIFAR100_DIR" not in os.environ, reason="OPT_CIFAR100_DIR names no folder with CIFAR-100"
+)
+def test_reads_the_real_cifar100():
+    data = datasets.load("cifar100", pathlib.Path(os.environ["OPT_CIFAR100_DIR"]))
+    assert data.train_images.shape == (50_000, 32, 32, 3)
+    assert np.bincount(data.train_labels).tolist() == [500] * 100
+    assert np.bincount(data.test_labels).tolist() == [100] * 100
+    assert data.class_names[0] == "apple"
+    assert data.class_names[-1] == "worm"

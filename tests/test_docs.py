@@ -140,7 +140,7 @@ def test_every_command_is_there():
     assert "quickstart" in asked
     assert asked <= set(targets)
     modules = {f"-m {words[0]}" for _, words in commands("python -m")}
-    assert modules <= {*PROGRAMS, "-m examples.finetune", "-m examples.own_model"}
+    assert modules <= {*PROGRAMS, "-m examples.finetune"}
 
 
 def test_flags_in_the_text_are_flags():

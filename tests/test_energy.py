@@ -2,11 +2,18 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import baseline.architecture
 from common import energy, orthogonal
+from common.backbones import cnn6
+from common.layers import OrthogonalConv2D
+from common.optimizers import Momentum
+from common.training.steps import make_train_step
+from opt_gs.architecture import METHOD as GRAM_SCHMIDT
 from tests.test_upstream_parity import each_mode
 
 
@@ -80,3 +87,36 @@ def test_drift():
     q = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
     assert float(energy.orthogonality_drift(tf.constant(q))) < 1e-14
     assert float(energy.orthogonality_drift(tf.constant(2 * q))) == pytest.approx(3)
+
+
+def energies(model: keras.Model) -> list[float]:
+    """Returns the energy of every convolution's neurons."""
+    layers = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D | OrthogonalConv2D) and layer.name != "score"
+    ]
+    return [
+        float(energy.hyperspherical_energy(tf.reshape(layer.kernel, [-1, layer.filters])))
+        for layer in layers
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "keeps"),
+    [(GRAM_SCHMIDT, True), (baseline.architecture.METHOD, False)],
+    ids=["opt_gs", "baseline"],
+)
+def test_training_keeps_the_energy_with_opt_and_changes_it_without(method, keeps):
+    keras.utils.set_random_seed(0)
+    model = method.build_model(cnn6, num_classes=10, widths=(8, 8, 8, 8))
+    step = make_train_step(method, model, Momentum(0.1))
+    before = energies(model)
+    assert len(before) == 7
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        step(random.integers(0, 256, (16, 32, 32, 3)).astype("float32"), random.integers(0, 10, 16))
+    changes = np.abs(np.array(energies(model)) / before - 1)
+    # float32 neurons of up to n = 128 entries; an energy's relative change is of the order of
+    # theirs
+    assert changes.max() < 128 * np.finfo("float32").eps if keeps else changes.max() > 1e-3

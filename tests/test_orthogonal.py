@@ -407,3 +407,24 @@ def test_second_and_forward_mode_derivatives_raise(name):
             tf.autodiff.ForwardAccumulator(w, w) as accumulator,
         ):
             accumulator.jvp(call(w))
+
+
+@each_map
+def test_vectorized_map(name):
+    """Over matrices that Cayley's map treats in three ways, and a singular one for the others."""
+    w = np.random.default_rng(0).normal(size=(4, 6, 6)).astype("float32")
+    w *= np.array([1, 1e3, 1e12, 0], "float32")[:, np.newaxis, np.newaxis]
+
+    def both(w):
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            q = MAPS[name](w)
+        return q, tape.gradient(q, w)
+
+    values, gradients = tf.vectorized_map(both, tf.constant(w))
+    for i in range(3):
+        value, gradient = both(tf.constant(w[i]))
+        np.testing.assert_allclose(values[i], value, atol=1e-5)
+        np.testing.assert_allclose(gradients[i], gradient, rtol=1e-4, atol=1e-5)
+    assert_orthogonal(values.numpy())
+    assert np.isfinite(gradients).all()
