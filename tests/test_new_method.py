@@ -105,11 +105,15 @@ class _Forgets:
     def get_config(self) -> dict:
         return {}
 
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**config)
+
 
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        (lambda w: gram_schmidt(w), "conv1_0 .* map <lambda> has no name"),
+        (lambda w: gram_schmidt(w), "conv1_0 .* map <lambda> is not registered"),
         (functools.partial(gram_schmidt), "map partial is not registered"),
         (_Forgets(-1), "missing 1 required positional argument: 'sign'"),
         ("gram_schmidt", None),

@@ -49,14 +49,6 @@ def begin() -> Iterator[Callable[[pathlib.Path, str], subprocess.Popen]]:
             process.communicate()
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict:
-    """Returns the outcome of a run that gets no signal."""
-    log = tmp_path_factory.mktemp("undisturbed") / "log"
-    train("baseline", *FLAGS, f"--log_dir={log}")
-    return outcome(log)
-
-
 def end(process: subprocess.Popen) -> subprocess.CompletedProcess:
     """Waits for a process; its stderr is returned without progress bars."""
     out, err = process.communicate(timeout=300)
@@ -64,6 +56,15 @@ def end(process: subprocess.Popen) -> subprocess.CompletedProcess:
     noise += r"|WARNING: All log messages|[IWE]0000 " if has_gpu() else ""
     err = "\n".join(s for s in re.split(r"[\r\n]+", err) if s.strip() and not re.match(noise, s))
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(begin, tmp_path_factory) -> dict:
+    """Returns the outcome of a run that gets no signal."""
+    log = tmp_path_factory.mktemp("undisturbed") / "log"
+    result = end(begin(log))
+    assert (result.returncode, result.stderr) == (0, "")
+    return outcome(log)
 
 
 def wait_for(happens: Callable[[], object], process: subprocess.Popen | None = None) -> None:
