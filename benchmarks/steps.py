@@ -197,6 +197,8 @@ def measure(case: Case) -> dict[str, float]:
 
     The memory of a peer is not measured.
     """
+    if not case.peer:
+        import_tensorflow()  # takes seconds that are not of the step
     start = time.perf_counter()
     step = (peer_step if case.peer else input_step if case.name == INPUT else method_step)(case)
 
