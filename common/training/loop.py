@@ -255,7 +255,7 @@ def _advance(
         i, rate = found["iteration"], optimizers.rate_at(optimizer, found["iteration"])
         words = f"warning: the network has collapsed: at iteration {i} it has been "
         words += f"{found['state']} for {collapse.PATIENCE} iterations, at a learning rate of "
-        tqdm.write(f"{words}{rate}; --warmup_iterations=400 may prevent it", file=sys.stderr)
+        tqdm.write(f"{words}{rate}; a longer --warmup_iterations may prevent it", file=sys.stderr)
     return {name: float(value) for name, value in figures.items()}
 
 

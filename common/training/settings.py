@@ -35,8 +35,8 @@ class Settings(Options):
     backbone: str = setting("cnn6", "the network", choices=tuple(backbones.known()))
     widths: tuple[int, ...] | None = setting(
         None,
-        "neurons per layer of each of the three stages, and of fc6 in a cnn "
-        "(default: 64,64,64,64; for a resnet 16,32,64)",
+        "neurons per layer of each of the three stages, and of fc6 in a cnn; by default "
+        "64,64,64,64, or 16,32,64 for a resnet",
         least=1,
         most=65_536,
     )
