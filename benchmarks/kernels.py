@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-# what is a name for a value that is there already, and no work
+# operations that only name an existing value
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 
 
 class Instruction(NamedTuple):
-    """What is counted of a line ``%name = shape operation(operands), attributes``."""
+    """An instruction: a line ``%name = shape operation(operands), attributes``."""
 
     operation: str
     rest: str

@@ -27,7 +27,7 @@ class _Dtype:
         self.name = name
 
     def __setstate__(self, _):
-        pass  # the order of bytes and the like, which single bytes have not
+        pass  # byte order and such; single bytes have none
 
 
 _ADMITTED = {

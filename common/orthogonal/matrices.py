@@ -77,8 +77,8 @@ def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tens
     """Returns `tf.custom_gradient(function)`, with an error for other derivatives than first ones.
 
     A custom gradient treats values kept from the forward pass as constants. A second derivative
-    would miss their part and be wrong, without a word. So it raises NotImplementedError instead.
-    Forward mode, which differentiates the gradient, ends there too.
+    would be wrong, without an error. So it raises NotImplementedError instead. So does forward mode,
+    which differentiates the gradient.
     """
 
     @functools.wraps(function)
@@ -158,9 +158,8 @@ def noise(w: tf.Tensor) -> tf.Tensor:
 def disturbed(w: tf.Tensor) -> tf.Tensor:
     """Returns ``w`` in float64, with noise of 2^-50; its largest entries are near 1.
 
-    Where ``w`` has equal columns, say, the errors of a factorization have them too, and so have the
-    errors of these, until squares underflow: then the factors are not orthogonal. Noise has no
-    such structure.
+    If ``w`` has equal columns, so have the rounding errors of a factorization, until squares
+    underflow: the factors are then not orthogonal. Noise breaks this pattern.
     """
     wide = tf.cast(w, tf.float64)
     return wide + 2.0**-50 * noise(wide)

@@ -13,8 +13,8 @@ REPEAT = 1.0  # seconds
 class Interruption:
     """Notes the number of the first stop signal in ``signal`` instead of ending the process.
 
-    Others within a second are ignored: wrappers forward what the process group got already. A later
-    one has its usual effect, and so ends the process. A signal that is ignored at the start, as
+    Others within a second are ignored: a wrapper may forward a signal that the process already
+    received. A later one has its usual effect, and so ends the process. A signal that is ignored at the start, as
     SIGHUP is under nohup, stays ignored.
     """
 

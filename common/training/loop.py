@@ -38,8 +38,8 @@ def train(settings: Settings, method: Method) -> None:
             down.
         SystemExit: after a stop signal, with the state saved.
     """
-    # names count from the start, also in a process with two runs; not within a strategy's scope,
-    # since it replaces the graph that holds the scope
+    # layer names are numbered from 0 in each run of a process; not inside the strategy's scope,
+    # which this would break
     keras.utils.clear_session()
     strategy = devices.strategy_for(settings)
     if settings.deterministic:

@@ -157,7 +157,7 @@ class Settings(Options):
 
 @dataclasses.dataclass(frozen=True)
 class LayerSettings(Settings):
-    """Those of the methods with OPT layers."""
+    """Settings of the methods with OPT layers."""
 
     learn_neurons: bool = setting(
         False, "also train the neurons F, which OPT keeps as drawn; their energy may then change"
@@ -178,7 +178,7 @@ class LayerSettings(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class RotationSettings(LayerSettings):
-    """Those of the methods whose rotations are drawn at random."""
+    """Settings of the methods whose rotations are drawn at random."""
 
     rotation_stddev: float = setting(
         1.0,
