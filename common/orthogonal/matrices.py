@@ -77,8 +77,8 @@ def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tens
     """Returns `tf.custom_gradient(function)`, with an error for other derivatives than first ones.
 
     A custom gradient treats values kept from the forward pass as constants. A second derivative
-    would be wrong, without an error. So it raises NotImplementedError instead. So does forward mode,
-    which differentiates the gradient.
+    would be wrong, without an error. So it raises NotImplementedError instead, and so does forward
+    mode, which differentiates the gradient.
     """
 
     @functools.wraps(function)

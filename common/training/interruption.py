@@ -14,8 +14,8 @@ class Interruption:
     """Notes the number of the first stop signal in ``signal`` instead of ending the process.
 
     Others within a second are ignored: a wrapper may forward a signal that the process already
-    received. A later one has its usual effect, and so ends the process. A signal that is ignored at the start, as
-    SIGHUP is under nohup, stays ignored.
+    received. A later one has its usual effect, and so ends the process. A signal that is ignored at
+    the start, as SIGHUP is under nohup, stays ignored.
     """
 
     signal: int | None = None
