@@ -19,12 +19,12 @@ import subprocess
 import sys
 import time
 
-from benchmarks.reporting import check_marks, machine, table
+from benchmarks.reporting import machine, table
 from common.errors import UserError
 from common.training.command_line import Options, run_program, setting
 from common.training.methods import known
 from common.training.settings import ROOT
-from comparison.publishing import put
+from comparison.publishing import check_marks, put
 
 AROUND = 10  # iterations before and after
 COLUMNS = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from common.errors import UserError
 from common.training.startup import import_tensorflow
-from comparison.publishing import marks
+from comparison.publishing import check_marks
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 PACKAGES = ("tensorflow", "torch", "geotorch", "deel-lip", "tf_keras")
@@ -23,13 +23,6 @@ def check_outputs(name: str, out: pathlib.Path, readme: pathlib.Path | None) -> 
     if out.suffix != ".csv" or out.is_dir() or not out.absolute().parent.is_dir():
         raise UserError(f"--out={out} is no file name ending in .csv, in a folder that is there")
     check_marks(name, readme)
-
-
-def check_marks(name: str, readme: pathlib.Path | None) -> None:
-    """Raises UserError if a page is given without the marks of ``name``."""
-    text = readme.read_text("utf-8") if readme and readme.is_file() else ""
-    if readme and not all(text.count(mark) == 1 for mark in marks(name)):
-        raise UserError(f"--readme={readme} is no file with lines {' and '.join(marks(name))}")
 
 
 def shown(columns: Columns, rows: list[dict]) -> Columns:

@@ -2,10 +2,24 @@
 
 import pathlib
 
+from common.errors import UserError
+from common.training.texts import read_text
+
 
 def marks(name: str) -> tuple[str, str]:
     """Returns the lines between which the table called ``name`` goes."""
     return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+
+
+def check_marks(name: str, markdown: pathlib.Path | None) -> None:
+    """Raises UserError if a page is given that cannot be read, or lacks the marks of ``name``."""
+    try:
+        text = read_text(markdown) if markdown else ""
+    except ValueError as error:
+        raise UserError(f"--readme: {error}") from error
+    if markdown and not all(text.count(mark) == 1 for mark in marks(name)):
+        lines = " and ".join(marks(name))
+        raise UserError(f"--readme={markdown} must have the lines {lines}, each once")
 
 
 def put(markdown: pathlib.Path, name: str, lines: list[str]) -> None:

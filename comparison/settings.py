@@ -13,7 +13,7 @@ from common.training.command_line import Options, setting
 from common.training.methods import known
 from common.training.settings import BATCH_SIZE, ROOT, Settings
 from common.training.texts import read_text
-from comparison.publishing import marks
+from comparison.publishing import check_marks, marks
 from comparison.rows import Row, parse
 from comparison.runs import Run
 
@@ -93,8 +93,7 @@ class Comparison(Options):
             raise UserError("--methods and --seeds must name some")
         if not self.data_note.isprintable() or len(self.data_note) > 100:
             raise UserError("--data_note must be one line of at most 100 characters")
-        if self.readme and not all(mark in _text(self.readme) for mark in marks("comparison")):
-            raise UserError(f"--readme={self.readme} lacks {' or '.join(marks('comparison'))}")
+        check_marks("comparison", self.readme)
         _ = self.runs, self.times  # so that their errors come first
 
     def _complete(self, values: dict[str, Any]) -> None:
@@ -121,7 +120,7 @@ class Comparison(Options):
             return None
         widths = "/".join(map(str, self.widths))
         try:
-            lines = csv.DictReader(_text(self.steps).splitlines())
+            lines = csv.DictReader(read_text(self.steps).splitlines())
             lines = [line for line in lines if line.get("widths") == widths]
             times = {line["method"]: float(line["step_ms"] or "none") for line in lines}
         except (ValueError, KeyError, csv.Error) as error:
@@ -133,10 +132,3 @@ class Comparison(Options):
         if others := [name for name in plain if not 0 < times.get(name, 0) < math.inf]:
             raise UserError(f"--steps has no times at widths {widths} of {', '.join(others)}")
         return times
-
-
-def _text(path: pathlib.Path) -> str:
-    try:
-        return read_text(path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
