@@ -1,14 +1,14 @@
 """Orthogonal Over-Parameterized Training (OPT; Liu et al., CVPR 2021) for Keras models.
 
-In the repository this folder is the package ``common``; installed, its library part is the package
-``opt_keras``. Its modules are imported when a public name is first used, so that ``import common``
-imports neither TensorFlow nor Keras.
+Installed, the library part of this folder is the package ``opt_keras``, which has the public names.
+In the repository it is ``common``, which has none: ``import common`` imports no TensorFlow.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # what editors and type checkers read; at run time `__getattr__` imports these
+__version__ = "0.1.0"
+
+if TYPE_CHECKING or __name__ == "opt_keras":
     from .convert import fold_model as fold_model
     from .convert import orthogonalize_model as orthogonalize_model
     from .energy import EnergyLogger as EnergyLogger
@@ -38,38 +38,3 @@ if TYPE_CHECKING:  # what editors and type checkers read; at run time `__getattr
     from .regularizers import OrthogonalityPenalty as OrthogonalityPenalty
     from .rotations import load_rotations as load_rotations
     from .rotations import save_rotations as save_rotations
-
-__version__ = "0.1.0"
-
-# the public names of each module
-_NAMES = {
-    "convert": "fold_model orthogonalize_model",
-    "energy": "EnergyLogger hyperspherical_energy",
-    "layers": "BatchNormalization StochasticEpisodes OrthogonalConv1D OrthogonalConv2D "
-    "OrthogonalConv3D OrthogonalDense OrthogonalEinsumDense StochasticOrthogonalConv1D "
-    "StochasticOrthogonalConv2D StochasticOrthogonalConv3D StochasticOrthogonalDense "
-    "StochasticOrthogonalEinsumDense",
-    "losses": "smoothed_cross_entropy",
-    "optimizers": "Momentum OGD",
-    "orthogonal": "cayley gram_schmidt householder identity lowdin product",
-    "regularizers": "HypersphericalEnergy OrthogonalityPenalty",
-    "rotations": "load_rotations save_rotations",
-}
-_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
-__all__ = ["__version__", *_HOMES]
-
-if not TYPE_CHECKING:  # a checker would take every name for one of these
-
-    def __getattr__(name: str) -> Any:
-        if name in _HOMES:
-            return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted(set(globals()) | set(__all__))
-
-
-if __name__ == "opt_keras":
-    # Keras finds a saved model's classes among the registered ones, and a class is registered when
-    # its module is imported: import opt_keras must be enough to load a file.
-    from . import layers, losses, optimizers, regularizers  # noqa: F401

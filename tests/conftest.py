@@ -1,6 +1,7 @@
 """The library by the name under which it is installed, and the README's code that uses it so."""
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 import re
@@ -42,15 +43,17 @@ def library_modules(
 
 @pytest.fixture
 def opt_keras(monkeypatch):
-    """Returns the package `common`; ``import opt_keras`` gives it too until the test ends.
-
-    Its modules are imported first, so that none is imported again under its other name.
+    """Returns the package `opt_keras`, made of the modules of `common`; importable until the test
+    ends.
     """
-    monkeypatch.setitem(sys.modules, "opt_keras", common)
     for name in library_modules():
         other = "opt_keras" + name.removeprefix("common")
         monkeypatch.setitem(sys.modules, other, importlib.import_module(name))
-    return common
+    spec = importlib.util.spec_from_file_location("opt_keras", common.__file__)
+    package = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "opt_keras", package)
+    spec.loader.exec_module(package)
+    return package
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from keras.src.testing import TestCase
 
-import common
-from common import orthogonal
-from common.layers import ROTATED
+from common import layers, orthogonal
+from common.convert import orthogonalize_model
 from common.layers.orthogonal import OrthogonalLayer
+from common.optimizers import OGD, Momentum
+from common.regularizers import HypersphericalEnergy, OrthogonalityPenalty
 
 # a generator of the test's own data, which is not to be shuffled
 pytestmark = pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
@@ -52,18 +53,13 @@ CASES = {
 CASES |= {f"Stochastic{name}": cases for name, cases in CASES.items()}
 
 
-def public_classes(base: type) -> set[str]:
-    """Returns the names of the public classes that are derived from ``base``."""
-    found = {name: getattr(common, name) for name in common.__all__}
-    return {n for n, c in found.items() if isinstance(c, type) and issubclass(c, base)}
-
-
-def test_no_public_layer_is_left_out():
-    assert public_classes(keras.layers.Layer) == {*CASES, "BatchNormalization"}
-    assert {kind.__name__ for kind in ROTATED.values()} == {c for c in CASES if c[0] == "O"}
-    assert {own.__name__ for own in orthogonal.ALL} == set(orthogonal.__all__) & set(
-        common.__all__
-    ) - {"product"}
+def test_no_public_layer_is_left_out(opt_keras):
+    public = vars(opt_keras).items()
+    kinds = {name for name, x in public if isinstance(x, type) and issubclass(x, keras.Layer)}
+    assert kinds == {*CASES, "BatchNormalization"}
+    assert {kind.__name__ for kind in layers.ROTATED.values()} == {c for c in CASES if c[0] == "O"}
+    maps = set(orthogonal.__all__) & set(vars(opt_keras)) - {"product"}
+    assert {own.__name__ for own in orthogonal.ALL} == maps
 
 
 def cases() -> list:
@@ -88,7 +84,7 @@ def test_layers_with_each_map(name, own, case):
     options = options if case else {}
     stochastic = name.startswith("Stochastic")
     TestCase().run_layer_test(
-        getattr(common, name),
+        getattr(layers, name),
         init_kwargs={**arguments, "orthogonalize": own, **options},
         input_shape=inputs,
         expected_output_shape=outputs,
@@ -112,7 +108,7 @@ def test_batch_normalization():
     ):
         regularized = "beta_regularizer" in arguments
         TestCase().run_layer_test(
-            common.BatchNormalization,
+            layers.BatchNormalization,
             init_kwargs=arguments,
             input_shape=shape,
             call_kwargs={"training": training},
@@ -128,9 +124,9 @@ def test_batch_normalization():
 @pytest.mark.parametrize(
     ("layer", "option", "penalty"),
     [
-        (keras.layers.Dense, "kernel_regularizer", common.HypersphericalEnergy),
-        (keras.layers.Conv2D, "kernel_regularizer", common.HypersphericalEnergy),
-        (common.OrthogonalDense, "rotation_regularizer", common.OrthogonalityPenalty),
+        (keras.layers.Dense, "kernel_regularizer", HypersphericalEnergy),
+        (keras.layers.Conv2D, "kernel_regularizer", HypersphericalEnergy),
+        (layers.OrthogonalDense, "rotation_regularizer", OrthogonalityPenalty),
     ],
 )
 def test_penalties_in_layers(layer, option, penalty):
@@ -145,7 +141,7 @@ def test_penalties_in_layers(layer, option, penalty):
 
 
 def test_a_penalty_of_rotations_refuses_a_kernel():
-    layer = keras.layers.Dense(3, kernel_regularizer=common.OrthogonalityPenalty())
+    layer = keras.layers.Dense(3, kernel_regularizer=OrthogonalityPenalty())
     layer.build((None, 4))
     with pytest.raises(ValueError, match=r"square matrix, not of shape \(4, 3\)"):
         _ = layer.losses
@@ -154,10 +150,10 @@ def test_a_penalty_of_rotations_refuses_a_kernel():
 def test_regularizers_and_optimizers_are_what_their_configuration_says():
     rate = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     for instance in (
-        common.HypersphericalEnergy(2.0, "a1", half_space=False),
-        common.OrthogonalityPenalty(0.3),
-        common.OGD(rate),
-        common.Momentum(rate, momentum=0.8),
+        HypersphericalEnergy(2.0, "a1", half_space=False),
+        OrthogonalityPenalty(0.3),
+        OGD(rate),
+        Momentum(rate, momentum=0.8),
     ):
         TestCase().run_class_serialization_test(instance)
 
@@ -175,7 +171,7 @@ def test_a_mask_goes_through_a_dense_layer():
     )
     expected = np.stack([plain(words[:1, :2])[0], plain(words[1:, :1])[0]])  # without the padding
     np.testing.assert_allclose(plain(words), expected, atol=1e-6)
-    turned = common.orthogonalize_model(plain, common.lowdin)
+    turned = orthogonalize_model(plain, orthogonal.lowdin)
     assert any(isinstance(layer, OrthogonalLayer) for layer in turned.layers)
     # float32 in sums of 6 terms, four words
     np.testing.assert_allclose(turned(words), expected, atol=1e-5)
