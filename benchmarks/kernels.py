@@ -7,23 +7,13 @@ those of a step before and after a change.
 """
 
 import re
-from typing import NamedTuple
 
 import tensorflow as tf
 
 # operations that only name an existing value
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
-
-
-class Instruction(NamedTuple):
-    """An instruction: a line ``%name = shape operation(operands), attributes``."""
-
-    operation: str
-    rest: str
-
-    def attribute(self, pattern: str) -> str | None:
-        found = re.search(pattern, self.rest)
-        return found[1] if found else None
+# the attribute that names the computation which an operation runs
+RUNS = {"while": "body", "call": "to_apply", "conditional": "true_computation"}
 
 
 def count(function: tf.types.experimental.PolymorphicFunction, *arguments: tf.Tensor) -> int:
@@ -51,51 +41,39 @@ def count_in(text: str) -> int:
     computations, entry = _parsed(text)
 
     def kernels(name: str) -> int:
-        return sum(weight(instruction) for instruction in computations[name])
+        return sum(weight(*instruction) for instruction in computations[name])
 
-    def weight(instruction: Instruction) -> int:
-        operation, rest = instruction
-        if operation in FREE:
-            return 0
-        if operation == "while":
-            trips = instruction.attribute(r'"known_trip_count":\{"n":"(\d+)"')
-            if trips is None:
-                raise ValueError(f"a loop of unknown length: while({rest}")
-            return int(trips) * kernels(_called(instruction, "body"))
-        if operation == "call":
-            return kernels(_called(instruction, "to_apply"))
-        if operation == "conditional":
-            return kernels(_called(instruction, "true_computation"))
-        return 1
+    def weight(operation: str, rest: str) -> int:
+        if operation not in RUNS:
+            return operation not in FREE
+        trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
+        if operation == "while" and not trips:
+            raise ValueError(f"a loop of unknown length: while({rest}")
+        body = re.search(rf"\b{RUNS[operation]}=%([^\s,]+)", rest)
+        if not body:
+            raise ValueError(f"without {RUNS[operation]}=, unknown: {operation}({rest}")
+        return (int(trips[1]) if trips else 1) * kernels(body[1])
 
     return kernels(entry)
 
 
-def _called(instruction: Instruction, word: str) -> str:
-    name = instruction.attribute(rf"\b{word}=%([^\s,]+)")
-    if name is None:
-        operation, rest = instruction
-        raise ValueError(f"without {word}=, what is run is not known: {operation}({rest}")
-    return name
-
-
-def _parsed(text: str) -> tuple[dict[str, list[Instruction]], str]:
+def _parsed(text: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
     """Returns the instructions of each computation by its name, and the name of the first to run.
 
     A computation is a line ``%name (parameters) -> shape {``, its instructions, and a line ``}``.
+    An instruction is a line ``%name = shape operation(operands), attributes``; of it are returned
+    the operation, and the operands with the attributes.
     """
-    computations: dict[str, list[Instruction]] = {}
+    computations: dict[str, list[tuple[str, str]]] = {}
     entry = current = ""
     for line in text.splitlines():
         if head := re.match(r"(ENTRY )?%(\S+) \(.*\) -> .* \{$", line):
             current = head[2]
             computations[current] = []
             entry = current if head[1] else entry
-        elif line.startswith("}"):
-            current = ""
         # the shape is one word, or a tuple in brackets, in which there are spaces and no "name("
         elif current and (found := re.match(r"\s+(?:ROOT )?%\S+ = .*? ([\w-]+)\((.*)$", line)):
-            computations[current].append(Instruction(found[1], found[2]))
+            computations[current].append((found[1], found[2]))
     if not entry:
         raise ValueError("this is no HLO program: it has no ENTRY")
     return computations, entry

@@ -19,7 +19,6 @@ steps.png next to it.
 import dataclasses
 import functools
 import importlib
-import importlib.util
 import itertools
 import json
 import os
@@ -46,9 +45,8 @@ from comparison.styles import styles_of
 
 PLAIN = "baseline"  # all ratios are to its step
 PEERED = (PLAIN, "opt_gs", "opt_cp", "opt_ls")  # the default with --peers
-INPUT = "input"
 WAYS = ("jit", "precision")  # of computing the same step
-GREY = {"color": "grey"}
+RATIOS = {"step_ms": "ratio", "memory_gib": "memory_ratio"}
 CNN6 = backbones.cnn6.widths
 CHILD = """import json, sys
 from benchmarks.steps import Case, measure
@@ -89,7 +87,6 @@ class Settings(Options):
         PRECISIONS[:1], "Keras's dtype policies; see train.py", choices=PRECISIONS
     )
     kernels: bool = setting(False, "count the kernels that XLA makes of each step")
-    input: bool = setting(False, "also time the input pipeline alone: shuffle, crop, flip")
     peers: bool = setting(False, "also time PyTorch, geotorch and deel-lip; all on the CPU")
     out: pathlib.Path = setting(pathlib.Path("steps.csv"), "the CSV; its image is next to it")
     readme: pathlib.Path | None = setting(
@@ -122,7 +119,7 @@ class Settings(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A measurement: of a row, of `INPUT`, or where ``peer`` is set of one of `peers.PEERS`."""
+    """A measurement of a row, or where ``peer`` is set of one of `peers.PEERS`."""
 
     name: str
     widths: tuple[int, ...]
@@ -169,54 +166,36 @@ def random_batch(count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, random.integers(0, 100, count)
 
 
-def method_step(case: Case) -> Callable:
-    make, arrays = prepare(case.name, case.widths, case.batch, case.precision)
-    step = make(case.jit == "on")
-    return lambda: step(*arrays)["fit"]
-
-
-def peer_step(case: Case) -> Callable:
-    from benchmarks.peers import PEERS
-
-    _, make = PEERS[case.name]
-    return make(case.widths, *random_batch(case.batch))
-
-
-def input_step(case: Case) -> Callable:
-    tf = import_tensorflow()
-    from common import datasets
-
-    images = tf.zeros((50_000, 32, 32, 3), tf.uint8)
-    draws = datasets.draws(seed=0, iteration=0, count=len(images), batch_size=case.batch)
-    augment = tf.function(lambda drawn: datasets.augment(images, drawn))
-    return lambda: augment(tf.constant(next(draws)))[0, 0, 0, 0]
-
-
 def measure(case: Case) -> dict[str, float]:
     """Times ``case`` in this process; returns milliseconds, seconds and GiB, and kernels if asked.
 
     The memory of a peer is not measured.
     """
-    if not case.peer:
-        import_tensorflow()  # takes seconds that are not of the step
-    start = time.perf_counter()
-    step = (peer_step if case.peer else input_step if case.name == INPUT else method_step)(case)
+    on_gpu = not case.peer and bool(import_tensorflow().config.list_physical_devices("GPU"))
+    start = time.perf_counter()  # TensorFlow's import takes seconds that are not the step's
+    if case.peer:
+        from benchmarks.peers import PEERS
 
-    def once(calls: int = 1) -> float:
+        _, make_peer = PEERS[case.name]
+        step = make_peer(case.widths, *random_batch(case.batch))
+    else:
+        make, arrays = prepare(case.name, case.widths, case.batch, case.precision)
+        train = make(case.jit == "on")
+        step = lambda: train(*arrays)["fit"]  # noqa: E731
+
+    def once(calls: int) -> float:
         begin = time.perf_counter()
         for _ in range(calls):
             result = step()
         float(result)
-        return (time.perf_counter() - begin) / calls
+        return 1e3 * (time.perf_counter() - begin) / calls
 
-    once()
-    first, calls = time.perf_counter() - start, 1
+    once(1)
+    figures = {"first_step_s": time.perf_counter() - start}
     # a run gives a GPU many steps per call, so here several are started before waiting for the
     # last; on a CPU a call returns when its step is done
-    if not case.peer and import_tensorflow().config.list_physical_devices("GPU"):
-        calls = 20
-    times = [once(calls) for _ in range(case.steps)]
-    figures = {"step_ms": 1e3 * statistics.median(times), "first_step_s": first}
+    times = [once(20 if on_gpu else 1) for _ in range(case.steps)]
+    figures["step_ms"] = statistics.median(times)
     if not case.peer:
         from common.training.loop import peak_memory
 
@@ -224,7 +203,6 @@ def measure(case: Case) -> dict[str, float]:
     if case.kernels:
         from benchmarks import kernels
 
-        make, arrays = prepare(case.name, case.widths, case.batch, case.precision)
         figures["kernels"] = kernels.count(make(True), *arrays)
     return figures
 
@@ -239,45 +217,38 @@ def in_a_process(case: Case) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def cases(settings: Settings, peers: Iterable[str]) -> list[Case]:
-    """Returns what to measure, in the order of the table."""
+def cases(settings: Settings, peers: Iterable[str]) -> Iterator[Case]:
+    """Yields what to measure, in the order of the table."""
     networks = [(width,) * 4 for width in settings.each_width or ()] or [settings.widths]
     if peers and networks == [None]:
         networks = [CNN6]  # opt_cp has other widths by default
-    found = []
     for jit, precision, widths in itertools.product(settings.jit, settings.precision, networks):
-        case = Case(PLAIN, widths or CNN6, settings.batch, settings.steps, jit, precision)
+        way = {"batch": settings.batch, "steps": settings.steps, "jit": jit, "precision": precision}
         for row in settings.rows():
-            of_row = {"name": row.name, "widths": widths or row.kind.widths or CNN6}
-            found.append(dataclasses.replace(case, **of_row, kernels=settings.kernels))
-        found += [dataclasses.replace(case, name=name, peer=True) for name in peers]
-    return found + [dataclasses.replace(case, name=INPUT)] * settings.input
+            neurons = widths or row.kind.widths or CNN6
+            yield Case(row.name, neurons, kernels=settings.kernels, **way)
+        for name in peers:
+            yield Case(name, widths, peer=True, **way)
 
 
 def compared(todo: Iterable[Case]) -> Iterator[dict]:
-    """Yields the table's row of each case, with plain steps before and after it."""
+    """Yields each case's row of the table, with its ratios to plain steps before and after it."""
     last, after = None, {}
     for case in todo:
         plain = dataclasses.replace(case, name=PLAIN, kernels=False, peer=False)
         before = after if plain == last else in_a_process(plain)
-        figures = in_a_process(case)
+        row = {"method": case.name, "widths": "/".join(map(str, case.widths))}
+        row |= {"jit": case.jit, "precision": case.precision} | in_a_process(case)
         last, after = plain, in_a_process(plain)
-        yield row_of(case, figures, before, after)
-
-
-def row_of(case: Case, figures: dict, before: dict, after: dict) -> dict:
-    """Returns a case's row: its figures, and their ratios to the plain steps around it."""
-    row = {"method": case.name, "widths": "/".join(map(str, case.widths))}
-    row |= {"jit": case.jit, "precision": case.precision} | figures
-    for key, ratio in {"step_ms": "ratio", "memory_gib": "memory_ratio"}.items():
-        if key in figures and key in before and key in after:
-            row[ratio] = figures[key] / statistics.mean([before[key], after[key]])
-    if "step_ms" in figures:
-        row["images_per_s"] = 1e3 * case.batch / figures["step_ms"]
-    if "ratio" in row and not 0.9 < before["step_ms"] / after["step_ms"] < 1 / 0.9:
-        times = f"{before['step_ms']:.0f} ms before it and {after['step_ms']:.0f} ms after it"
-        row["note"] = f"not idle? the plain step took {times}"
-    return row
+        for key, ratio in RATIOS.items():
+            if key in row and key in before and key in after:
+                row[ratio] = row[key] / statistics.mean([before[key], after[key]])
+        if "step_ms" in row:
+            row["images_per_s"] = 1e3 * case.batch / row["step_ms"]
+        if "ratio" in row and not 0.9 < before["step_ms"] / after["step_ms"] < 1 / 0.9:
+            times = f"{before['step_ms']:.0f} ms before it and {after['step_ms']:.0f} ms after it"
+            row["note"] = f"not idle? the plain step took {times}"
+        yield row
 
 
 def peer_titles() -> dict[str, str]:
@@ -286,12 +257,11 @@ def peer_titles() -> dict[str, str]:
     Raises:
         UserError: if a library is missing.
     """
-    modules = ("torch", "geotorch", "deel", "tf_keras")
-    if missing := [name for name in modules if not importlib.util.find_spec(name)]:
-        names = ", ".join(missing)
-        raise UserError(f"--peers lacks {names}: pip install -r benchmarks/requirements.txt")
-    from benchmarks.peers import PEERS
-
+    try:
+        from benchmarks.peers import PEERS
+    except ImportError as error:
+        install = "pip install -r benchmarks/requirements.txt"
+        raise UserError(f"--peers lacks {error.name}: {install}") from error
     return {name: title for name, (title, _) in PEERS.items()}
 
 
@@ -300,19 +270,18 @@ def draw(path: pathlib.Path, rows: list[dict], labels: list[str], colors: list[s
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 1.4 + 0.42 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, key, style, label in (
-        (panels[0], "ratio", "{:.2f}", "step / plain step at the same widths"),
-        (panels[1], "memory_gib", "{:.1f}", "peak memory (GiB)"),
-    ):
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, key, style in (left, "ratio", "{:.2f}"), (right, "memory_gib", "{:.1f}"):
         values = [row.get(key, 0) for row in rows]
         bars = axes.barh(range(len(rows)), values, color=colors)
         axes.bar_label(bars, [style.format(v) if v else "" for v in values], padding=3)
-        axes.set(xlabel=label, xlim=(0, 1.15 * max(values) or 1))
+        axes.margins(x=0.15)
         axes.grid(axis="x", alpha=0.3)
-    panels[0].axvline(1, color="black", lw=1, ls=":")
-    panels[0].set_yticks(range(len(rows)), labels)
-    panels[0].invert_yaxis()
+    left.axvline(1, color="black", lw=1, ls=":")
+    left.set_yticks(range(len(rows)), labels)
+    left.invert_yaxis()
+    left.set_xlabel("step / plain step at the same widths")
+    right.set_xlabel("peak memory (GiB)")
     figure.suptitle("A step of CNN-6")
     figure.savefig(path, dpi=150)
     print(f"written: {path.absolute()}")
@@ -323,7 +292,7 @@ def main(settings: Settings) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     peers = peer_titles() if settings.peers else {}
     methods = settings.rows()
-    titles = {row.name: row.title for row in methods} | peers | {INPUT: "the input pipeline"}
+    titles = {row.name: row.title for row in methods} | peers
     warn_if_busy()
     rows = []
     for row in compared(cases(settings, peers)):
@@ -331,8 +300,9 @@ def main(settings: Settings) -> None:
         result = f"{row['step_ms']:.1f} ms" if "step_ms" in row else row["note"]
         print(f"{row['method']} {row['widths']}: {result}", file=sys.stderr, flush=True)
     plain = [row["ratio"] for row in rows if "torch_plain" in row["method"] and "ratio" in row]
-    for row in rows if plain else []:
-        row |= {"peer_ratio": row["ratio"] / min(plain)} if "ratio" in row else {}
+    for row in rows:
+        if plain and "ratio" in row:
+            row["peer_ratio"] = row["ratio"] / min(plain)
     varied = [key for key in ("widths", *WAYS) if len({row[key] for row in rows}) > 1]
     fixed = [key for key in WAYS if key not in varied]
     columns = {key: column for key, column in COLUMNS.items() if key not in fixed}
@@ -344,7 +314,8 @@ def main(settings: Settings) -> None:
     save(settings.out, columns, rows)
     image, styles = settings.out.with_suffix(".png"), styles_of(methods)
     labels = [", ".join([row["method"], *(f"{k} {row[k]}" for k in varied)]) for row in titled]
-    draw(image, rows, labels, [styles.get(row["method"], GREY)["color"] for row in rows])
+    colors = [styles.get(row["method"], {"color": "grey"})["color"] for row in rows]
+    draw(image, rows, labels, colors)
     if settings.readme:
         caption = "Step and memory of each method next to the plain ones"
         shown = keep(settings.readme, image, f"{settings.table}.png", caption)
