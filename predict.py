@@ -33,36 +33,32 @@ class Prediction(Options):
     def check(self) -> None:
         if not self.images:
             raise UserError("no image is named")
-        for path in (self.model, of_run(self.model, "classes.txt"), *self.images):
+        for path in (self.model, self.file("classes.txt"), *self.images):
             if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
                 raise UserError(f"there is no file {path}")
 
-
-def of_run(model: pathlib.Path, name: str) -> pathlib.Path:
-    """Returns the file ``name`` of the model's run: with the number in the model's name, if any."""
-    number = re.search(r"(_\d+)?$", model.stem)[0]  # type: ignore[index]
-    stem, _, suffix = name.partition(".")
-    return model.parent / f"{stem}{number}.{suffix}"
+    def file(self, name: str) -> pathlib.Path:
+        """Returns the run's file ``name``, with the number in the model's name, if any."""
+        number = re.search(r"(_\d+)?$", self.model.stem)[0]  # type: ignore[index]
+        return self.model.parent / name.replace(".", f"{number}.")
 
 
-def describe(model: pathlib.Path) -> tuple[str, str | None]:
-    """Returns a line about the model's run, and its method; None if run.json does not name one."""
-    path = of_run(model, "run.json")
+def describe(path: pathlib.Path) -> tuple[str, str | None]:
+    """Returns a line about the run with this run.json, and its method; None if that is unknown."""
     try:
         run = json.loads(read_text(path))
         method, backbone = run["settings"]["method"], run["settings"]["backbone"]
-        text = shown(f"{method}, {backbone}, trained on {run['data']}")
-        return text, method if method in list(known()) else None
+        about = shown(f"{method}, {backbone}, trained on {run['data']}")
+        return about, method if method in list(known()) else None
     except (ValueError, LookupError, TypeError, RecursionError):
         return f"of an unknown run, since {path.name} next to it is missing or damaged", None
 
 
 def main(options: Prediction) -> None:
-    classes = of_run(options.model, "classes.txt")
     try:
-        names = read_text(classes).splitlines()
+        names = read_text(options.file("classes.txt")).splitlines()
     except ValueError as error:
-        raise UserError(f"{classes.parent}: {error}") from error
+        raise UserError(f"{options.model.parent}: {error}") from error
     # imported here because TensorFlow takes seconds, and a wrong name should fail at once
     tf = import_tensorflow()
     import keras
@@ -70,7 +66,7 @@ def main(options: Prediction) -> None:
     import common.layers  # noqa: F401 (model.keras is made of them)
     from common.datasets import images
 
-    text, method = describe(options.model)
+    about, method = describe(options.file("run.json"))
     if method:
         importlib.import_module(f"{method}.architecture")  # registers the method's map
     try:
@@ -83,9 +79,9 @@ def main(options: Prediction) -> None:
     if not size or (model.input_shape, model.output_shape) != shapes:
         found = f"{model.input_shape} to {model.output_shape}"
         raise UserError(f"{options.model} maps {found}, not images to {len(names)} classes")
-    print(f"model: {shown(options.model)}: {text}")
-    folded = of_run(options.model, "folded.keras")
-    if re.fullmatch(r"model(_\d+)?\.keras", options.model.name) and folded.is_file():
+    print(f"model: {shown(options.model)}: {about}")
+    folded = options.file("folded.keras")
+    if options.model == options.file("model.keras") and folded.is_file():
         print(f"note: {shown(folded)} is the same function as a plain model, smaller and faster")
     for path in options.images:
         try:

@@ -65,12 +65,12 @@ def test_a_run_that_is_not_known_is_said_to_be_so(tmp_path):
         if text is not None:
             (tmp_path / "run.json").write_text(text)
         said = "of an unknown run, since run.json next to it is missing or damaged"
-        assert predict.describe(tmp_path / "folded.keras") == (said, None)
+        assert predict.describe(tmp_path / "run.json") == (said, None)
     (tmp_path / "run.json").write_bytes(b"\xff")
-    assert "damaged" in predict.describe(tmp_path / "folded.keras")[0]
+    assert "damaged" in predict.describe(tmp_path / "run.json")[0]
     (tmp_path / "run.json").unlink()
     os.mkfifo(tmp_path / "run.json")  # nobody writes into it
-    assert "damaged" in predict.describe(tmp_path / "folded.keras")[0]
+    assert "damaged" in predict.describe(tmp_path / "run.json")[0]
 
 
 def test_only_a_method_of_this_repository_is_imported(tmp_path):
@@ -78,7 +78,7 @@ def test_only_a_method_of_this_repository_is_imported(tmp_path):
     for method in ("opt_hr", "json", "tests", "./opt_hr", ["opt_hr"]):
         facts = {"settings": {"method": method, "backbone": "cnn6"}, "data": ""}
         (tmp_path / "run.json").write_text(json.dumps(facts))
-        found.append(predict.describe(tmp_path / "model.keras")[1])
+        found.append(predict.describe(tmp_path / "run.json")[1])
     assert found == ["opt_hr", None, None, None, None]
 
 

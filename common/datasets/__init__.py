@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-from collections.abc import Iterator
 
 from ..errors import UserError
 from . import cifar, folder, tfds
@@ -18,9 +17,8 @@ def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:
     """Returns the data set ``name``: "cifar100", "cifar10", "digits" or "folder".
 
     CIFAR is looked for in ``data_dir``, then in Keras's and in TFDS's folder of downloads: in each
-    as the official folder, the official archive and a TFDS copy, in this order. If there is none,
-    TFDS downloads it to ``data_dir``. For "folder", `folder.read` reads the images in ``data_dir``
-    and resizes them to ``image_size``, which is for them alone.
+    as the official folder, the official archive and a TFDS copy. If there is none, TFDS downloads
+    it to ``data_dir``. "folder" has the images in ``data_dir``, resized to ``image_size``.
 
     Raises:
         UserError: if it cannot be downloaded, or the files are not the data set.
@@ -33,7 +31,9 @@ def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:
         wanted = {"cifar100": CIFAR100, "cifar10": CIFAR10}[name]
         if data_dir.exists() and not data_dir.is_dir():
             raise UserError(f"--data_dir={data_dir} is not a folder")
-        for place in (data_dir, *_caches()):
+        keras_home = os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")
+        tfds_home = os.path.expanduser(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+        for place in (data_dir, pathlib.Path(keras_home, "datasets"), pathlib.Path(tfds_home)):
             if data := cifar.read(wanted, place):
                 return data
             if copy := tfds.find_copy(wanted, place):
@@ -42,11 +42,3 @@ def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:
     except OSError as error:
         path = error.filename or data_dir
         raise UserError(f"--data_dir: {path} cannot be read: {error.strerror}") from error
-
-
-def _caches() -> Iterator[pathlib.Path]:
-    """Yields the folders of downloads of `keras.datasets` and TFDS."""
-    keras_home = os.environ.get("KERAS_HOME") or "~/.keras"
-    tfds_home = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    yield pathlib.Path(os.path.expanduser(keras_home), "datasets")
-    yield pathlib.Path(os.path.expanduser(tfds_home))

@@ -16,9 +16,9 @@ def draws(
 ) -> Iterator[np.ndarray]:
     """Yields the draws of each batch from the training set, from ``iteration`` on, without end.
 
-    The batches depend on seed and iteration only, so a run that is resumed sees the same batches as
-    a run without interruption. An epoch is ``count // batch_size`` batches of one shuffle; the
-    remaining images are dropped.
+    They depend on the arguments alone, so a resumed run sees the same batches as one without
+    interruption. An epoch is ``count // batch_size`` batches of one shuffle; the remaining images
+    are dropped.
 
     Args:
         seed: of the shuffles and the augmentation.
@@ -26,8 +26,8 @@ def draws(
         count: number of images in the training set.
         batch_size: number of images per batch, at most ``count``.
         mirror: whether half of the images are flipped left-right.
-        episode_length: if given, number of iterations after which a new shuffle begins, also
-            within an epoch.
+        episode_length: if given, a new shuffle begins after so many iterations, also within an
+            epoch.
 
     Yields:
         int32 ``[batch_size, 4]``: the image's index, the crop's offset down and across (0 to 8),

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import os
 import pathlib
 import tarfile
 from collections.abc import Callable
@@ -64,13 +63,9 @@ CIFAR10 = Cifar(
 
 
 def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
-    """Returns the data set from the official folder or the official archive in ``place``.
+    """Returns the data set from the official folder or archive in ``place``; None without them.
 
-    The folder may be ``place`` itself, be unpacked into another one of its name, or lie where
-    `keras.datasets` has put it.
-
-    Returns:
-        The data set, or None if there is neither of them.
+    The folder may be ``place`` itself, or lie in another one of its name or of `keras.datasets`.
 
     Raises:
         UserError: if the files are not of the data set, or the archive is not the official one.
@@ -79,10 +74,10 @@ def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
     # Keras unpacks into NAME-target/NAME or NAME_extracted/NAME
     nested = sorted(place.glob(f"{cifar.folder}*/{cifar.folder}"))
     for folder in (place / cifar.folder, *nested, place):
-        if os.path.isfile(folder / cifar.train_files[0]):
+        if (folder / cifar.train_files[0]).is_file():
             return _dataset(cifar, folder, functools.partial(_content, folder))
     archive = place / cifar.archive
-    if not os.path.isfile(archive):
+    if not archive.is_file():
         return None
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -99,7 +94,7 @@ def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
 
 def _content(folder: pathlib.Path, name: str) -> bytes:
     path = folder / name
-    if not os.path.isfile(path):
+    if not path.is_file():
         raise UserError(f"{folder} holds no file {name}")
     if path.stat().st_size > LARGEST_FILE:
         raise UserError(f"{path} is too large to be a CIFAR file")

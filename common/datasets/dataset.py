@@ -14,7 +14,7 @@ class Dataset:
 
     Attributes:
         title: its usual name.
-        source: where it was read from.
+        source: where they were read.
         train_images, test_images: uint8 ``[count, size, size, 3]``; size is 32 unless it is a
             folder's.
         train_labels, test_labels: int32 ``[count]``, from 0 to ``num_classes - 1``.
@@ -48,16 +48,16 @@ class Dataset:
             UserError: if ``count`` is not a multiple of the number of classes, or a class has too
                 few images.
         """
-        each, rest = divmod(count, self.num_classes)
+        flag, classes = f"--train_images={count}", self.num_classes
+        each, rest = divmod(count, classes)
         if rest:
-            problem = f"cannot be shared equally by {self.num_classes} classes"
-            raise UserError(f"--train_images={count} {problem}")
+            raise UserError(f"{flag} cannot be shared equally by {classes} classes")
         random, chosen = np.random.default_rng(0), []
         for label, name in enumerate(self.class_names):
             found = np.flatnonzero(self.train_labels == label)
             if len(found) < each:
-                problem = f"needs {each:,} images of each class, and {name!a} has {len(found):,}"
-                raise UserError(f"--train_images={count} {problem}")
+                has = f"{name!a} has {len(found):,}"
+                raise UserError(f"{flag} needs {each:,} images of each class, and {has}")
             chosen.append(random.permutation(found)[:each])
         kept = np.sort(np.concatenate(chosen))
         return dataclasses.replace(

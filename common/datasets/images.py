@@ -17,11 +17,7 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # below that it
 
 
 def read(path: pathlib.Path) -> bytes:
-    """Returns the content of an image file.
-
-    Raises:
-        ValueError: if it cannot be read or is too large; the message says why, without its name.
-    """
+    """Returns a file's content; raises ValueError with the reason if it cannot, or is too large."""
     try:
         if not os.path.isfile(path):  # reading a pipe or a device might never end
             raise ValueError("it is no file")
@@ -33,18 +29,11 @@ def read(path: pathlib.Path) -> bytes:
 
 
 def decode(content: bytes, size: int) -> np.ndarray:
-    """Returns an image of ``size x size`` pixels, squeezed to a square.
-
-    Args:
-        content: a BMP, JPEG or PNG file. The size in its header is checked before memory is
-            allocated: a small file can unpack to any size.
-        size: height and width.
-
-    Returns:
-        uint8 ``[size, size, 3]``. An image of this size is returned pixel by pixel.
+    """Returns the image in a BMP, JPEG or PNG file, resized to a square: uint8 ``[size, size, 3]``.
 
     Raises:
-        ValueError: if it is no such file, damaged or too large; the message says why.
+        ValueError: if ``content`` is no such file, damaged or too large. The size in its header is
+            checked before memory is allocated: a small file can unpack to any size.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=("BMP", "JPEG", "PNG"))

@@ -1,9 +1,7 @@
 """TFDS's copies of CIFAR, and their download."""
 
-import contextlib
 import http.client
 import pathlib
-import threading
 import urllib.request
 
 import numpy as np
@@ -12,7 +10,7 @@ from ..errors import UserError
 from .cifar import Cifar
 from .dataset import Dataset
 
-_SITE = "https://www.cs.toronto.edu/~kriz/"
+SITE = "https://www.cs.toronto.edu/~kriz/"
 
 
 def find_copy(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path | None:
@@ -24,8 +22,8 @@ def find_copy(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path | None:
 def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
     """Returns the data set from TFDS's copy in ``folder``.
 
-    The features are those of TFDS's own class. The copy's features.json is not read: for each class
-    that it names, TFDS would import a module, and so run its code.
+    The copy's features.json is not read: TFDS would import each module that it names, and so run
+    its code. The features are those of TFDS's class.
 
     Raises:
         UserError: if the copy is damaged, or of another version than the installed TFDS makes.
@@ -35,48 +33,38 @@ def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
     try:
         kind = tfds.builder_cls(cifar.tfds_name)
         builder = kind(data_dir=folder.parents[1], version=folder.name)
-        parts = []
+        arrays = []
         # in the order in which they are stored, so that two runs see the same
         for part in builder.as_dataset(split=["train", "test"], batch_size=-1):
-            parts += [part["image"].numpy(), part["label"].numpy().astype(np.int32)]
+            arrays += [part["image"].numpy(), part["label"].numpy().astype(np.int32)]
         names = tuple(builder.info.features["label"].names)
     except Exception as error:  # TFDS and its readers raise many kinds for a damaged copy
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder} cannot be read as TFDS's {cifar.tfds_name}: {reason}") from error
-    images, labels, test_images, test_labels = parts
+    images, labels, test_images, test_labels = arrays
     return Dataset(cifar.title, str(folder), images, labels, test_images, test_labels, names)
 
 
 def is_reachable(url: str, seconds: float) -> bool:
-    """Returns whether ``url`` answers within so many seconds.
-
-    It uses a thread because Python's time limits do not hold for the look-up of a host's name.
-    """
-    answers = []
-
-    def ask() -> None:
-        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=seconds).close()  # raises for 400 and above
-            answers.append(url)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(answers)
+    """Returns whether ``url`` answers within so many seconds."""
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        urllib.request.urlopen(request, timeout=seconds).close()  # raises for 400 and above
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def download(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path:
     """Downloads the data set with TFDS, with its progress bar, and returns the folder of the copy.
 
     Raises:
-        UserError: if the site does not answer, which is checked first since TFDS would retry for
-            minutes; or if the download fails.
+        UserError: if the site does not answer, or the download fails.
     """
-    binary = _SITE + cifar.archive.replace("python", "binary")  # what TFDS downloads
-    if not is_reachable(binary, seconds=8):
+    binary = SITE + cifar.archive.replace("python", "binary")  # what TFDS downloads
+    if not is_reachable(binary, seconds=8):  # without an answer TFDS would retry for minutes
         raise UserError(
-            f"there is no {cifar.title} in {data_dir}, and {_SITE} does not answer. Put "
+            f"there is no {cifar.title} in {data_dir}, and {SITE} does not answer. Put "
             f"{cifar.archive} or its folder {cifar.folder}/ there, point --data_dir at a folder "
             "that has it or a TFDS copy of it, or try --dataset=digits, which needs no download"
         )

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class _Array:
-    """Takes an array's place while a pickle is read, so that no function of NumPy is called."""
+    """Stands for an array while a pickle is read, so that no function of NumPy is called."""
 
     def __init__(self, raw=None, dtype=None, shape=None, order="C"):
         self.raw, self.dtype, self.shape, self.order = raw, dtype, shape, order
@@ -49,15 +49,10 @@ class _Unpickler(pickle.Unpickler):
 def unpickle(content: bytes, *keys: str) -> list:
     """Returns the values that a CIFAR file holds under ``keys``, None for one that is missing.
 
-    Args:
-        content: a pickle.
-        keys: names of the values; in the file they may be strings or bytes.
-
-    Returns:
-        Arrays of bytes, and plain values of Python.
+    The keys may be strings or bytes in the file. A value is an array of bytes or a plain value.
 
     Raises:
-        ValueError: if ``content`` is anything else; the message says why.
+        ValueError: if ``content`` is no pickle of such values; the message says why.
     """
     try:
         record = _Unpickler(io.BytesIO(content), encoding="bytes").load()
