@@ -1,14 +1,10 @@
-"""The library by the name under which it is installed, and the README's code that uses it so."""
+"""The library by the name under which it is installed."""
 
 import importlib
 import importlib.util
 import os
-import pkgutil
-import re
 import sys
 import tempfile
-import textwrap
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -23,21 +19,15 @@ _EMPTY = tempfile.TemporaryDirectory()
 os.environ |= {"KERAS_HOME": f"{_EMPTY.name}/keras", "TFDS_DATA_DIR": f"{_EMPTY.name}/tfds"}
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_INSTALLED = ("common.datasets", "common.training")
 
 
-def library_modules(
-    folders: Iterable = common.__path__, prefix: str = "common."
-) -> dict[str, Path]:
-    """Returns the files of the library's modules by name, without that of ``common`` itself."""
+def library_modules() -> dict[str, Path]:
+    """Returns the files of the library's modules by name, ``common`` among them."""
     found = {}
-    for module in pkgutil.iter_modules(folders, prefix):
-        path = ROOT.joinpath(*module.name.split("."))
-        if module.name in NOT_INSTALLED:
-            continue
-        found[module.name] = path / "__init__.py" if module.ispkg else path.with_suffix(".py")
-        if module.ispkg:
-            found |= library_modules([str(path)], f"{module.name}.")
+    for path in (ROOT / "common").rglob("*.py"):
+        _, *parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[0] not in ("datasets", "training"):  # they are not installed
+            found[".".join(["common", *parts]).removesuffix(".__init__")] = path
     return found
 
 
@@ -54,13 +44,3 @@ def opt_keras(monkeypatch):
     monkeypatch.setitem(sys.modules, "opt_keras", package)
     spec.loader.exec_module(package)
     return package
-
-
-@pytest.fixture(scope="session")
-def own_model() -> str:
-    """Returns the README's code for a model of one's own."""
-    readme = (ROOT / "README.md").read_text()
-    section = readme.split("\n## In your own model\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"(?:^(?:    .*)?\n)+", section, re.MULTILINE)
-    python = [block for block in blocks if re.match(r"\s*(import|from) ", block)]
-    return textwrap.dedent("".join(python))

@@ -16,8 +16,8 @@ from benchmarks import maps, original, steps
 from common.errors import UserError
 from common.training.command_line import parse
 from common.training.steps import make_train_step
+from tests.conftest import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 EPSILON = 2.0**-23
 
 
@@ -272,10 +272,3 @@ def test_bad_arguments(monkeypatch, arguments):
     program = {"steps": steps, "maps": maps}[name]
     with pytest.raises(UserError, match=words[0].split("=")[0]):
         program.main(parse(program.Settings, words))
-
-
-def test_bad_arguments_as_a_user_gives_them():
-    command = [sys.executable, "-m", "benchmarks.steps", "--widths=8,8"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2
-    assert result.stderr == "benchmarks.steps: --widths must be four numbers\n"

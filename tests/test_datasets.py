@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import pickle
+import shutil
 import socket
 import sys
 import time
@@ -102,31 +103,34 @@ def test_an_archive_with_another_sum_is_refused_and_both_sums_are_named(tmp_path
     assert_refused(tmp_path, f"{path} has the MD5 sum {md5}.* {CIFAR100.md5}")
 
 
-@pytest.fixture
-def tfds_copy(tmp_path):
+@pytest.fixture(scope="module")
+def written_by_tfds(tmp_path_factory):
     """Returns a folder with a TFDS copy, written by TFDS's CIFAR-100 builder, and its records."""
     import tensorflow_datasets as tfds
 
-    records = archives.files()
-    source = tmp_path / "binary/cifar-100-binary"
+    records, folder = archives.files(), tmp_path_factory.mktemp("tfds")
+    source = folder / "binary/cifar-100-binary"
     source.mkdir(parents=True)
     for name in ("train", "test"):
-        labels = np.stack(
-            [np.zeros_like(records[name]["fine_labels"]), records[name]["fine_labels"]]
-        )
-        content = np.concatenate([labels.T.astype(np.uint8), records[name]["data"]], axis=1)
+        labels = np.array(records[name]["fine_labels"], np.uint8)
+        content = np.column_stack([np.zeros_like(labels), labels, records[name]["data"]])
         (source / f"{name}.bin").write_bytes(content.tobytes())
     coarse = [f"coarse {i}" for i in range(20)]
     for name, names in (("fine", records["meta"]["fine_label_names"]), ("coarse", coarse)):
         (source / f"{name}_label_names.txt").write_text("\n".join(names))
 
-    data_dir = tmp_path / "data"
-    builder = tfds.builder("cifar100", data_dir=data_dir)
+    builder = tfds.builder("cifar100", data_dir=folder / "data")
     split_generators = builder._split_generators
     manager = types.SimpleNamespace(download_and_extract=lambda _: str(source.parent))
     builder._split_generators = lambda _: split_generators(manager)
     builder.download_and_prepare()
-    return data_dir, records
+    return folder / "data", records
+
+
+@pytest.fixture
+def tfds_copy(written_by_tfds, tmp_path):
+    """Returns another copy, which a test may change."""
+    return shutil.copytree(written_by_tfds[0], tmp_path / "data")
 
 
 def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch):
@@ -135,16 +139,15 @@ def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch):
     """
     import tensorflow_datasets as tfds
 
-    data_dir, _ = tfds_copy
-    folder, ran = next((data_dir / "cifar100").glob("*")), data_dir / "ran"
+    folder, ran = next((tfds_copy / "cifar100").glob("*")), tfds_copy / "ran"
     module = f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n"
-    (data_dir / "hostile_module.py").write_text(module)
-    monkeypatch.syspath_prepend(str(data_dir))
+    (tfds_copy / "hostile_module.py").write_text(module)
+    monkeypatch.syspath_prepend(str(tfds_copy))
     monkeypatch.delitem(sys.modules, "hostile_module", raising=False)
     features = json.loads((folder / "features.json").read_text())
     features["pythonClassName"] = "hostile_module.Evil"
     (folder / "features.json").write_text(json.dumps(features))
-    assert len(datasets.load("cifar100", data_dir).train_labels) == 20
+    assert len(datasets.load("cifar100", tfds_copy).train_labels) == 20
     assert not ran.exists()
     assert "hostile_module" not in sys.modules
     with contextlib.suppress(Exception):  # TFDS itself runs it
@@ -152,39 +155,33 @@ def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch):
     assert ran.exists()
 
 
-def test_reads_a_tfds_copy(tfds_copy):
-    data_dir, records = tfds_copy
+def test_reads_a_tfds_copy(written_by_tfds):
+    data_dir, records = written_by_tfds
     data = datasets.load("cifar100", data_dir)
     assert "cifar100/3.0.2" in data.source
     pixels = records["train"]["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    # TFDS shuffles the images
-    found, expected = (
-        {(image.tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
-        for images, labels in (
-            (data.train_images, data.train_labels),
-            (pixels, records["train"]["fine_labels"]),
-        )
-    )
-    assert found == expected
+
+    def pairs(images, labels) -> set[tuple[bytes, int]]:  # TFDS shuffles the images
+        return {(x.tobytes(), int(y)) for x, y in zip(images, labels, strict=True)}
+
+    expected = pairs(pixels, records["train"]["fine_labels"])
+    assert pairs(data.train_images, data.train_labels) == expected
     assert data.class_names[7] == "class 7"
 
 
 def test_a_damaged_tfds_copy_is_refused(tfds_copy):
-    data_dir, _ = tfds_copy
-    for file in data_dir.glob("cifar100/*/*train*"):
+    for file in tfds_copy.glob("cifar100/*/*train*"):
         file.write_bytes(file.read_bytes()[:-100])
-    assert_refused(data_dir, "cannot be read as TFDS's cifar100")
+    assert_refused(tfds_copy, "cannot be read as TFDS's cifar100")
 
 
-def test_order_of_the_sources(tfds_copy, archive, monkeypatch, tmp_path):
-    data_dir, path = tfds_copy[0], archive[0]
-    monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
-    hidden = path.rename(tmp_path / "archive")
-    assert datasets.load("cifar100", data_dir / "none").source.startswith(f"{data_dir}/cifar100/")
-    hidden.rename(path)
-    assert datasets.load("cifar100", data_dir).source == str(path)
-    folder = archives.write_folder(data_dir, archives.files(train=40))
-    assert datasets.load("cifar100", data_dir).source == str(folder)
+def test_order_of_the_sources(written_by_tfds, tfds_copy, archive, monkeypatch, tmp_path):
+    (cache, _), (path, _) = written_by_tfds, archive
+    monkeypatch.setenv("TFDS_DATA_DIR", str(cache))
+    assert datasets.load("cifar100", tmp_path / "none").source.startswith(f"{cache}/cifar100/")
+    assert datasets.load("cifar100", tfds_copy).source == str(path)
+    folder = archives.write_folder(tfds_copy, archives.files(train=40))
+    assert datasets.load("cifar100", tfds_copy).source == str(folder)
 
 
 def test_no_data_and_no_network_stops_soon_and_names_ways_on(tmp_path, monkeypatch):

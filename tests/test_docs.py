@@ -1,9 +1,10 @@
-"""What README and docs/ say can be done: links lead somewhere, images are there, commands exist."""
+"""README.md and docs/: links, images, commands and names are right, and code can be pasted."""
 
 import dataclasses
 import pathlib
 import re
 import shlex
+import textwrap
 
 import pytest
 
@@ -14,8 +15,8 @@ from comparison.settings import Comparison
 from comparison.studies import Study
 from data.prepare import Download
 from predict import Prediction
+from tests.conftest import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "data/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 REFERENCE = ROOT / "docs/site/reference.md"
@@ -68,11 +69,26 @@ def anchors(page: pathlib.Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_readme_is_short_and_leads_to_every_page():
+def test_the_readme_is_short_and_leads_to_every_page_and_method():
     text = README.read_text()
     assert len(text.splitlines()) <= 150
     for page in (ROOT / "docs").glob("*.md"):
         assert f"](docs/{page.name}" in text
+    for method in METHODS:
+        assert f"| `{method}/` |" in text
+        assert f"`cd {method} && python train.py`" in text
+
+
+def test_the_readmes_code_can_be_pasted(tmp_path, monkeypatch, opt_keras):
+    section = README.read_text().split("\n## In your own model\n")[1].split("\n## ")[0]
+    assert section.count("\n") <= 40
+    blocks = re.findall(r"(?:^(?:    .*)?\n)+", section, re.MULTILINE)
+    code = "".join(block for block in blocks if re.match(r"\s*(import|from) ", block))
+    assert "orthogonalize_model" in code
+    pytest.importorskip("keras_hub")
+    monkeypatch.chdir(tmp_path)
+    exec(textwrap.dedent(code), {})  # noqa: S102 (the README is ours)
+    assert (tmp_path / "plain.keras").is_file()
 
 
 @each(list(dict.fromkeys(LINKING)))
