@@ -1,21 +1,17 @@
-"""Time and error of the orthogonal maps, next to those of TensorFlow's own functions.
+"""Time and error of the orthogonal maps, next to those of TensorFlow's functions.
 
     python -m benchmarks.maps            # n from 27 to 2048: minutes on two idle cores
     python -m benchmarks.maps --sizes=288,576 --implementations=cayley,tf.linalg.solve
 
 A call computes a map of w, an n x n matrix of N(0, 1) in float32, and then the gradient of w for a
-fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it. "formed" is map(w)
-itself.
+fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it; "formed" is
+map(w). ms is the median over rounds that call all implementations in turn, so that a change of the
+machine's speed affects all of them. multiple is the median of each round's ratio to one n x n
+product tf.matmul(w, w), for a batch too: a batch of 5 is one call, timed for n up to 576. Rows with
+jit are single matrices, compiled by XLA. A call of TensorFlow from Python takes 0.2 ms, which a
+training step does not pay for each map: at n = 27 this is most of the time.
 
-Each round calls all implementations one after the other, so that a change of the machine's speed
-affects all of them. ms is the median over the rounds. multiple is the median of each round's ratio
-to one n x n product tf.matmul(w, w), for a batch too: a batch of 5 is one call, timed for n up to
-576. Rows with jit are single matrices, compiled by XLA. A call of TensorFlow from Python takes
-0.2 ms, which a training step does not pay for each map: at n = 27 this is most of the time.
-
-orthogonality is max |Q^T Q - I|, and for a product max |K^T K - f^T f| / max |f^T f|. deviation is
-max |Q - Q64| / max |Q64|, where Q64 is the map in float64. The tables go to standard output, all
-figures to maps.csv.
+The tables, with notes on the errors, go to standard output, all figures to maps.csv.
 """
 
 import dataclasses
@@ -51,11 +47,9 @@ NOTE = (
 @dataclasses.dataclass(frozen=True)
 class Settings(Options):
     sizes: tuple[int, ...] = setting((27, 144, 288, 576, 1024, 2048), "n", least=1)
-    implementations: tuple[str, ...] = setting(
-        (), "those whose names contain one of these (default: all)"
-    )
-    rounds: int = setting(7, "calls of each, or of many calls where they are short", least=1)
-    jit_up_to: int = setting(576, "the largest n that XLA compiles maps for; 0: none", least=0)
+    implementations: tuple[str, ...] = setting((), "those whose names contain one of these")
+    rounds: int = setting(7, "rounds of calls", least=1)
+    jit_up_to: int = setting(576, "the largest n for XLA; 0: none", least=0)
     out: pathlib.Path = setting(pathlib.Path("maps.csv"), "the CSV")
     readme: pathlib.Path | None = setting(
         None, "a Markdown file: put the tables between its marks of maps"
@@ -118,10 +112,7 @@ def is_ours(name: str) -> bool:
 
 
 def prepare(function: Callable, jit: bool, *arguments: tf.Tensor) -> Callable[[], tf.Tensor]:
-    """Returns a call that computes value and gradient, and returns the value.
-
-    The arguments are w, f and the cotangent.
-    """
+    """Returns a call that computes value and gradient of w, f, cotangent, and returns the value."""
 
     @tf.function(jit_compile=jit)
     def both(w: tf.Tensor, f: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -180,7 +171,8 @@ def measure(n: int, batch: int, names: list[str], jits: list[str], rounds: int) 
     times: list[list[float]] = [[] for _ in timed]
     for _ in range(rounds):
         for (call, calls), spent in zip(timed, times, strict=True):
-            call()  # after another implementation's calls the first one may be slower
+            if calls > 1:  # after another implementation's calls a short one may be slower
+                call()
             spent.append(milliseconds(call, calls))
     for row, spent in zip(rows, times, strict=True):
         multiples = [ms / unit for ms, unit in zip(spent, times[0], strict=True)]

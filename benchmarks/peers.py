@@ -6,8 +6,8 @@ float32 on the CPU, with images of the same shape and as many threads as there a
 
 PyTorch is timed plain and with kernels map(R) F of a trained R [n, n] and a fixed F, as OPT has
 them: by `linalg.qr` (Gram-Schmidt), `linalg.solve` (Cayley's transform) and `linalg.svd` (the polar
-factor), each with products as thin as PyTorch's own gradients allow. geotorch computes map(R) with
-its own parametrizations, from their own start. Each row has one of two memory layouts. deel-lip
+factor), each with products as thin as PyTorch's gradients allow. geotorch computes map(R) with
+its parametrizations, from their start. Each row has one of two memory layouts. deel-lip
 rotates nothing: its layers make the trained kernel orthogonal, by Björck's iteration, with the
 layers' default settings.
 """

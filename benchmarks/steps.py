@@ -7,13 +7,12 @@
     python -m benchmarks.steps --kernels      # counts each step's kernels: up to a minute each
     python -m benchmarks.steps --peers        # PyTorch, geotorch and deel-lip: see peers.py
 
-Rows are named as those of compare.py. Each measurement has a process of its own and random images.
-A row has the median time of a step, the time to the end of the first step (with tracing and
-compilation), the peak memory and the images per second. Plain training at the same widths, with the
-same --jit and --precision, is timed before and after each row, since a machine's speed changes;
-ratios are to the mean of both. With --peers there are also ratios to PyTorch's plain step in its
-faster memory layout. The table goes to standard output and to steps.csv, ratios and memory also to
-steps.png next to it.
+Rows are named as those of compare.py. Each measurement has a separate process and random images. A
+row has the median time of a step, the time to the end of the first step (with tracing and
+compilation), the peak memory and the images per second. Plain training of the same kind is timed
+before and after each row, since a machine's speed changes; ratios are to the mean of both. With
+--peers there are also ratios to PyTorch's plain step in its faster memory layout. The table goes to
+standard output and to steps.csv, ratios and memory also to steps.png next to it.
 """
 
 import dataclasses
@@ -208,7 +207,7 @@ def measure(case: Case) -> dict[str, float]:
 
 
 def in_a_process(case: Case) -> dict:
-    """Returns what `measure` returns in a process of its own, or a note why that failed."""
+    """Returns what `measure` returns in a separate process, or a note why that failed."""
     command = [sys.executable, "-c", CHILD, json.dumps(dataclasses.asdict(case))]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if result.returncode:

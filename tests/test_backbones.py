@@ -31,23 +31,16 @@ def convolutions(name: str) -> list[tuple[str, int, int, int]]:
     """Returns name, kernel area, input channels and neurons of every layer that a factory makes, as
     the papers have it.
     """
-    widths = WIDTHS[name]
-    if name.startswith("cnn"):
-        per_stage, found, channels = int(name[3:]) // 3, [], 3
-        for stage, width in enumerate(widths[:3], start=1):
-            for i in range(per_stage):
-                found.append((f"conv{stage}_{i}", 9, channels, width))
-                channels = width
-        return [*found, ("fc6", 16, channels, widths[3])]
-    blocks, found, channels = (int(name[6:]) - 2) // 6, [("conv1", 9, 3, widths[0])], widths[0]
-    for stage, width in enumerate(widths, start=2):
-        for block in range(blocks):
-            found += [
-                (f"conv{stage}_{block}_0", 9, channels, width),
-                (f"conv{stage}_{block}_1", 9, width, width),
-            ]
-            channels = width
-    return found
+    widths, plain = WIDTHS[name], name.startswith("cnn")
+    if plain:
+        ends = [str(i) for i in range(int(name[3:]) // 3)]
+    else:
+        ends = [f"{block}_{i}" for block in range((int(name[6:]) - 2) // 6) for i in (0, 1)]
+    stages = enumerate(widths[:3], start=1 if plain else 2)
+    found = [(f"conv{stage}_{end}", 9, width) for stage, width in stages for end in ends]
+    found = [*found, ("fc6", 16, widths[3])] if plain else [("conv1", 9, widths[0]), *found]
+    channels = [3, *(neurons for _, _, neurons in found[:-1])]
+    return [(*layer[:2], before, layer[2]) for layer, before in zip(found, channels, strict=True)]
 
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)

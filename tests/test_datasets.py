@@ -368,7 +368,7 @@ def test_part_of_a_training_set():
     few, more = data.part(8), data.part(20)
     assert np.bincount(few.train_labels).tolist() == [2] * 4
     chosen, larger = few.train_images[:, 0, 0, 0], more.train_images[:, 0, 0, 0]
-    np.testing.assert_array_equal(labels[chosen], few.train_labels)  # each image has its own label
+    np.testing.assert_array_equal(labels[chosen], few.train_labels)  # each image has its label
     assert set(chosen) < set(larger)
     # the same images on every machine: NumPy promises this stream for PCG64 and a fixed seed
     assert chosen.tolist() == data.part(8).train_images[:, 0, 0, 0].tolist()

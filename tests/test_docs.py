@@ -101,15 +101,6 @@ def test_links_lead_somewhere(page):
             assert not anchor or anchor in anchors(there), target
 
 
-def test_every_image_is_shown():
-    shown = set()
-    for page in PAGES:
-        targets = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page.read_text())
-        shown |= {(page.parent / target).resolve() for target in targets}
-    images = (path for path in (ROOT / "docs").iterdir() if path.suffix in (".png", ".svg"))
-    assert shown == set(images)
-
-
 @each(PAGES)
 def test_lines_fit_a_screen(page):
     lines = [line for line in prose(page).splitlines() if not line.startswith("|")]

@@ -254,6 +254,6 @@ def test_a_few_images_make_a_smaller_batch_and_a_run_that_resumes(tmp_path, caps
     printed = capsys.readouterr().out
     assert "going on after 6 iterations" in printed
     assert "warm-up" not in printed
-    write(root / "train/red/new.png", picture("red", 998))
+    write(root / "train/red/0.png", picture("red", 998))
     with pytest.raises(UserError, match=r"--resume.*folder with the sum"):
         train("baseline", *words, "--resume")

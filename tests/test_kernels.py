@@ -1,5 +1,7 @@
 """The kernels that XLA makes of a training step, which a GPU starts one after the other."""
 
+import functools
+
 import keras
 import pytest
 import tensorflow as tf
@@ -36,16 +38,13 @@ def test_a_step_needs_no_more_kernels_than_a_quarter_above_the_count(method):
 
 
 def test_a_step_of_one_small_layer_with_gram_schmidt():
-    """It stands for the whole steps, which take too long to compile: 68 kernels."""
+    """It stands for the complete steps, which take too long to compile: 68 kernels."""
     model = keras.Sequential([keras.Input((8,)), OrthogonalDense(4)])
     step = make_train_step(METHOD, model, METHOD.make_optimizer(0.1, lambda rate: rate), jit=True)
     assert kernels.count(step, tf.zeros((8, 8)), tf.zeros(8, tf.int32)) <= 1.25 * 68
 
 
-def compiled(function) -> tf.types.experimental.PolymorphicFunction:
-    return tf.function(function, jit_compile=True)
-
-
+compiled = functools.partial(tf.function, jit_compile=True)
 SQUARE = tf.ones((8, 8))
 
 
@@ -66,12 +65,10 @@ def test_of_a_condition_the_first_function_counts(usual, rare):
 
 
 def test_the_body_of_a_loop_counts_once_per_trip():
-    def loop(trips: int) -> int:
-        body = lambda i, x: (i + 1, products(x, 3))  # noqa: E731
-        function = lambda x: tf.while_loop(lambda i, _: i < trips, body, [0, x])  # noqa: E731
-        return kernels.count(compiled(function), SQUARE)
+    def loop(x: tf.Tensor, trips: int) -> list:
+        return tf.while_loop(lambda i, _: i < trips, lambda i, x: (i + 1, products(x, 3)), [0, x])
 
-    counts = [loop(trips) for trips in (20, 30, 40)]
+    counts = [kernels.count(compiled(loop), SQUARE, trips) for trips in (20, 30, 40)]
     assert counts[1] - counts[0] == counts[2] - counts[1] >= 30
 
 

@@ -38,7 +38,7 @@ def write_run(path: pathlib.Path, method: object, data: str) -> None:
 
 
 def test_the_five_likeliest_classes(tmp_path, capsys, red):
-    """A model that gives red pictures class 4 does so. It is of an earlier run, which has its own
+    """A model that gives red pictures class 4 does so. It is of an earlier run, which has other
     classes and description.
     """
     inputs = keras.Input((32, 32, 3))

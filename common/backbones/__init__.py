@@ -1,7 +1,5 @@
 """Networks for small images, by name. They are built from a layer factory.
 
-A factory is called as ``layer(filters, kernel_size, padding=..., name=...)`` and returns a Keras
-layer without bias: `keras.layers.Conv2D` for plain training, `OrthogonalConv2D` with a map for OPT.
 Importing this package imports no Keras: a network's builder is imported when it is called.
 """
 
@@ -13,10 +11,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network: a builder and its depth. Calling it returns a `keras.Model`.
-
-    The model maps images as they are stored, ``[batch, image_size, image_size, 3]`` with values 0
-    to 255, to logits, ``[batch, num_classes]``.
+    """A network: a builder and its depth.
 
     Attributes:
         builder: a file of this folder, and the function of the same name in it.
@@ -31,7 +26,18 @@ class Network:
     widening: bool = False
 
     def __call__(self, layer: Callable, **options: Any) -> Any:
-        """Returns the model with layers of ``layer``; ``options`` are those of the builder."""
+        """Returns a `keras.Model`.
+
+        It maps images as they are stored, ``[batch, image_size, image_size, 3]`` with values 0 to
+        255, to logits, ``[batch, num_classes]``.
+
+        Args:
+            layer: the factory of the layers: called as ``layer(filters, kernel_size, padding=...,
+                name=...)`` it returns a Keras layer without bias, such as `keras.layers.Conv2D`.
+            **options: ``stem``, the factory of the first layer, defaults to ``layer``; ``widths``,
+                the numbers of neurons; ``num_classes`` to 100; ``score_regularizer``, that of the
+                score layer's kernel, to none; ``image_size``, height and width, to 32.
+        """
         module = importlib.import_module(f".{self.builder}", __name__)
         build = getattr(module, self.builder)
         return build(layer, self.depth, **({"widths": self.widths} | options))

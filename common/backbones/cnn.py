@@ -18,17 +18,10 @@ def cnn(
 ) -> keras.Model:
     """Returns a network of three stages, then fc6 and the scores.
 
-    A stage is ``depth`` convolutions and a 2x2 max pooling. On a 32x32 image fc6 sees all that is
-    left of it; on a larger one it sees parts, and the scores are the mean over these.
-
-    Args:
-        layer: the factory of every convolution and of fc6.
-        depth: number of convolutions per stage.
-        widths: number of neurons per layer of the three stages and of fc6.
-        stem: the factory of the first convolution, conv1_0. Defaults to ``layer``.
-        num_classes: number of logits. Defaults to 100.
-        score_regularizer: of the score layer's kernel. Defaults to none.
-        image_size: height and width of the images. Defaults to 32.
+    A stage is ``depth`` convolutions and a 2x2 max pooling. ``widths`` are the neurons per layer of
+    the three stages and of fc6. On a 32x32 image fc6 sees all that is left of it; on a larger one
+    it sees parts, and the scores are the mean over these. The other arguments are those of
+    `Network`.
     """
     inputs = keras.Input((image_size, image_size, 3), name="images")
     # (x - 127.5) / 128; both constants are exact in binary

@@ -18,18 +18,10 @@ def resnet(
 ) -> keras.Model:
     """Returns a network of three stages, of 6 ``depth`` + 2 layers in all.
 
-    Shortcuts are of kind A and have no kernel: at the start of a stage they take every second pixel
-    and fill the new channels with zeros. The classifier after the global average pooling is a plain
-    dense layer.
-
-    Args:
-        layer: the factory of every 3x3 convolution.
-        depth: number of residual blocks per stage.
-        widths: number of neurons per layer of the three stages, none smaller than the one before.
-        stem: the factory of the first convolution, conv1. Defaults to ``layer``.
-        num_classes: number of logits. Defaults to 100.
-        score_regularizer: of the score layer's kernel. Defaults to none.
-        image_size: height and width of the images. Defaults to 32.
+    A stage is ``depth`` residual blocks. ``widths`` are the neurons per layer of the stages, none
+    smaller than the one before. Shortcuts are of kind A and have no kernel: at the start of a stage
+    they take every second pixel and fill the new channels with zeros. The scores are a plain dense
+    layer's. The other arguments are those of `Network`.
     """
     inputs = keras.Input((image_size, image_size, 3), name="images")
     x = keras.layers.Rescaling(1 / 128, offset=-127.5 / 128, name="rescale")(inputs)

@@ -119,20 +119,19 @@ def _dataset(cifar: Cifar, source: pathlib.Path, content: Callable[[str], bytes]
 def _images(cifar: Cifar, pixels: object, labels: object) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, list):
         raise ValueError(f"it holds no data and {cifar.label_key}")
-    if pixels.shape != (len(labels), 3 * 32**2) or not labels:
-        raise ValueError(f"it has {len(labels)} labels, and data of the shape {pixels.shape}")
-    if not all(type(label) is int and 0 <= label < cifar.classes for label in labels):
-        raise ValueError(f"a label is not an integer from 0 to {cifar.classes - 1}")
+    numbers = all(type(label) is int and 0 <= label < cifar.classes for label in labels)
+    if not labels or not numbers or pixels.shape != (len(labels), 3 * 32**2):
+        raise ValueError(f"its labels do not fit its data or the {cifar.classes} classes")
     # stored as three colour planes, [3, 32, 32]
     images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return images, np.array(labels, np.int32)
 
 
 def _names(cifar: Cifar, names: object) -> tuple[str, ...]:
-    if not isinstance(names, list) or len(names) != cifar.classes:
-        raise ValueError(f"it does not name {cifar.classes} classes")
-    texts = tuple(n.decode("latin1") if isinstance(n, bytes) else n for n in names)
+    found = names if isinstance(names, list) else []
+    texts = tuple(n.decode("latin1") if isinstance(n, bytes) else n for n in found)
     # classes.txt has one name per line, in UTF-8
-    if not all(isinstance(name, str) and name and name.isprintable() for name in texts):
-        raise ValueError("the name of a class is not a printable text")
+    printable = all(isinstance(name, str) and name and name.isprintable() for name in texts)
+    if len(texts) != cifar.classes or not printable:
+        raise ValueError(f"it does not name {cifar.classes} classes by printable texts")
     return texts

@@ -1,4 +1,4 @@
-"""A folder of the user's own images, one subfolder per class."""
+"""A folder of a user's images, one subfolder per class."""
 
 import hashlib
 import os
