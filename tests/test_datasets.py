@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -22,8 +21,6 @@ from common import datasets
 from common.datasets import CIFAR10, CIFAR100
 from common.errors import UserError
 from tests import archives
-
-each_cifar = pytest.mark.parametrize("cifar", [CIFAR10, CIFAR100], ids=lambda c: c.tfds_name)
 
 
 def assert_holds(data: datasets.Dataset, records: dict, cifar=CIFAR100) -> None:
@@ -47,7 +44,7 @@ def assert_refused(data_dir: pathlib.Path, reason: str) -> None:
     assert str(caught.value).isprintable()
 
 
-@each_cifar
+@pytest.mark.parametrize("cifar", [CIFAR10, CIFAR100], ids=lambda cifar: cifar.title)
 def test_reads_the_official_folder(tmp_path, cifar):
     records = archives.files(cifar)
     folder = archives.write_folder(tmp_path, records, cifar)
@@ -61,8 +58,7 @@ def test_reads_the_official_folder(tmp_path, cifar):
 def test_reads_files_that_python_3_has_written(tmp_path, protocol):
     records = archives.files()
     records["train"]["data"] = np.asfortranarray(records["train"]["data"])
-    dumps = functools.partial(pickle.dumps, protocol=protocol)
-    archives.write_folder(tmp_path, records, dumps=dumps)
+    archives.write_folder(tmp_path, records, dumps=lambda record: pickle.dumps(record, protocol))
     assert_holds(datasets.load("cifar100", tmp_path), records)
 
 
@@ -283,13 +279,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     for length in (0, 100, len(content) - 1):
         (folder / "train").write_bytes(content[:length])
         assert_refused(tmp_path, "train: not a pickle of a CIFAR file")
-    os.truncate(folder / "train", datasets.cifar.LARGEST_FILE + 1)
-    assert_refused(tmp_path, f"{folder / 'train'} is too large")
+    os.truncate(folder / "train", datasets.images.LARGEST_FILE + 1)
+    assert_refused(tmp_path, f"{folder}: train: it has more than 256 MiB")
     (folder / "train").write_bytes(content)
     for make in (lambda path: None, os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
         (folder / "meta").unlink()
         make(folder / "meta")
-        assert_refused(tmp_path, "holds no file meta")
+        assert_refused(tmp_path, "meta: it is no file")
         (folder / "meta").unlink(missing_ok=True)
         (folder / "meta").touch()
     assert_refused(folder / "meta", "is not a folder")

@@ -1,7 +1,6 @@
 """CIFAR-100 and CIFAR-10, from the official folder or the official archive."""
 
 import dataclasses
-import functools
 import hashlib
 import pathlib
 import tarfile
@@ -11,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from . import images
 from .dataset import Dataset
 from .unpickling import unpickle
-
-LARGEST_FILE = 256 * 2**20  # bytes; CIFAR-100's training file has 155 million
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +71,10 @@ def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
     """
     # Keras unpacks into NAME-target/NAME or NAME_extracted/NAME
     nested = sorted(place.glob(f"{cifar.folder}*/{cifar.folder}"))
-    for folder in (place / cifar.folder, *nested, place):
-        if (folder / cifar.train_files[0]).is_file():
-            return _dataset(cifar, folder, functools.partial(_content, folder))
+    folders = (place / cifar.folder, *nested, place)
+    folder = next((path for path in folders if (path / cifar.train_files[0]).is_file()), None)
+    if folder:
+        return _dataset(cifar, folder, lambda name: images.read(folder / name))
     archive = place / cifar.archive
     if not archive.is_file():
         return None
@@ -92,15 +91,6 @@ def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
         return _dataset(cifar, archive, member)
 
 
-def _content(folder: pathlib.Path, name: str) -> bytes:
-    path = folder / name
-    if not path.is_file():
-        raise UserError(f"{folder} holds no file {name}")
-    if path.stat().st_size > LARGEST_FILE:
-        raise UserError(f"{path} is too large to be a CIFAR file")
-    return path.read_bytes()
-
-
 def _dataset(cifar: Cifar, source: pathlib.Path, content: Callable[[str], bytes]) -> Dataset:
     def part(name: str, convert: Callable, *keys: str) -> Any:
         try:
@@ -110,10 +100,10 @@ def _dataset(cifar: Cifar, source: pathlib.Path, content: Callable[[str], bytes]
 
     keys = "data", cifar.label_key
     train = [part(name, _images, *keys) for name in cifar.train_files]
-    images, labels = train[0] if len(train) == 1 else map(np.concatenate, zip(*train, strict=True))
-    test_images, test_labels = part(cifar.test_file, _images, *keys)
+    pixels, labels = train[0] if len(train) == 1 else map(np.concatenate, zip(*train, strict=True))
+    test_pixels, test_labels = part(cifar.test_file, _images, *keys)
     names = part(cifar.names_file, _names, cifar.names_key)
-    return Dataset(cifar.title, str(source), images, labels, test_images, test_labels, names)
+    return Dataset(cifar.title, str(source), pixels, labels, test_pixels, test_labels, names)
 
 
 def _images(cifar: Cifar, pixels: object, labels: object) -> tuple[np.ndarray, np.ndarray]:
@@ -123,8 +113,8 @@ def _images(cifar: Cifar, pixels: object, labels: object) -> tuple[np.ndarray, n
     if not labels or not numbers or pixels.shape != (len(labels), 3 * 32**2):
         raise ValueError(f"its labels do not fit its data or the {cifar.classes} classes")
     # stored as three colour planes, [3, 32, 32]
-    images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    return images, np.array(labels, np.int32)
+    stored = pixels.reshape(-1, 3, 32, 32)
+    return np.ascontiguousarray(stored.transpose(0, 2, 3, 1)), np.array(labels, np.int32)
 
 
 def _names(cifar: Cifar, names: object) -> tuple[str, ...]:
