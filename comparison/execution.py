@@ -3,7 +3,7 @@
 import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tqdm import tqdm
 
@@ -42,7 +42,7 @@ def execute(runs: list[Run], jobs: int, gpus: Sequence[int]) -> int | None:
                     _report(run)
                 bar.update(max(0, sum(run.done() for run in todo) - bar.n))
         finally:
-            _stop(list(running))
+            _stop(running)
     return interruption.signal
 
 
@@ -50,13 +50,11 @@ def _report(run: Run) -> None:
     tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
 
 
-def _stop(running: list[Run]) -> None:
+def _stop(running: Iterable[Run]) -> None:
     """Lets the runs save their state, and waits until they have."""
     for run in running:
         run.process.terminate()
-    if running:
-        names = ", ".join(run.name for run in running)
-        note = f"waiting for {names} to save; another signal, a second later or more, ends them"
+        note = f"waiting for {run.name} to save; another signal, a second later or more, ends it"
         tqdm.write(note, file=sys.stderr)
     for run in running:
         run.process.wait()
