@@ -22,9 +22,8 @@ def execute(runs: list[Run], jobs: int, gpus: Sequence[int]) -> int | None:
     """
     if finished := sum(run.is_finished() for run in runs):
         print(f"{finished} of {len(runs)} runs are finished already", flush=True)
-    for run in runs:
-        if run.failure:
-            _report(run)
+    for run in filter(lambda run: run.failure, runs):
+        _report(run)
     todo = [run for run in runs if not (run.results or run.failure)]
     waiting, running = list(todo), dict[Run, int | None]()  # the GPU of each
     free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))

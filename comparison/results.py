@@ -31,7 +31,7 @@ class Results:
         images: the number of training images.
         figures: numbers by their name in results.csv; None for a missing one.
         errors: test errors in per cent.
-        losses, rates: of the logged batches.
+        losses: of the logged batches.
         energies: hyperspherical energy over that at the start, the mean over layers.
         drifts: the largest of all layers.
         is_collapsed: whether it did not come back from a collapse, or to little more than guessing.
@@ -42,7 +42,6 @@ class Results:
     figures: dict[str, float | None]
     errors: Series
     losses: Series
-    rates: Series
     energies: Series
     drifts: Series
     is_collapsed: bool
@@ -150,7 +149,7 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
         "energy": [None, *means.values()][-1],
         "drift": [None, *largest.values()][-1],
     }
-    series = (errors, _column(rows, "fit"), _column(rows, "learning_rate"), means, largest)
+    series = (errors, _column(rows, "fit"), means, largest)
     is_collapsed = bool(collapsed) and (collapsed.get("until") is None or guesses)
     count = int(images[0].split()[0].replace(",", ""))
     return Results(facts, count, figures, *series, is_collapsed)

@@ -14,15 +14,10 @@ SHARED = {"base_lr", "precision"}
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the table: a method with its settings.
-
-    Attributes:
-        kind: the class of the method's settings.
-        flags: name and value of each setting that the row is given, sorted by name.
-    """
+    """A line of the table: the class of a method's settings, and names and values of those set."""
 
     kind: type[Settings]
-    flags: tuple[tuple[str, str], ...] = ()
+    flags: tuple[tuple[str, str], ...] = ()  # sorted by name
 
     @property
     def method(self) -> str:
@@ -41,11 +36,9 @@ class Row:
 
 
 def parse(texts: Iterable[str]) -> list[Row]:
-    """Returns the rows that ``texts`` name, in the order of tables; those of one method in theirs.
+    """Returns the rows of texts such as ``opt_gs:rotation_stddev=0.2``, in the order of tables.
 
-    Args:
-        texts: such as ``opt_gs`` and ``opt_gs:rotation_stddev=0.2``. A setting without ``=`` is
-            true. Rows that say the same are one.
+    A setting without ``=`` is true. Rows that say the same are one.
 
     Raises:
         UserError: for an unknown method, and for settings that a row cannot have.

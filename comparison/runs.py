@@ -20,16 +20,10 @@ from comparison.rows import Row
 
 
 class Run:
-    """One row with one seed.
+    """One row with one seed, in a folder below ``out``; ``flags`` are the same for all rows.
 
-    Args:
-        row, seed: which.
-        out: the comparison's folder; the run's is in it.
-        flags: the settings that are the same for all rows.
-
-    Attributes:
-        results: of a finished run, after `is_finished`.
-        failure: why there are none, of a run that failed or whose files are damaged.
+    ``results`` are those of a finished run, after `is_finished`; ``failure`` says why there are
+    none, of a run that failed or whose files are damaged.
 
     Raises:
         UserError: for settings that train.py does not take.
@@ -57,10 +51,10 @@ class Run:
         Raises:
             UserError: if it was done with other settings than those asked for.
         """
+        self.results = None
         try:
             self.results = read(self.folder)
         except ValueError as error:
-            self.results = None
             self.failure = f"damaged: {shown(error)}; delete its folder to run it again"
         if self.results is None:
             return False
@@ -106,8 +100,8 @@ class Run:
         """Notes the outcome of the process."""
         finished = self.is_finished()
         if self.process.returncode or not (finished or self.failure):
-            lines = (self.folder / "output.txt").read_text("utf-8", "replace").splitlines()
-            last = next((line for line in reversed(lines) if line.strip()), "no output")
+            said = (self.folder / "output.txt").read_text("utf-8", "replace").split("\n")
+            last = next(filter(str.strip, reversed(said)), "no output")
             self.failure = f"failed ({self.process.returncode}): {shown(last, 200)}"
 
 

@@ -15,13 +15,9 @@ HEAD += ["energy / start", "drift"]
 
 
 class Summary:
-    """A row's results over its seeds.
+    """A row's results over its seeds; ``errors`` are the last ones of the valid runs.
 
-    Attributes:
-        finished: the runs that did not fail.
-        valid: those of them that did not end collapsed.
-        errors: the last errors of the valid runs.
-        title: the row's title, with the number of seeds that its errors leave out.
+    ``title`` has the number of seeds that the errors leave out.
     """
 
     def __init__(self, row: Row, runs: list[Run]):
@@ -56,13 +52,15 @@ def best_of(summaries: list[Summary]) -> Summary | None:
 
 def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
     """Returns rows nearer to the best than the standard deviation of a difference of two runs."""
-    found = []
-    for other in summaries:
-        if other is not best and min(len(best.errors), len(other.errors)) > 1:
-            deviations = map(statistics.stdev, (best.errors, other.errors))
-            distance = statistics.mean(other.errors) - statistics.mean(best.errors)
-            found += [other] if distance < math.hypot(*deviations) else []
-    return found
+
+    def is_near(other: Summary) -> bool:
+        pair = best.errors, other.errors
+        if other is best or min(map(len, pair)) < 2:
+            return False
+        first, second = map(statistics.mean, pair)
+        return second - first < math.hypot(*map(statistics.stdev, pair))
+
+    return list(filter(is_near, summaries))
 
 
 def mean_and_deviation(values: list[float], digits: int = 2) -> str:
