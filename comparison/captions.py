@@ -71,7 +71,7 @@ def verdict(summaries: list[Summary]) -> list[str]:
             sentences.append(f"The scatter of the seeds does not tell it from {names}.")
     for summary in summaries:
         for run in summary.runs:
-            words = run.failure or run.results.facts["collapsed"].get("words")
+            words = run.failure or (run.outcome if run.results.is_collapsed else "")
             sentences += [f"{summary.row.title}, seed {run.seed}: {words}."] if words else []
     return sentences
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.training.startup import default_style
 from comparison.results import Results, Series
 from comparison.styles import styles_of
 from comparison.table import Summary
@@ -76,7 +75,6 @@ def rate_drops(results: Results) -> list[float]:
     return [(i + 1) / length for (_, before), (i, rate) in pairs if rate < before * 0.999]
 
 
-@default_style()
 def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], heading: str) -> None:
     """Draws three panels, and the legend in the place of a fourth."""
     from matplotlib.figure import Figure

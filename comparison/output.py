@@ -13,8 +13,8 @@ from comparison.runs import Run
 from comparison.settings import Comparison
 from comparison.table import LAST, Summary
 
-FIGURES = ["best_error", "last_error", "collapsed", "collapsed_until", "step_ms", "memory_gib"]
-FIGURES += ["energy", "drift", "seconds"]
+FIGURES = ["best_error", "last_error", "collapsed", "step_ms", "memory_gib", "energy", "drift"]
+FIGURES += ["seconds"]
 COLUMNS = ["method", "seed", "iterations", "status", *FIGURES]
 IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
 

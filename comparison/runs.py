@@ -83,7 +83,7 @@ class Run:
         if self.failure:
             return self.failure.partition(" ")[0].rstrip(":")  # failed or damaged
         if self.results.is_collapsed:
-            return self.results.facts["collapsed"]["title"]
+            return f"{self.results.figures['collapsed']} at the end"
         return f"{self.results.figures['last_error']:.2f}"
 
     def start(self, gpu: int | None) -> None:
