@@ -144,8 +144,7 @@ def prepare(
     tf = import_tensorflow()
     import keras
 
-    from common.training.precision import policy, scaled
-    from common.training.steps import make_train_step
+    from common.training.steps import make_train_step, policy, scaled
 
     keras.utils.set_random_seed(0)
     (row,) = parse([name])
@@ -218,7 +217,7 @@ def measure(case: Case) -> dict[str, float]:
     times = [once(calls) for _ in range(case.steps)]
     figures = {"step_ms": 1e3 * statistics.median(times), "first_step_s": first}
     if not case.peer:
-        from common.training.loop import peak_memory
+        from common.training.environment import peak_memory
 
         figures["memory_gib"] = peak_memory()
     if case.kernels:

@@ -57,8 +57,8 @@ def verdict(summaries: list[Summary]) -> list[str]:
         if near := "; ".join(other.row.title for other in as_good(best, summaries)):
             sentences.append(f"The scatter of the seeds does not tell it from {near}.")
     for run in (run for summary in summaries for run in summary.runs):
-        words = run.failure or run.results.facts["collapsed"].get("words")
-        sentences += [f"{run.row.title}, seed {run.seed}: {words}."] if words else []
+        if words := run.failure or run.results.collapse:
+            sentences.append(f"{run.row.title}, seed {run.seed}: {words}.")
     return sentences
 
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.training.startup import default_style
 from comparison.results import Results, Series
 from comparison.styles import styles_of
 from comparison.table import Summary
@@ -51,7 +50,6 @@ ENERGIES = [
 ]
 
 
-@default_style()
 def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], heading: str) -> None:
     """Draws three panels, and the legend in the place of a fourth."""
     from matplotlib.figure import Figure

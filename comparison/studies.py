@@ -15,7 +15,6 @@ import numpy as np
 from common.errors import UserError
 from common.training.command_line import Options, as_text, run_program, setting
 from common.training.methods import known
-from common.training.startup import default_style
 from common.training.texts import shown
 from comparison.results import read
 from comparison.rows import Row, parse, settable
@@ -52,7 +51,7 @@ def points(folders: tuple[str, ...], methods: tuple[str, ...] = ()) -> list[Poin
             results = read(path)
         except ValueError as error:
             raise UserError(f"{path}: {shown(error)}") from error
-        if results is None or results.is_collapsed:
+        if results is None or results.collapse:
             print(f"left out: {path}: {'collapsed' if results else 'not finished'}")
             continue
         settings, losses = results.facts["settings"], list(results.losses.values())
@@ -74,7 +73,6 @@ def _row(settings: dict[str, Any]) -> Row:
     return parse([":".join([method, *(f"{n}={as_text(settings.get(n))}" for n in names)])])[0]
 
 
-@default_style()
 def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
     """Draws test errors against training losses, or against numbers of training images."""
     from matplotlib.figure import Figure

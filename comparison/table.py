@@ -23,7 +23,7 @@ class Summary:
     def __init__(self, row: Row, runs: list[Run]):
         self.row, self.runs = row, runs
         self.finished = [run for run in runs if not run.failure]
-        self.valid = [run for run in self.finished if not run.results.is_collapsed]
+        self.valid = [run for run in self.finished if not run.results.collapse]
         self.errors = [run.results.figures["last_error"] for run in self.valid]
         counts = {"failed": len(runs) - len(self.finished)}
         counts["collapsed"] = len(self.finished) - len(self.valid) if self.valid else 0
@@ -97,8 +97,7 @@ def _errors(summary: Summary) -> list[str]:
         return [mean_and_deviation(best), mean_and_deviation(summary.errors)]
     if summary.finished:
         # not the error of guessing, which would read as a result
-        titles = [run.results.facts["collapsed"]["title"] for run in summary.finished]
-        return [", ".join(dict.fromkeys(titles)), ""]
+        return [", ".join(dict.fromkeys(run.results.collapse for run in summary.finished)), ""]
     return [textwrap.shorten(summary.runs[0].failure, 60, placeholder=" ..."), ""]
 
 

@@ -57,7 +57,7 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """A program's options. Subclasses are frozen dataclasses too, whose fields are `setting`s.
+    """A program's options; subclasses are frozen dataclasses too, and their fields `setting`s.
 
     Raises:
         UserError: for a value that its field does not take, or values that do not fit together.
@@ -139,7 +139,7 @@ def help_text(kind: type[Options], about: str) -> str:
 
 def as_text(value: object) -> str:
     """Returns a value in the form in which a command line has it."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return ",".join(map(as_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 

@@ -46,14 +46,6 @@ def uses_xla(settings: Settings) -> bool:
     )
 
 
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether this process is the one that writes the results."""
-    return (
-        not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        or strategy.cluster_resolver.task_id == 0
-    )
-
-
 def _cluster() -> tuple[list[str], int]:
     """Returns the address of each worker, and this process's index, both from TF_CONFIG."""
     form = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'

@@ -19,10 +19,9 @@ _UNFINISHED = ".unfinished_"
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Locks ``folder`` for this process; the folder is made if it is missing.
+    """Locks ``folder`` for this process, in whatever way it ends; makes it if it is missing.
 
-    The kernel releases the lock when the process ends, in whatever way it ends. Where the file
-    system has no locks, a warning is printed.
+    Where the file system has no locks, a warning is printed.
 
     Raises:
         UserError: if ``folder`` cannot be written, or another process holds it.
@@ -49,7 +48,6 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _lock(file: IO, path: pathlib.Path) -> None:
-    """Raises BlockingIOError if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -102,12 +100,10 @@ def atomic_write(path: pathlib.Path, hint: str = "") -> Iterator[pathlib.Path]:
             unfinished.unlink()
         if not isinstance(error, OSError):
             raise
-        reason = error.strerror or error
-        raise UserError(f"{path} cannot be written: {reason}{hint}") from error
+        raise UserError(f"{path} cannot be written: {error.strerror or error}{hint}") from error
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:
     """Deletes what `atomic_write` left in ``folder`` when its process was killed."""
     for path in folder.glob(f"{_UNFINISHED}*"):
-        if path.is_file():
-            path.unlink()
+        path.unlink()

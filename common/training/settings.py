@@ -11,8 +11,7 @@ from .command_line import Options, setting
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCH_SIZE = 128  # unless there are fewer images
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # Keras's dtype policies
-_MOST = 2**31 - 1
-_COUNT = {"least": 0, "most": _MOST}
+_COUNT = {"least": 0, "most": 2**31 - 1}
 # in these a run may differ from the checkpoint from which it continues
 _FREE = {"data_dir", "gpu_no", "jit", "log_dir", "log_every", "eval_every", "checkpoint_every"}
 _FREE |= {"resume", "steps_per_execution", "distribute", "deterministic"}
@@ -35,8 +34,8 @@ class Settings(Options):
     backbone: str = setting("cnn6", "the network", choices=tuple(backbones.known()))
     widths: tuple[int, ...] | None = setting(
         None,
-        "neurons per layer of each of the three stages, and of fc6 in a cnn; by default "
-        "64,64,64,64, or 16,32,64 for a resnet",
+        "neurons per layer of each of the three stages, and of fc6 in a cnn (default: "
+        "64,64,64,64, or 16,32,64 for a resnet)",
         least=1,
         most=65_536,
     )
@@ -45,15 +44,13 @@ class Settings(Options):
     )
     train_images: int = setting(
         0,
-        "number of training images, the same number of each class, and the same images in every "
-        "run; 0: all",
+        "number of training images, the same ones in every run, of each class as many; 0: all",
         **_COUNT,
     )
     iterations: int = setting(
         75_000,
-        "training steps; the learning rate drops at the same fractions of any number of steps",
-        least=1,
-        most=_MOST,
+        "training steps; the rate drops at the same fractions of any number of steps",
+        **_COUNT | {"least": 1},
     )
     batch_size: int | None = setting(
         None,
@@ -63,29 +60,25 @@ class Settings(Options):
     base_lr: float = setting(0.1, "the first learning rate", least=0)
     warmup_iterations: int = setting(
         0,
-        "number W of iterations over which all learning rates, also that of the rotations, grow "
-        "linearly from rate/W to the first rate. At rate 0.1 the first steps saturate a plain "
-        "network, and it recovers only after about 2,000 steps. So a run that is much shorter than "
-        "75,000 iterations needs a warm-up, or its baseline is worthless",
+        "iterations W over which all learning rates, also that of the rotations, grow linearly "
+        "from rate/W to the first rate. A run that is much shorter than 75,000 iterations needs "
+        "them: at rate 0.1 a plain network recovers from its first steps after some 2,000",
         **_COUNT,
     )
     seed: int = setting(
         0, "seed of the initial weights, the shuffles and the augmentation", least=0, most=2**32 - 1
     )
-    gpu_no: int | None = setting(
-        None, "number of the GPU; by default the first one, or the CPU if there is no GPU", least=0
-    )
+    gpu_no: int | None = setting(None, "number of the GPU (default: the first, if any)", least=0)
     jit: str = setting(
         "auto",
-        "compile with XLA: the step, or with --distribute the maps alone; auto: on a GPU "
-        "only, since on a CPU it is slower",
+        "compile the step with XLA, or with --distribute the maps alone; auto: on a GPU only, "
+        "since on a CPU it is slower",
         choices=("auto", "on", "off"),
     )
     precision: str = setting(
         PRECISIONS[0],
-        "the type in which layers compute: Keras's dtype policies. Under the mixed ones "
-        "convolutions and activations have 16 bits; the maps, all weights, the averages of batch "
-        "normalization and the loss stay in float32. In mixed_float16 the loss is scaled",
+        "the type in which layers compute: Keras's dtype policies. The maps, all weights, the "
+        "averages of batch normalization and the loss stay in float32",
         choices=PRECISIONS,
     )
     log_dir: pathlib.Path | None = setting(
@@ -102,8 +95,7 @@ class Settings(Options):
     )
     distribute: str = setting(
         "none",
-        "train on one device, on all GPUs of this machine, or on those of several machines, which "
-        "TF_CONFIG names",
+        "train on one device, all GPUs of this machine, or those of the machines in TF_CONFIG",
         choices=("none", "mirrored", "multi_worker"),
     )
     deterministic: bool = setting(
@@ -123,10 +115,9 @@ class Settings(Options):
 
     def check(self) -> None:
         network = backbones.known()[self.backbone]
-        count = len(network.widths)
-        if self.widths is not None and len(self.widths) != count:
+        if self.widths is not None and len(self.widths) != len(network.widths):
             if self.widths != type(self).widths:
-                raise UserError(f"--widths: {self.backbone} takes {count} numbers")
+                raise UserError(f"--widths: {self.backbone} takes {len(network.widths)} numbers")
             # a method's default is for the cnns alone
             object.__setattr__(self, "widths", None)
         if network.widening and self.widths and list(self.widths) != sorted(self.widths):
@@ -165,8 +156,7 @@ class LayerSettings(Settings):
     block_size: int = setting(
         0,
         "number of rows of F that a rotation acts on, 2 or more: R then consists of small "
-        "rotations, which cost less in wide layers but do not mix rows of different blocks; 0: one "
-        "R of all rows",
+        "rotations, which cost less in wide layers; 0: one R of all rows",
         **_COUNT,
     )
 
@@ -182,9 +172,8 @@ class RotationSettings(LayerSettings):
 
     rotation_stddev: float = setting(
         1.0,
-        "standard deviation of the rotations R at the start. The maps of Gram-Schmidt, Householder "
-        "and Loewdin do not depend on R's scale, so a step rotates the neurons more if R is small. "
-        "Weight decay shrinks R, for which a short run has no time: 0.2 is where 3,200 iterations "
-        "at rate 0.1 would have brought R",
+        "standard deviation of the rotations R at the start. Of a small R a step rotates the "
+        "neurons more. Weight decay shrinks R, for which a short run has no time: 0.2 is where "
+        "3,200 iterations at rate 0.1 would have brought R",
         above=0,
     )
