@@ -1,26 +1,40 @@
-"""Writes the comparison's files: results.csv, table.md and the images."""
+"""Writes the comparison's files: results.csv, the images, and table.md with words about it."""
 
 import csv
 import pathlib
 
-from comparison import captions, images, table
+from common.training.settings import Settings
+from common.training.texts import shown
+from comparison import images, table
 from comparison.publishing import keep, put
 from comparison.runs import Run
 from comparison.settings import Comparison
+from comparison.table import Summary, escape
 
 IMAGES = {
     "curves.png": (images.CURVES, "Test error and training loss of each row during training."),
     "energy.png": (images.ENERGIES, "Energy and drift of each row during training."),
 }
+TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}  # of others their names
+COLUMNS = (
+    "Errors are test errors in per cent: the smallest of all tests, and the last. ± is the "
+    "standard deviation over seeds; with one seed, a small difference may be chance. "
+    "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean "
+    "over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q."
+)
 
 
 def write(runs: list[Run], comparison: Comparison) -> None:
     """Writes all results into ``--out``, and into ``--readme`` where there is one."""
     out, summaries = comparison.out, table.summarize(runs)
     lines = table.markdown(summaries, comparison.times)
-    about, verdict = captions.about(summaries, comparison), captions.verdict(summaries)
-    below = " ".join([*map(table.escape, verdict), captions.notes(comparison)])
-    text = [*lines, "", *(f"{table.escape(line)}  " for line in about), "", below, ""]
+    about, sentences = describe(summaries, comparison), verdict(summaries)
+    below = " ".join([*map(escape, sentences), COLUMNS])
+    if comparison.steps:
+        below += " Steps were timed by benchmarks.steps."
+    if (comparison.iterations or Settings.iterations) < Settings.iterations:
+        below += " The schedule is shortened: another experiment than the paper's."
+    text = [*lines, "", *(f"{escape(line)}  " for line in about), "", below, ""]
     _write_csv(out / "results.csv", runs)
     (out / "table.md").write_text("\n".join(text), "utf-8")
     for name, (panels, _) in IMAGES.items():
@@ -29,7 +43,7 @@ def write(runs: list[Run], comparison: Comparison) -> None:
         for name, (_, alt) in IMAGES.items():
             text += [keep(comparison.readme, out / name, name, alt), ""]
         put(comparison.readme, "comparison", text[:-1])
-    print("\n".join([*lines, "", *about[:3], *verdict]))
+    print("\n".join([*lines, "", *about[:3], *sentences]))
     print(f"written: results.csv, table.md, {', '.join(IMAGES)} in {out.absolute()}")
 
 
@@ -44,3 +58,50 @@ def _write_csv(path: pathlib.Path, runs: list[Run]) -> None:
         writer = csv.DictWriter(file, max(lines, key=len))  # a failed run has no figures
         writer.writeheader()
         writer.writerows(lines)
+
+
+def describe(summaries: list[Summary], comparison: Comparison) -> list[str]:
+    """Returns lines on the data, the network, the runs, and the machine with the code."""
+    found = [run.results.facts for summary in summaries for run in summary.finished]
+
+    def distinct(name: str) -> str:
+        return "; ".join(dict.fromkeys(facts[name] for facts in found)) or "no run finished"
+
+    title = TITLES.get(comparison.dataset, comparison.dataset)
+    data = ", ".join(filter(None, [title, shown(comparison.data_note, 100)]))
+    widths, count = ",".join(map(str, comparison.widths)), comparison.warmup_iterations
+    batches = {str(facts["settings"]["batch_size"]) for facts in found}
+    batch = " and ".join(sorted(batches)) or "size by default"
+    warmup = f"warm-up {count:,}" if count else "no warm-up"
+    return [
+        f"{data}: {distinct('data')}",
+        f"{comparison.backbone}, widths {widths}, {warmup}, batch {batch}",
+        _lengths(summaries),
+        f"{distinct('device')}; {distinct('versions')}; git commit {distinct('git_commit')}",
+    ]
+
+
+def _lengths(summaries: list[Summary]) -> str:
+    """Returns iterations and seeds of most rows, and in brackets those of others."""
+    rows: dict[str, list[str]] = {}
+    for summary in summaries:
+        seeds = ", ".join(str(run.seed) for run in summary.runs)
+        words = f"{summary.runs[0].iterations:,} iterations, seed{'s' * (',' in seeds)} {seeds}"
+        rows.setdefault(words, []).append(summary.row.title)
+    common, *others = sorted(rows, key=lambda words: -len(rows[words]))
+    different = [f"{'; '.join(rows[words])}: {words}" for words in others]
+    return common + (f" ({'; '.join(different)})" if others else "")
+
+
+def verdict(summaries: list[Summary]) -> list[str]:
+    """Returns sentences on which row is the best, which are as good, which failed or collapsed."""
+    sentences = []
+    if best := table.best_of(summaries):
+        errors = table.mean_and_deviation(best.errors)
+        sentences.append(f"Best, by the smallest last error: {best.row.title} with {errors} %.")
+        if near := "; ".join(other.row.title for other in table.as_good(best, summaries)):
+            sentences.append(f"The scatter of the seeds does not tell it from {near}.")
+    for run in (run for summary in summaries for run in summary.runs):
+        if words := run.failure or run.results.collapse:
+            sentences.append(f"{run.row.title}, seed {run.seed}: {words}.")
+    return sentences

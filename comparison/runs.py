@@ -98,8 +98,7 @@ class Run:
 
     def conclude(self) -> None:
         """Notes the outcome of the process."""
-        finished = self.is_finished()
-        if self.process.returncode or not (finished or self.failure):
+        if not (self.is_finished() or self.failure) or self.process.returncode:
             said = (self.folder / "output.txt").read_text("utf-8", "replace").split("\n")
             last = next(filter(str.strip, reversed(said)), "no output")
             self.failure = f"failed ({self.process.returncode}): {shown(last, 200)}"

@@ -12,7 +12,7 @@ from common.training.command_line import Options, setting
 from common.training.methods import known
 from common.training.settings import BATCH_SIZE, ROOT, Settings
 from common.training.texts import read_text
-from comparison.publishing import check_marks, marks
+from comparison.publishing import check_marks
 from comparison.rows import parse
 from comparison.runs import Run
 
@@ -25,9 +25,9 @@ PRESETS: dict[str | None, dict[str, Any]] = {
         "widths": (32, 32, 32, 32),
         "iterations": 7500,
         "methods": [
-            *("baseline", "baseline:base_lr=0.05", "baseline:base_lr=0.2"),
-            *("baseline:weight_decay=0.001", "baseline:weight_decay=0.0025", "upt", "mhe"),
-            *("opt_gs", "opt_ogd", "opt_or", "sopt_gs"),
+            *("baseline", "upt", "mhe", "opt_gs", "opt_ogd", "opt_or", "sopt_gs"),
+            *(f"baseline:base_lr={rate}" for rate in (0.05, 0.2)),
+            *(f"baseline:weight_decay={decay}" for decay in (0.001, 0.0025)),
             *(f"{name}:rotation_stddev=0.2" for name in ("opt_gs", "opt_hr", "opt_ls", "opt_cp")),
         ],
     },
@@ -68,9 +68,7 @@ class Comparison(Options):
     jobs: int = setting(1, "runs at a time", least=1)
     gpus: tuple[int, ...] = setting((), "GPUs to spread runs over: 0,1", least=0)
     steps: pathlib.Path | None = setting(None, "steps.csv of benchmarks.steps")
-    readme: pathlib.Path | None = setting(
-        None, f"a file that gets the results between its lines {' and '.join(marks('comparison'))}"
-    )
+    readme: pathlib.Path | None = setting(None, "a page that gets the results between two marks")
     out: pathlib.Path = setting(ROOT / "results", "the folder of runs and results")
 
     def check(self) -> None:
@@ -82,8 +80,6 @@ class Comparison(Options):
         self._complete({"widths": widths, "warmup_iterations": warmup})
         if not self.methods or not self.seeds:
             raise UserError("--methods and --seeds must name some")
-        if not self.data_note.isprintable() or len(self.data_note) > 100:
-            raise UserError("--data_note must be one line of at most 100 characters")
         check_marks("comparison", self.readme)
         _ = self.runs, self.times  # so that their errors come first
 

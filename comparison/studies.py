@@ -40,11 +40,7 @@ class Point(NamedTuple):
 
 
 def points(folders: tuple[str, ...], methods: tuple[str, ...] = ()) -> list[Point]:
-    """Returns the points of all valid runs, or of those of some rows.
-
-    Raises:
-        UserError: for a damaged run, or if there is none.
-    """
+    """Returns the points of all valid runs; a damaged one, or none at all, is a UserError."""
     found: dict[tuple, list[tuple[float, float]]] = {}
     for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("runs/*")):
         try:
