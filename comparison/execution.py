@@ -3,7 +3,7 @@
 import itertools
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -41,19 +41,14 @@ def execute(runs: list[Run], jobs: int, gpus: Sequence[int]) -> int | None:
                     _report(run)
                 bar.update(max(0, sum(run.done() for run in todo) - bar.n))
         finally:
-            _stop(running)
+            for run in running:
+                run.process.terminate()
+                again = "another signal, a second later or more, ends it"
+                tqdm.write(f"waiting for {run.name} to save; {again}", file=sys.stderr)
+            for run in running:
+                run.process.wait()
     return interruption.signal
 
 
 def _report(run: Run) -> None:
     tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
-
-
-def _stop(running: Iterable[Run]) -> None:
-    """Lets the runs save their state, and waits until they have."""
-    for run in running:
-        run.process.terminate()
-        note = f"waiting for {run.name} to save; another signal, a second later or more, ends it"
-        tqdm.write(note, file=sys.stderr)
-    for run in running:
-        run.process.wait()

@@ -15,7 +15,6 @@ import pytest
 
 import compare
 from common.errors import UserError
-from common.training.methods import known
 from tests import made_up_runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -65,30 +64,10 @@ def wait_for(happens: Callable[[], object], process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_all_methods_with_and_without_settings_and_a_second_call(tmp_path):
-    rows = [*known(), "opt_gs:rotation_stddev=0.2", "upt:learn_neurons"]
-    words = [f"--methods={','.join(rows)}", "--jobs=2"]
-    run(tmp_path, *words)
-    titles = ["Baseline", "UPT", "UPT, learn_neurons", "MHE", "OPT (GS)"]
-    titles += ["OPT (GS), rotation_stddev 0.2", "OPT (HR)", "OPT (LS)", "OPT (CP)", "OPT (OGD)"]
-    assert_written(tmp_path, [*titles, "OPT (OR)", "S-OPT (GS)"])
-    found = {method: row for (method, _), row in results(tmp_path).items()}
-    assert {row["status"] for row in found.values()} == {"finished"}
-    for method in ("opt_gs", "opt_hr", "opt_ls", "opt_cp", "sopt_gs"):
-        assert float(found[method]["energy"]) == pytest.approx(1, abs=1e-4)
-        assert float(found[method]["drift"]) < 10 * 128 * 2**-23
-    assert abs(float(found["baseline"]["energy"]) - 1) > 1e-3
-    assert found["baseline"]["drift"] == ""
-
-    found = tmp_path / "runs" / "opt_gs_rotation_stddev=0.2_seed1" / "run.json"
-    assert json.loads(found.read_text())["settings"]["rotation_stddev"] == 0.2
-    assert "12 of 12 runs are finished already" in run(tmp_path, *words)
-
-
-@pytest.mark.slow
 def test_killed_in_the_middle_and_called_again(tmp_path):
-    words = ["--methods=baseline,opt_gs", "--seeds=1,2"]
-    process, runs = begin(tmp_path / "cut", *words), tmp_path / "cut" / "runs"
+    words = ["--methods=baseline,opt_gs:rotation_stddev=0.2", "--seeds=1,2"]
+    cut, runs = tmp_path / "cut", tmp_path / "cut" / "runs"
+    process = begin(cut, *words)
     wait_for((runs / "baseline_seed2" / "run.json").exists, process)  # the last file of its start
     process.kill()
     process.wait()
@@ -100,15 +79,22 @@ def test_killed_in_the_middle_and_called_again(tmp_path):
         except (FileNotFoundError, ProcessLookupError):  # a process that has ended since
             continue
     assert len(list(runs.glob("*/run.json"))) == 2
-    assert "1 of 4 runs are finished already" in run(tmp_path / "cut", *words)
-    assert_written(tmp_path / "cut", ["Baseline", "OPT (GS)"])
-    table = (tmp_path / "cut" / "table.md").read_text()
-    assert re.search(r"OPT \(GS\) \| \d+\.\d\d ± \d+\.\d\d \|", table)
+    assert "1 of 4 runs are finished already" in run(cut, *words, "--jobs=2")
+    assert_written(cut, ["Baseline", "OPT (GS), rotation_stddev 0.2"])
+    assert re.search(r"stddev 0.2 \| \d+\.\d\d ± \d+\.\d\d \|", (cut / "table.md").read_text())
+    found = results(cut)
+    rotated, plain = found["opt_gs:rotation_stddev=0.2", "1"], found["baseline", "2"]
+    assert float(rotated["energy"]) == pytest.approx(1, abs=1e-4)
+    assert float(rotated["drift"]) < 10 * 128 * 2**-23
+    assert abs(float(plain["energy"]) - 1) > 1e-3
+    assert plain["drift"] == ""
+    facts = json.loads((runs / "opt_gs_rotation_stddev=0.2_seed1" / "run.json").read_text())
+    assert facts["settings"]["rotation_stddev"] == 0.2
     run(tmp_path / "uncut", "--methods=baseline", "--seeds=2")
-    cut, uncut = (results(tmp_path / name)["baseline", "2"] for name in ("cut", "uncut"))
+    uncut = results(tmp_path / "uncut")["baseline", "2"]
     # they do not depend on the machine's pace
     for name in ("status", "best_error", "last_error", "energy"):
-        assert cut[name] == uncut[name]
+        assert plain[name] == uncut[name]
 
 
 @pytest.mark.slow
