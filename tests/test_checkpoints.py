@@ -294,7 +294,7 @@ ROW = {"fit": 1.0, "reg": 2.0, "acc": 0.5, "seconds": 1.0}
 def logs(folder: pathlib.Path, resume: bool = False) -> RunFolder:
     """Returns the folder of a run without weights, its logs open."""
     run = RunFolder(types.SimpleNamespace(log_dir=folder, resume=resume, result_settings=dict))
-    run.open("title", [], "of nothing", [])
+    run.open("title", [], "of nothing", {})
     return run
 
 

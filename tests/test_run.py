@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import datasets
 from common.errors import UserError
 from common.training import devices, environment, loop
 from opt_gs.settings import Settings
@@ -79,15 +78,6 @@ def test_times_summary_and_scalars_through_a_resumed_run(tmp_path, capsys):
     for name, column in names.items():
         expected = [(int(row["iteration"]), np.float32(row[column])) for row in rows if row[column]]
         assert set(found[name]) == set(expected)  # what was done again is there twice
-
-
-def test_an_error_of_the_disk_elsewhere_is_not_the_log_dirs(tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError("the data's own trouble")
-
-    monkeypatch.setattr(datasets, "load", fail)
-    with pytest.raises(OSError, match="the data's own trouble"):
-        loop.train(settings(tmp_path), types.SimpleNamespace())
 
 
 def test_the_commit_and_the_cores_are_those_of_this_copy_and_process(tmp_path, monkeypatch):

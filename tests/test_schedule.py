@@ -2,6 +2,7 @@
 
 import pytest
 
+from baseline.settings import Settings
 from common.training.schedule import Chunk, chunks
 
 
@@ -14,7 +15,7 @@ def test_the_originals_lines():
     """Lines at 100, 200, ..., tests at 500, 1000, ... and after the last iteration; nothing at
     0.
     """
-    events = due(list(chunks(75_000)))
+    events = due(list(chunks(Settings())))
     logged = [log for _, log, _, _ in events if log]
     tested = [test for _, _, test, _ in events if test]
     assert logged == [f"iter_{i}" for i in range(100, 75_000, 100)]
@@ -24,8 +25,8 @@ def test_the_originals_lines():
 
 def test_episodes():
     """S-OPT counts from 0 in each episode and tests at its end; the next begins with a chunk."""
-    every = {"log_every": 3, "eval_every": 5, "checkpoint_every": 100}
-    found = list(chunks(20, **every, episode_length=8))
+    settings = Settings(iterations=20, log_every=3, eval_every=5, checkpoint_every=100)
+    found = list(chunks(settings, episode_length=8))
     assert due(found) == [
         (3, "episode_0====iter_3", None, False),
         (5, None, "episode_0====iter_5", False),
@@ -45,13 +46,12 @@ def test_episodes():
 @pytest.mark.parametrize("episode_length", [None, 7])
 def test_chunks_cover_the_rest_and_events_do_not_depend_on_their_size(per_call, episode_length):
     """Each iteration once; the first alone; after a restart the events are the same."""
-    settings = {"log_every": 4, "eval_every": 9, "checkpoint_every": 5}
-    settings |= {"episode_length": episode_length}
-    all_events = due(list(chunks(30, **settings)))
+    settings = Settings(iterations=30, log_every=4, eval_every=9, checkpoint_every=5)
+    all_events = due(list(chunks(settings, 0, episode_length)))
     for done in (0, 1, 8, 11, 29):
-        found = list(chunks(30, done, per_call=per_call, **settings))
+        found = list(chunks(settings, done, episode_length, per_call))
         assert [i for c in found for i in range(c.start, c.end)] == list(range(done, 30))
         assert found[0].end - found[0].start == 1
         assert all(c.end - c.start <= per_call for c in found)
         assert due(found) == [event for event in all_events if event[0] >= done]
-    assert list(chunks(30, 30)) == []  # a run that is over
+    assert list(chunks(settings, 30)) == []  # a run that is over

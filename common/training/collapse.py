@@ -10,16 +10,11 @@ SMOOTHING = 0.01
 
 
 def state(fit: float, acc: float, num_classes: int) -> str | None:
-    """Returns the collapsed state that a batch's loss shows: "guessing", "saturated" or None.
+    """Returns the collapsed state that a batch's mean loss ``fit`` and accuracy ``acc`` show.
 
-    Guessing: all scores are equal, and the loss is -log(1 / classes + 1e-4), a little below
-    log(classes). Saturated: every image gets one class with probability 1. The loss is then
-    -log(1e-4) for a wrong image and nearly 0 for a right one, so it depends on the accuracy.
-
-    Args:
-        fit: the batch's mean loss.
-        acc: the fraction of the batch that is classified correctly.
-        num_classes: number of classes.
+    "guessing": all scores are equal, and the loss is -log(1 / classes + 1e-4), a little below
+    log(classes). "saturated": every image gets one class with probability 1. The loss is then
+    -log(1e-4) for a wrong image and nearly 0 for a right one. Otherwise None.
     """
     low, high = -math.log(1 / num_classes + OFFSET), math.log(num_classes)
     if low - TOLERANCE <= fit <= high + TOLERANCE:
@@ -35,9 +30,7 @@ def state(fit: float, acc: float, num_classes: int) -> str | None:
 def of_run(rows: Sequence[dict[str, float]], num_classes: int) -> str | None:
     """Returns the state that all logged batches of the last `PATIENCE` iterations show, or None.
 
-    Args:
-        rows: with iteration, fit and acc, as in metrics.csv; those without fit are skipped.
-        num_classes: number of classes.
+    ``rows`` have iteration, fit and acc, as in metrics.csv; those without fit are skipped.
     """
     logged = [row for row in rows if "fit" in row]
     last = [row for row in logged if row["iteration"] > logged[-1]["iteration"] - PATIENCE]

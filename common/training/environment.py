@@ -16,9 +16,8 @@ from .settings import ROOT
 def environment() -> dict:
     """Returns the versions of what is imported, the repository's git commit, and the device."""
     gpus = tf.config.get_visible_devices("GPU")
-    names = [
-        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus
-    ]
+    details = map(tf.config.experimental.get_device_details, gpus)
+    names = [found.get("device_name", "GPU") for found in details]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # from the modules: the packages tensorflow-cpu and tf-nightly have other names
     versions = {module.__name__: module.__version__ for module in (tf, keras, np)}

@@ -19,7 +19,7 @@ _UNFINISHED = ".unfinished_"
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Locks ``folder`` for this process, in whatever way it ends; makes it if it is missing.
+    """Locks ``folder``, made if missing, until the block or the process ends, in whatever way.
 
     Where the file system has no locks, a warning is printed.
 
@@ -80,8 +80,7 @@ def sync_folder(folder: pathlib.Path) -> None:
 def atomic_write(path: pathlib.Path, hint: str = "") -> Iterator[pathlib.Path]:
     """Yields the path of a file that takes the name ``path`` after the block.
 
-    So the file at ``path`` is complete or not there, also after a power cut. Its folder is made if
-    it is missing.
+    So it is complete or not there, also after a power cut. Its folder is made if it is missing.
 
     Raises:
         UserError: if it cannot be written, with ``hint`` at the end. An earlier file stays.

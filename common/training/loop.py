@@ -30,12 +30,10 @@ def train(settings: Settings, method: Method) -> None:
     """Trains a method as ``settings`` say; the results are in their ``log_dir``.
 
     Raises:
-        UserError: for settings that do not fit the data or the machine, and for a run that breaks
-            down.
+        UserError: for settings that do not fit data or machine, and for a run that breaks down.
         SystemExit: after a stop signal, with the state saved.
     """
-    # layer names are numbered from 0 in each run of a process; not inside the strategy's scope,
-    # which this would break
+    # so that layer names are numbered from 0; inside the strategy's scope it would break that
     keras.utils.clear_session()
     strategy = devices.strategy_for(settings)
     if settings.deterministic:
@@ -81,7 +79,7 @@ def run(
     keras.utils.set_random_seed(settings.seed)
     model, optimizer = _build(settings, method, data.num_classes)
     check_saving(model)
-    # on a GPU, where XLA is the default, the device should not wait for Python between two steps
+    # on a GPU, where XLA is the default, a step is shorter than Python's work between two
     per_call = settings.steps_per_execution or (20 if jit_step else 1)
     step = make_step(method, model, optimizer, jit_maps=jit and not jit_step)
     steps = make_steps(step, data, batch_size, per_call, jit_step)
@@ -91,15 +89,13 @@ def run(
     *rotatable, _ = [layer for layer in folded.layers if hasattr(layer, "kernel")]  # not the scores
     neurons = {layer.name: layer for layer in rotatable}
 
-    def layer_figures() -> dict[str, float]:
-        """Returns each layer's drift, and the energy of the neurons that were folded last."""
+    def layer_figures() -> dict[str, float]:  # energies are of the neurons folded last
         return energy.layer_energies(neurons) | energy.layer_drifts(layers_by_path(model))
 
     # restore
     title = f"{settings.method}, {data.title}, {settings.backbone}"
     variables = [*model.variables, *optimizer.variables]
-    start_figures = layer_figures()
-    progress = folder.open(title, variables, f"of {data.identity}", list(start_figures))
+    progress = folder.open(title, variables, f"of {data.identity}", layer_figures())
     first = progress.iteration
     # one that goes on from an earlier checkpoint, as its last one is damaged, is not
     is_finished = first == settings.iterations and folder.is_finished()
@@ -108,26 +104,14 @@ def run(
     if settings.resume:
         print(f"going on after {first:,} iterations", flush=True)
         folder.describe(resumed_after=first)
-    else:
-        folder.note(iteration=0, **start_figures)
 
     # train
     length = method.episode_length
     batches = datasets.draws(settings.seed, first, count, batch_size, data.mirror, length)
-    due = chunks(
-        settings.iterations,
-        first,
-        log_every=settings.log_every,
-        eval_every=settings.eval_every,
-        checkpoint_every=settings.checkpoint_every,
-        episode_length=length,
-        per_call=per_call,
-    )
     began, has_warned = time.perf_counter() - progress.seconds, False
     times: list[float] = []  # of each chunk
 
-    def seconds() -> float:
-        """Returns how long the run has taken so far, without the time between two starts."""
+    def seconds() -> float:  # without the time between two starts
         return round(time.perf_counter() - began, 3)
 
     def save(iteration: int, kind: str = "checkpoint") -> None:
@@ -136,7 +120,7 @@ def run(
 
     bar = progress_bar(settings.method, settings.iterations, first)
     with Interruption() as interruption, bar:
-        for chunk in due:
+        for chunk in chunks(settings, first, length, per_call):
             if chunk.episode is not None and method.start_episode:
                 method.start_episode(model, settings.seed, chunk.episode)
             last, number = chunk.end - 1, chunk.end - chunk.start
@@ -185,10 +169,9 @@ def run(
                 stop_after(interruption.signal, chunk.end)
 
     # write the results
-    steps_after_first = settings.iterations - first - 1
-    step_ms = 1e3 * sum(times[1:]) / steps_after_first if steps_after_first > 0 else None
-    first_step = sum(times[:1])
-    total = seconds()
+    total, others = seconds(), settings.iterations - first - 1
+    first_step_s = round(sum(times[:1]), 3)
+    step_ms = round(1e3 * sum(times[1:]) / others, 3) if others > 0 else None
     if not is_finished:
         convert.refold(model, folded)
         folder.save_results(model, folded, data.class_names)
@@ -196,13 +179,13 @@ def run(
             test_accuracy=progress.test_accuracy,
             memory_gib=peak_memory(),
             seconds=total,
-            first_step_s=round(first_step, 3),
-            step_ms=step_ms and round(step_ms, 3),
+            first_step_s=first_step_s,
+            step_ms=step_ms,
         )
     accuracy = cast(float, progress.test_accuracy)  # every run ends with a test
     print(f"test accuracy: {100 * accuracy:.2f} %")
     pace = f", then {step_ms:.1f} ms per step" if step_ms else ""
-    print(f"time: {total:.1f} s: {first_step:.1f} s to the end of the first step{pace}")
+    print(f"time: {total:.1f} s: {first_step_s:.1f} s to the end of the first step{pace}")
     print(f"peak memory: {peak_memory():.2f} GiB")
     place = folder.path.absolute()
     print(f"results: {place}\nlearning curves: {place / 'curves.png'}")
@@ -210,11 +193,7 @@ def run(
 
 
 def _batch_size(asked: int | None, images: int) -> int:
-    """Returns the number of images per step: the one asked for, or 128 or the most that fit.
-
-    Raises:
-        UserError: if the one asked for does not fit the training images or the devices.
-    """
+    """Returns the number of images per step: the one asked for, or 128 or the most that fit."""
     devices = tf.distribute.get_strategy().num_replicas_in_sync
     size = asked or max(1, min(BATCH_SIZE, images) // devices) * devices
     if size % devices:
@@ -239,11 +218,6 @@ def _build(
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    decay = functools.partial(
-        optimizers.step_decay,
-        iterations=settings.iterations,
-        drops=method.drops,
-        warmup=settings.warmup_iterations,
-    )
-    optimizer = method.make_optimizer(settings.base_lr, decay)
-    return model, scaled(optimizer, settings.precision)
+    course = {"iterations": settings.iterations, "warmup": settings.warmup_iterations}
+    decay = functools.partial(optimizers.step_decay, **course, drops=method.drops)
+    return model, scaled(method.make_optimizer(settings.base_lr, decay), settings.precision)

@@ -74,14 +74,14 @@ class RunFolder:
     def __exit__(self, *_) -> None:
         self._open.close()
 
-    def open(self, title: str, variables: Sequence, data: str, columns: Sequence[str]) -> Progress:
+    def open(self, title: str, variables: Sequence, data: str, start: dict[str, float]) -> Progress:
         """Opens the logs; for a resumed run, restores the variables and returns its progress.
 
         Args:
             title: the heading of the curves.
-            variables: all that a checkpoint holds, the same in the same order at every start.
+            variables: of the checkpoints (see `Checkpoints`).
             data: identifies the training images.
-            columns: of metrics.csv, in addition to `COLUMNS`.
+            start: figures before iteration 0, the first row of metrics.csv; each test has them too.
 
         Raises:
             UserError: if there is nothing to resume, or the logs are shorter than they were.
@@ -89,11 +89,11 @@ class RunFolder:
         settings, self.title = self.settings.result_settings() | {"data": data}, title
         self.checkpoints = Checkpoints(self.path / "checkpoints", variables, settings)
         progress = self.checkpoints.restore() if self.settings.resume else Progress()
-        self._open_logs(progress, (*COLUMNS, *columns))
+        self._open_logs(progress, start)
         return progress
 
     @_writing
-    def _open_logs(self, progress: Progress, columns: Sequence[str]) -> None:
+    def _open_logs(self, progress: Progress, start: dict[str, float]) -> None:
         """Opens the logs, metrics.csv and TensorBoard; those of a resumed run are cut back."""
         remove_unfinished(self.path)
         remove_unfinished(self.checkpoints.folder)
@@ -107,13 +107,14 @@ class RunFolder:
             if file.seek(0, os.SEEK_END) < sizes.get(key, 0):
                 raise UserError(f"{file.name} is shorter than it was at the checkpoint")
             file.seek(file.truncate(sizes.get(key, 0)))
-        self.rows = csv.DictWriter(self.files["metrics"], columns)
+        self.rows = csv.DictWriter(self.files["metrics"], (*COLUMNS, *start))
         self.scalars = tf.summary.create_noop_writer()
         if importlib.util.find_spec("tensorboard"):
             folder = self.path.absolute() / "tensorboard" / f"{self.number:02d}"
             self.scalars = tf.summary.create_file_writer(str(folder))
         if not sizes:
             self.rows.writeheader()
+            self.rows.writerow({"iteration": 0} | start)
             return
         self.checkpoints.prune(progress.iteration)
         with contextlib.suppress(OSError, ValueError):  # it is missing or damaged
@@ -160,11 +161,6 @@ class RunFolder:
         return "test_accuracy" in self.facts and all((self.path / n).is_file() for n in RESULTS)
 
     @_writing
-    def note(self, **row) -> None:
-        """Writes a row of metrics.csv that has no line in the logs."""
-        self.rows.writerow(row)
-
-    @_writing
     def log(self, label: str, **row) -> None:
         """Logs a training batch, whose ``row`` has the columns of `COLUMNS` but test_acc."""
         line = f"===={label}: fit={row['fit']:.4f}, reg={row['reg']:.4f}, acc={row['acc']:.4f}"
@@ -172,7 +168,7 @@ class RunFolder:
 
     @_writing
     def test(self, label: str, **row) -> None:
-        """Logs a test, whose ``row`` has the columns given to `open`, and draws the curves."""
+        """Logs a test, whose ``row`` has the figures given to `open` too, and draws the curves."""
         self._add(f"++++{label}: test acc={row['test_acc']:.4f}", "test", row)
         try:
             with atomic_write(self.path / "curves.png") as unfinished:

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCH_SIZE = 128  # unless there are fewer images
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # Keras's dtype policies
 _COUNT = {"least": 0, "most": 2**31 - 1}
+_ONE = {"least": 1}
 # in these a run may differ from the checkpoint from which it continues
 _FREE = {"data_dir", "gpu_no", "jit", "log_dir", "log_every", "eval_every", "checkpoint_every"}
 _FREE |= {"resume", "steps_per_execution", "distribute", "deterministic"}
@@ -34,8 +35,7 @@ class Settings(Options):
     backbone: str = setting("cnn6", "the network", choices=tuple(backbones.known()))
     widths: tuple[int, ...] | None = setting(
         None,
-        "neurons per layer of each of the three stages, and of fc6 in a cnn (default: "
-        "64,64,64,64, or 16,32,64 for a resnet)",
+        "neurons per layer of each stage, and of fc6 in a cnn (default: 64,64,64,64, or 16,32,64)",
         least=1,
         most=65_536,
     )
@@ -43,19 +43,13 @@ class Settings(Options):
         32, "height and width of the resized images of --dataset=folder", least=32, most=256
     )
     train_images: int = setting(
-        0,
-        "number of training images, the same ones in every run, of each class as many; 0: all",
-        **_COUNT,
+        0, "training images, as many of each class, the same in every run; 0: all", **_COUNT
     )
     iterations: int = setting(
-        75_000,
-        "training steps; the rate drops at the same fractions of any number of steps",
-        **_COUNT | {"least": 1},
+        75_000, "training steps; the rate drops at the same fractions of any", **_COUNT | _ONE
     )
     batch_size: int | None = setting(
-        None,
-        f"images per step (default: {BATCH_SIZE}, or the most that fit a smaller training set)",
-        least=1,
+        None, f"images per step (default: {BATCH_SIZE}, or all of a smaller training set)", **_ONE
     )
     base_lr: float = setting(0.1, "the first learning rate", least=0)
     warmup_iterations: int = setting(
@@ -71,24 +65,20 @@ class Settings(Options):
     gpu_no: int | None = setting(None, "number of the GPU (default: the first, if any)", least=0)
     jit: str = setting(
         "auto",
-        "compile the step with XLA, or with --distribute the maps alone; auto: on a GPU only, "
-        "since on a CPU it is slower",
+        "compile the step with XLA, or with --distribute the maps alone; auto: on a GPU only",
         choices=("auto", "on", "off"),
     )
     precision: str = setting(
         PRECISIONS[0],
-        "the type in which layers compute: Keras's dtype policies. The maps, all weights, the "
-        "averages of batch normalization and the loss stay in float32",
+        "Keras's dtype policy of the layers; maps, weights and the loss stay in float32",
         choices=PRECISIONS,
     )
     log_dir: pathlib.Path | None = setting(
         None, "where the results go (default: log/ in the method's folder)"
     )
-    log_every: int = setting(100, "iterations between two training lines", least=1)
-    eval_every: int = setting(500, "iterations between two tests", least=1)
-    checkpoint_every: int = setting(
-        1000, "iterations between two checkpoints; that of the best test is kept too", least=1
-    )
+    log_every: int = setting(100, "iterations between two training lines", **_ONE)
+    eval_every: int = setting(500, "iterations between two tests", **_ONE)
+    checkpoint_every: int = setting(1000, "iterations between two checkpoints", **_ONE)
     resume: bool = setting(False, "continue from the newest valid checkpoint in --log_dir")
     steps_per_execution: int | None = setting(
         None, "training steps per call of a device (default: 1; with XLA 20)", least=1, most=1000
@@ -107,10 +97,8 @@ class Settings(Options):
 
     @classmethod
     def usual_warmup(cls, iterations: int) -> int:
-        """Returns how many iterations of warm-up a run of ``iterations`` needs.
-
-        A run of the method's full length needs none: it has time to recover from its first steps.
-        """
+        """Returns how many iterations of warm-up a run of ``iterations`` needs."""
+        # one of the method's full length has time to recover from its first steps
         return min(400, iterations // 5) if iterations < cls.iterations else 0
 
     def check(self) -> None:
@@ -172,8 +160,7 @@ class RotationSettings(LayerSettings):
 
     rotation_stddev: float = setting(
         1.0,
-        "standard deviation of the rotations R at the start. Of a small R a step rotates the "
-        "neurons more. Weight decay shrinks R, for which a short run has no time: 0.2 is where "
-        "3,200 iterations at rate 0.1 would have brought R",
+        "standard deviation of the rotations R at the start. With a small R a step rotates the "
+        "neurons more. Weight decay shrinks R, in 3,200 iterations at rate 0.1 to 0.2",
         above=0,
     )

@@ -32,7 +32,6 @@ def import_tensorflow() -> Any:
         tf.config.list_physical_devices()  # it looks for a GPU now, and says what it found
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
-    keras.config.set_epsilon(1e-7)
     return tf
 
 

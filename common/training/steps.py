@@ -28,9 +28,8 @@ def policy(name: str) -> Iterator[None]:
 def scaled(optimizer: keras.optimizers.Optimizer, name: str) -> keras.optimizers.Optimizer:
     """Returns ``optimizer``, and for a policy ``name`` of float16 one that scales the loss.
 
-    In float16 small gradients are 0. Keras's `LossScaleOptimizer` multiplies the loss by a power of
-    2 and divides the gradients by it. It halves the scale where a gradient is not finite, and skips
-    that update.
+    In float16 small gradients are 0. Keras's `LossScaleOptimizer` scales loss and gradients, and
+    skips the update, with half the scale from then on, where a gradient is not finite.
     """
     is_float16 = keras.dtype_policies.get(name).compute_dtype == "float16"
     return keras.optimizers.LossScaleOptimizer(optimizer) if is_float16 else optimizer
@@ -51,13 +50,12 @@ def make_step(
     """Returns ``step(images, labels)``, which updates the model once; for use in a `tf.function`.
 
     It takes ``images [batch, size, size, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``,
-    and returns the scalars fit, reg, acc and penalty (the sum of the layers' losses), computed
-    before the update. With several replicas each takes its share of the batch. With ``jit_maps``
-    XLA compiles the maps: for steps that it cannot compile.
+    of several replicas each its share, and returns the scalars fit, reg, acc and penalty (the sum
+    of the layers' losses) before the update. With ``jit_maps`` XLA compiles the maps alone.
 
     Where the optimizer scales the loss and a gradient is not finite, the weights that are trained
-    and the optimizer's averages stay as they are. The step counts all the same: learning rates go
-    by the run's iterations. The averages of batch normalization take in the batch, as in Keras.
+    and the optimizer's averages stay as they are. The step counts: learning rates go by the run's
+    iterations. The averages of batch normalization take in the batch, as in Keras.
     """
     optimizer.build(model.trainable_variables)
     decayed = losses.decayed_variables(model, method.undecayed)
