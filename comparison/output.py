@@ -65,7 +65,7 @@ def describe(summaries: list[Summary], comparison: Comparison) -> list[str]:
     found = [run.results.facts for summary in summaries for run in summary.finished]
 
     def distinct(name: str) -> str:
-        return "; ".join(dict.fromkeys(facts[name] for facts in found)) or "no run finished"
+        return "; ".join(dict.fromkeys(facts[name] for facts in found))
 
     title = TITLES.get(comparison.dataset, comparison.dataset)
     data = ", ".join(filter(None, [title, shown(comparison.data_note, 100)]))
@@ -73,12 +73,13 @@ def describe(summaries: list[Summary], comparison: Comparison) -> list[str]:
     batches = {str(facts["settings"]["batch_size"]) for facts in found}
     batch = " and ".join(sorted(batches)) or "size by default"
     warmup = f"warm-up {count:,}" if count else "no warm-up"
-    return [
-        f"{data}: {distinct('data')}",
+    lines = [
+        f"{data}: {distinct('data') or 'no run finished'}",
         f"{comparison.backbone}, widths {widths}, {warmup}, batch {batch}",
         _lengths(summaries),
-        f"{distinct('device')}; {distinct('versions')}; git commit {distinct('git_commit')}",
     ]
+    made = f"{distinct('device')}; {distinct('versions')}; git commit {distinct('git_commit')}"
+    return [*lines, made] if found else lines
 
 
 def _lengths(summaries: list[Summary]) -> str:

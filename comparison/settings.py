@@ -44,7 +44,7 @@ class Comparison(Options):
     """The settings of a comparison; checking them completes those that are None, by the preset."""
 
     methods: tuple[str, ...] | None = setting(
-        None, "rows: methods, or such as opt_gs:rotation_stddev=0.2 (default: all methods)"
+        None, "rows, such as opt_gs,opt_gs:rotation_stddev=0.2 (default: all methods)"
     )
     preset: str | None = setting(
         None,
