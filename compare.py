@@ -1,4 +1,4 @@
-"""Trains several methods in the same way and compares them: a table, images and a page.
+"""Trains several methods in the same way and compares them: a table and images.
 
     python compare.py --dataset=digits --iterations=300 --out=results/digits
     python compare.py --iterations=7500 --seeds=1,2,3 --methods=opt_gs,opt_gs:rotation_stddev=0.2
@@ -8,8 +8,7 @@ A row is a method, or a method with settings: METHOD:FLAG=VALUE:FLAG=VALUE, flag
 train.py. Each row and seed runs in a separate process, in OUT/runs/ROW_seedN with all that
 train.py leaves. Called again, it skips finished runs and goes on with those that were cut off or
 failed; finished runs of its rows with other seeds are included. Ctrl-C lets the runs save their
-state first. OUT gets results.csv (a line a run), table.md, curves.png, energy.png and report.html,
-a page in one file with all of them.
+state first. OUT gets results.csv (a line a run), table.md, curves.png and energy.png.
 """
 
 import pathlib
@@ -29,8 +28,7 @@ from comparison.settings import Comparison
 def main(comparison: Comparison) -> None:
     runs = with_other_seeds(comparison.runs)
     if count := comparison.warmup_iterations:
-        grows = f"warm-up: the rate grows over the first {count} iterations"
-        print(f"{grows}; --warmup_iterations=0 goes without", flush=True)
+        print(f"warm-up: over the first {count} iterations; --warmup_iterations=0 goes without")
     try:
         (comparison.out / "runs").mkdir(parents=True, exist_ok=True)
         if number := execute(runs, comparison.jobs, comparison.gpus):

@@ -140,8 +140,7 @@ def prepare(
     tf = import_tensorflow()
     import keras
 
-    from common.training.precision import policy, scaled
-    from common.training.steps import make_train_step
+    from common.training.steps import make_train_step, policy, scaled
 
     keras.utils.set_random_seed(0)
     (row,) = parse([name])
@@ -196,7 +195,7 @@ def measure(case: Case) -> dict[str, float]:
     times = [once(20 if on_gpu else 1) for _ in range(case.steps)]
     figures["step_ms"] = statistics.median(times)
     if not case.peer:
-        from common.training.loop import peak_memory
+        from common.training.environment import peak_memory
 
         figures["memory_gib"] = peak_memory()
     if case.kernels:

@@ -22,9 +22,8 @@ def execute(runs: list[Run], jobs: int, gpus: Sequence[int]) -> int | None:
     """
     if finished := sum(run.is_finished() for run in runs):
         print(f"{finished} of {len(runs)} runs are finished already", flush=True)
-    for run in runs:
-        if run.failure:
-            _report(run)
+    for run in filter(lambda run: run.failure, runs):
+        _report(run)
     todo = [run for run in runs if not (run.results or run.failure)]
     waiting, running = list(todo), dict[Run, int | None]()  # the GPU of each
     free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
@@ -42,21 +41,14 @@ def execute(runs: list[Run], jobs: int, gpus: Sequence[int]) -> int | None:
                     _report(run)
                 bar.update(max(0, sum(run.done() for run in todo) - bar.n))
         finally:
-            _stop(list(running))
+            for run in running:
+                run.process.terminate()
+                again = "another signal, a second later or more, ends it"
+                tqdm.write(f"waiting for {run.name} to save; {again}", file=sys.stderr)
+            for run in running:
+                run.process.wait()
     return interruption.signal
 
 
 def _report(run: Run) -> None:
     tqdm.write(f"{run.row.title}, seed {run.seed}: {run.failure or 'finished'}")
-
-
-def _stop(running: list[Run]) -> None:
-    """Lets the runs save their state, and waits until they have."""
-    for run in running:
-        run.process.terminate()
-    if running:
-        names = ", ".join(run.name for run in running)
-        note = f"waiting for {names} to save; another signal, a second later or more, ends them"
-        tqdm.write(note, file=sys.stderr)
-    for run in running:
-        run.process.wait()

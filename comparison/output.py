@@ -1,98 +1,108 @@
-"""Writes the comparison's files: results.csv, table.md, images, and report.html from page.html."""
+"""Writes the comparison's files: results.csv, the images, and table.md with words about it."""
 
-import base64
 import csv
-import html
 import pathlib
-import string
-import urllib.parse
 
-from comparison import captions, images, table
+from common.training.settings import Settings
+from common.training.texts import shown
+from comparison import images, table
 from comparison.publishing import keep, put
 from comparison.runs import Run
 from comparison.settings import Comparison
-from comparison.table import LAST, Summary
+from comparison.table import Summary, escape
 
-FIGURES = ["best_error", "last_error", "collapsed", "collapsed_until", "step_ms", "memory_gib"]
-FIGURES += ["energy", "drift", "seconds"]
-COLUMNS = ["method", "seed", "iterations", "status", *FIGURES]
-IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
+IMAGES = {
+    "curves.png": (images.CURVES, "Test error and training loss of each row during training."),
+    "energy.png": (images.ENERGIES, "Energy and drift of each row during training."),
+}
+TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}  # of others their names
+COLUMNS = (
+    "Errors are test errors in per cent: the smallest of all tests, and the last. ± is the "
+    "standard deviation over seeds; with one seed, a small difference may be chance. "
+    "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean "
+    "over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q."
+)
 
 
 def write(runs: list[Run], comparison: Comparison) -> None:
     """Writes all results into ``--out``, and into ``--readme`` where there is one."""
     out, summaries = comparison.out, table.summarize(runs)
-    cells, first = table.table(summaries, comparison), table.best_of(summaries)
-    best = summaries.index(first) + 1 if first else None  # the number of its row
-    about, verdict = captions.about(summaries, comparison), captions.verdict(summaries)
-    notes, alts = captions.notes(comparison), captions.alternative_texts(comparison)
+    lines = table.markdown(summaries, comparison.times)
+    about, sentences = describe(summaries, comparison), verdict(summaries)
+    below = " ".join([*map(escape, sentences), COLUMNS])
+    if comparison.steps:
+        below += " Steps were timed by benchmarks.steps."
+    if (comparison.iterations or Settings.iterations) < Settings.iterations:
+        below += " The schedule is shortened: another experiment than the paper's."
+    text = [*lines, "", *(f"{escape(line)}  " for line in about), "", below, ""]
     _write_csv(out / "results.csv", runs)
-    lines = table.markdown(cells, best)
-    below = [*(f"{table.escape(line)}  " for line in about), ""]
-    text = [*lines, "", *below, " ".join([*map(table.escape, verdict), notes]), ""]
     (out / "table.md").write_text("\n".join(text), "utf-8")
-    heading = f"{captions.data_name(comparison)}\n{captions.course(summaries, comparison)}"
-    for name, panels in IMAGES.items():
-        images.draw(out / name, summaries, panels, heading)
-    texts = {
-        "title": f"OPT, methods side by side on {captions.data_name(comparison)}",
-        "verdict": " ".join(verdict),
-        "notes": notes,
-        "runs": "\n".join(about[:2]),
-        "machine": "\n".join(about[2:]),
-        **{name.replace(".png", "_alt"): alt for name, alt in alts.items()},
-    }
-    rows = enumerate(zip(cells[1:], summaries, strict=True), start=1)
-    results = [_row(line, summary, number == best) for number, (line, summary) in rows]
-    heads = ["method", "seed", "last error %", "folder", "settings"]
-    tables = {"results": [_head(cells[0]), *results], "folders": [_head(heads), *map(_run, runs)]}
-    (out / "report.html").write_text(_page(out, texts, tables), "utf-8")
+    for name, (panels, _) in IMAGES.items():
+        images.draw(out / name, summaries, panels, heading="\n".join(about[:2]))
     if comparison.readme:
-        shown = [keep(comparison.readme, out / name, name, alt) for name, alt in alts.items()]
-        put(comparison.readme, "comparison", [*text, "\n\n".join(shown)])
-    print("\n".join([*lines, "", *about[:2], *verdict]))
-    for name in ("results.csv", "table.md", *IMAGES, "report.html"):
-        print(f"written: {(out / name).absolute()}")
+        for name, (_, alt) in IMAGES.items():
+            text += [keep(comparison.readme, out / name, name, alt), ""]
+        put(comparison.readme, "comparison", text[:-1])
+    print("\n".join([*lines, "", *about[:3], *sentences]))
+    print(f"written: results.csv, table.md, {', '.join(IMAGES)} in {out.absolute()}")
 
 
 def _write_csv(path: pathlib.Path, runs: list[Run]) -> None:
+    lines = []
+    for run in runs:
+        # no HTML; and in many countries a semicolon ends a cell, and the next may be a formula
+        status = (run.failure or "finished").translate(str.maketrans("<>;", "() "))
+        line = {"method": run.row.name, "seed": run.seed, "iterations": run.iterations}
+        lines.append(line | {"status": status} | ({} if run.failure else run.results.figures))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, max(lines, key=len))  # a failed run has no figures
         writer.writeheader()
-        for run in runs:
-            # no HTML; and in many countries a semicolon ends a cell, and the next may be a formula
-            status = (run.failure or "finished").translate(str.maketrans("<>;", "() "))
-            names = {"method": run.row.name, "seed": run.seed, "iterations": run.iterations}
-            figures = {} if run.failure else run.results.figures
-            writer.writerow({**names, "status": status, **figures})
+        writer.writerows(lines)
 
 
-def _page(out: pathlib.Path, texts: dict[str, str], tables: dict[str, list[str]]) -> str:
-    """Returns the page; it is one file and needs no network."""
-    values = {name: html.escape(text).replace("\n", "<br>\n") for name, text in texts.items()}
-    values |= {name: "\n".join(lines) for name, lines in tables.items()}
-    for name in IMAGES:
-        values[name.replace(".", "_")] = base64.b64encode((out / name).read_bytes()).decode()
-    template = pathlib.Path(__file__).with_name("page.html").read_text("utf-8")
-    return string.Template(template).substitute(values)
+def describe(summaries: list[Summary], comparison: Comparison) -> list[str]:
+    """Returns lines on the data, the network, the runs, and the machine with the code."""
+    found = [run.results.facts for summary in summaries for run in summary.finished]
+
+    def distinct(name: str) -> str:
+        return "; ".join(dict.fromkeys(facts[name] for facts in found))
+
+    title = TITLES.get(comparison.dataset, comparison.dataset)
+    data = ", ".join(filter(None, [title, shown(comparison.data_note, 100)]))
+    widths, count = ",".join(map(str, comparison.widths)), comparison.warmup_iterations
+    batches = {str(facts["settings"]["batch_size"]) for facts in found}
+    batch = " and ".join(sorted(batches)) or "size by default"
+    warmup = f"warm-up {count:,}" if count else "no warm-up"
+    lines = [
+        f"{data}: {distinct('data') or 'no run finished'}",
+        f"{comparison.backbone}, widths {widths}, {warmup}, batch {batch}",
+        _lengths(summaries),
+    ]
+    made = f"{distinct('device')}; {distinct('versions')}; git commit {distinct('git_commit')}"
+    return [*lines, made] if found else lines
 
 
-def _head(cells: list[str]) -> str:
-    words = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in cells)
-    return f"<thead><tr>{words}</tr></thead>"
+def _lengths(summaries: list[Summary]) -> str:
+    """Returns iterations and seeds of most rows, and in brackets those of others."""
+    rows: dict[str, list[str]] = {}
+    for summary in summaries:
+        seeds = ", ".join(str(run.seed) for run in summary.runs)
+        words = f"{summary.runs[0].iterations:,} iterations, seed{'s' * (',' in seeds)} {seeds}"
+        rows.setdefault(words, []).append(summary.row.title)
+    common, *others = sorted(rows, key=lambda words: -len(rows[words]))
+    different = [f"{'; '.join(rows[words])}: {words}" for words in others]
+    return common + (f" ({'; '.join(different)})" if others else "")
 
 
-def _row(line: list[str], summary: Summary, is_best: bool) -> str:
-    cells = [html.escape(cell) for cell in line]
-    cells[LAST] = f"<b>{cells[LAST]} (best)</b>" if is_best else cells[LAST]
-    kind = "result" if summary.valid else "collapsed" if summary.collapsed else "failed"
-    words = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr class="{"best" if is_best else kind}">{words}</tr>'
-
-
-def _run(run: Run) -> str:
-    link = "runs/" + urllib.parse.quote(run.name)
-    folder = f'<a href="{link}/">{html.escape(run.name)}</a>'
-    settings = f'<a href="{link}/run.json">run.json</a>' if run.results else ""
-    cells = [html.escape(run.row.title), str(run.seed), run.outcome, folder, settings]
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+def verdict(summaries: list[Summary]) -> list[str]:
+    """Returns sentences on which row is the best, which are as good, which failed or collapsed."""
+    sentences = []
+    if best := table.best_of(summaries):
+        errors = table.mean_and_deviation(best.errors)
+        sentences.append(f"Best, by the smallest last error: {best.row.title} with {errors} %.")
+        if near := "; ".join(other.row.title for other in table.as_good(best, summaries)):
+            sentences.append(f"The scatter of the seeds does not tell it from {near}.")
+    for run in (run for summary in summaries for run in summary.runs):
+        if words := run.failure or run.results.collapse:
+            sentences.append(f"{run.row.title}, seed {run.seed}: {words}.")
+    return sentences

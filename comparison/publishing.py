@@ -13,11 +13,13 @@ def marks(name: str) -> tuple[str, str]:
 
 def check_marks(name: str, markdown: pathlib.Path | None) -> None:
     """Raises UserError if a page is given that cannot be read, or lacks the marks of ``name``."""
+    if markdown is None:
+        return
     try:
-        text = read_text(markdown) if markdown else ""
+        text = read_text(markdown)
     except ValueError as error:
         raise UserError(f"--readme: {error}") from error
-    if markdown and not all(text.count(mark) == 1 for mark in marks(name)):
+    if not all(text.count(mark) == 1 for mark in marks(name)):
         lines = " and ".join(marks(name))
         raise UserError(f"--readme={markdown} must have the lines {lines}, each once")
 
@@ -32,14 +34,12 @@ def put(markdown: pathlib.Path, name: str, lines: list[str]) -> None:
 
 
 def keep(markdown: pathlib.Path, image: pathlib.Path, name: str, alt: str) -> str:
-    """Copies an image into docs/ as ``name``, and returns the line by which ``markdown`` shows it.
+    """Copies an image to docs/, and returns the line by which ``markdown`` shows it.
 
     docs/ is the file's folder if that has this name, else a folder next to the file.
     """
     folder = markdown.absolute().parent
-    inside = folder.name == "docs"
-    kept = (folder if inside else folder / "docs") / name
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_bytes(image.read_bytes())  # it may be there already
-    print(f"written: {kept}")
-    return f"![{alt}]({'' if inside else 'docs/'}{name})"
+    place = name if folder.name == "docs" else f"docs/{name}"
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / place).write_bytes(image.read_bytes())  # it may be there already
+    return f"![{alt}]({place})"

@@ -26,26 +26,25 @@ class Results:
     """The results of a finished run.
 
     Attributes:
-        facts: run.json, with printable texts. ``data`` is the number of images alone; ``collapsed``
-            is empty without a collapse, else "title" and "words" describe it.
+        facts: run.json, with printable texts. ``data`` is the number of images alone.
         images: the number of training images.
-        figures: numbers by their name in results.csv; None for a missing one.
+        figures: values by their name in results.csv; None for a missing one. ``collapsed`` is the
+            state in which the run ended, "guessing" or "saturated".
         errors: test errors in per cent.
-        losses, rates: of the logged batches.
+        losses: of the logged batches.
         energies: hyperspherical energy over that at the start, the mean over layers.
         drifts: the largest of all layers.
-        is_collapsed: whether it did not come back from a collapse, or to little more than guessing.
+        collapse: "guessing at the end" or "saturated at the end", else "".
     """
 
     facts: dict[str, Any]
     images: int
-    figures: dict[str, float | None]
+    figures: dict[str, float | str | None]
     errors: Series
     losses: Series
-    rates: Series
     energies: Series
     drifts: Series
-    is_collapsed: bool
+    collapse: str
 
 
 def _number(value: Any, most: float = LARGEST) -> bool:
@@ -60,12 +59,6 @@ def _holds(values: Any, checks: dict[str, Callable[[Any], object]]) -> bool:
     return type(values) is dict and all(check(values.get(name)) for name, check in checks.items())
 
 
-COLLAPSED = {
-    "state": lambda value: value in ("guessing", "saturated"),
-    "iteration": _count,
-    "rate": _number,
-    "until": lambda value: value is None or _count(value),
-}
 RUN_JSON = {
     "settings": lambda value: _holds(value, {"iterations": _count, "batch_size": _count}),
     "data": lambda value: type(value) is str and re.search(IMAGES, value, re.ASCII),
@@ -76,7 +69,6 @@ RUN_JSON = {
     "step_ms": lambda value: value is None or _number(value),
     "memory_gib": _number,
     "seconds": _number,
-    "collapsed": lambda value: value is None or _holds(value, COLLAPSED),
 }
 
 
@@ -129,12 +121,10 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     if list(tests.items())[-1:] != [(facts["settings"]["iterations"] - 1, accuracy)]:
         raise ValueError("metrics.csv does not end with the test that run.json has")
     images = re.search(IMAGES, facts["data"], re.ASCII)
-    # a little more than guessing: three times its accuracy, with two classes 3/4
-    guesses = accuracy < 3 / (int(images[1]) + 2)
-    collapsed = _collapse(facts["collapsed"], rows if guesses else [], int(images[1]))
+    collapsed = collapse.of_run([row for row in rows if "acc" in row], int(images[1]))
     facts["versions"] = ", ".join(f"{name} {text}" for name, text in facts["versions"].items())
     facts |= {name: shown(facts[name]) for name in ("versions", "git_commit", "device")}
-    facts |= {"data": images[0], "collapsed": collapsed}
+    facts["data"] = images[0]
     errors = {i: 100 * (1 - accuracy) for i, accuracy in tests.items()}
     energies, drifts = _layers(rows, "energy/"), _layers(rows, "drift/")
     start = next(iter(energies.values()), [])
@@ -144,32 +134,14 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     figures = {
         "best_error": min(errors.values()),
         "last_error": [*errors.values()][-1],
-        "collapsed": collapsed.get("iteration"),
-        "collapsed_until": collapsed.get("until"),
+        "collapsed": collapsed,
         **{name: facts[name] for name in ("step_ms", "memory_gib", "seconds")},
         "energy": [None, *means.values()][-1],
         "drift": [None, *largest.values()][-1],
     }
-    series = (errors, _column(rows, "fit"), _column(rows, "learning_rate"), means, largest)
-    is_collapsed = bool(collapsed) and (collapsed.get("until") is None or guesses)
+    series = (errors, _column(rows, "fit"), means, largest)
     count = int(images[0].split()[0].replace(",", ""))
-    return Results(facts, count, figures, *series, is_collapsed)
-
-
-def _collapse(noticed: dict[str, Any] | None, rows: Rows, classes: int) -> dict[str, Any]:
-    """Returns the collapse that train.py noticed, or that the last logged one of ``rows`` shows."""
-    logged = [row for row in rows if {"fit", "acc", "learning_rate"} <= row.keys()]
-    if noticed is not None:
-        found = noticed | {"title": f"collapsed at {noticed['iteration']:,}"}
-    elif logged and (state := collapse.state(logged[-1]["fit"], logged[-1]["acc"], classes)):
-        iteration, rate = int(logged[-1]["iteration"]), logged[-1]["learning_rate"]
-        found = {"state": state, "iteration": iteration, "rate": rate}
-        found["title"] = f"{state} at the end"
-    else:
-        return {}
-    until = found.get("until")
-    end = "" if until is None else f", came back after {until:,}"
-    return found | {"words": f"{found['title']} ({found['state']}, rate {found['rate']:g}){end}"}
+    return Results(facts, count, figures, *series, f"{collapsed} at the end" if collapsed else "")
 
 
 def _column(rows: Rows, name: str) -> Series:

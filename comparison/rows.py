@@ -1,7 +1,6 @@
 """Rows of a comparison: a method, with settings where it is given any."""
 
 import dataclasses
-import re
 from collections.abc import Iterable
 
 from common.errors import UserError
@@ -15,15 +14,10 @@ SHARED = {"base_lr", "precision"}
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the table: a method with its settings.
-
-    Attributes:
-        kind: the class of the method's settings.
-        flags: name and value of each setting that the row is given, sorted by name.
-    """
+    """A line of the table: the class of a method's settings, and names and values of those set."""
 
     kind: type[Settings]
-    flags: tuple[tuple[str, str], ...] = ()
+    flags: tuple[tuple[str, str], ...] = ()  # sorted by name
 
     @property
     def method(self) -> str:
@@ -35,11 +29,6 @@ class Row:
         return ":".join([self.method, *(f"{name}={value}" for name, value in self.flags)])
 
     @property
-    def folder(self) -> str:
-        """Returns the start of the names of its runs' folders."""
-        return self.name.replace(":", "_")
-
-    @property
     def title(self) -> str:
         """Returns its name in tables and images, such as ``OPT (GS), rotation_stddev 0.2``."""
         words = [name if value == "true" else f"{name} {value}" for name, value in self.flags]
@@ -47,11 +36,9 @@ class Row:
 
 
 def parse(texts: Iterable[str]) -> list[Row]:
-    """Returns the rows that ``texts`` name, in the order of tables; those of one method in theirs.
+    """Returns the rows of texts such as ``opt_gs:rotation_stddev=0.2``, in the order of tables.
 
-    Args:
-        texts: such as ``opt_gs`` and ``opt_gs:rotation_stddev=0.2``. A setting without ``=`` is
-            true. Rows that say the same are one.
+    A setting without ``=`` is true. Rows that say the same are one.
 
     Raises:
         UserError: for an unknown method, and for settings that a row cannot have.
@@ -64,25 +51,22 @@ def parse(texts: Iterable[str]) -> list[Row]:
 def settable(kind: type[Settings]) -> list[str]:
     """Returns the names of the settings that a row of a method may have."""
     fixed = set(Settings.__dataclass_fields__) - SHARED
-    return [field.name for field in dataclasses.fields(kind) if field.name not in fixed]
+    return [name for name in kind.__dataclass_fields__ if name not in fixed]
 
 
 def _row(text: str, methods: dict[str, type[Settings]]) -> Row:
     method, *words = text.split(":")
     if method not in methods:
         raise UserError(f"--methods: {method!r} is no method; there are {', '.join(methods)}")
-    names, able = [word.partition("=")[0] for word in words], settable(methods[method])
-    if set(names) - set(able) or len(set(names)) < len(names):
-        raise UserError(f"--methods: {text}: a row of {method} can have {', '.join(able)}, once")
+    kind, names = methods[method], sorted(word.partition("=")[0] for word in words)
+    if set(names) - set(settable(kind)) or len(set(names)) < len(names):
+        able = ", ".join(settable(kind))
+        raise UserError(f"--methods: {text}: a row of {method} can have {able}, once")
     words = [f"--{word}" if "=" in word else f"--{word}=true" for word in words]
     try:
-        settings = command_line.parse(methods[method], words)
+        settings = command_line.parse(kind, words)
     except UserError as error:
         raise UserError(f"--methods: {text}: {error}") from error
     # the values as they were read: 0.2 for 0.20 and 2e-1
-    values = {name: command_line.as_text(getattr(settings, name)) for name in sorted(names)}
-    flags = tuple((name, value.removesuffix(".0")) for name, value in values.items())
-    row = Row(methods[method], flags)
-    if not re.fullmatch(r"[\w.+=:-]{1,150}", row.name, re.ASCII):  # file names end at 255
-        raise UserError(f"--methods: {text}: this cannot be a folder's name")
-    return row
+    values = [command_line.as_text(getattr(settings, name)).removesuffix(".0") for name in names]
+    return Row(kind, tuple(zip(names, values, strict=True)))

@@ -1,6 +1,5 @@
 """Runs: each is a row with a seed, with a separate process and folder."""
 
-import contextlib
 import ctypes
 import itertools
 import json
@@ -21,16 +20,10 @@ from comparison.rows import Row
 
 
 class Run:
-    """One row with one seed.
+    """One row with one seed, in a folder below ``out``; ``flags`` are the same for all rows.
 
-    Args:
-        row, seed: which.
-        out: the comparison's folder; the run's is in it.
-        flags: the settings that are the same for all rows.
-
-    Attributes:
-        results: of a finished run, after `is_finished`.
-        failure: why there are none, of a run that failed or whose files are damaged.
+    ``results`` are those of a finished run, after `is_finished`; ``failure`` says why there are
+    none, of a run that failed or whose files are damaged.
 
     Raises:
         UserError: for settings that train.py does not take.
@@ -39,11 +32,10 @@ class Run:
     process: subprocess.Popen | None = None
     results: Results | None = None
     failure: str | None = None
-    _done = 0
 
     def __init__(self, row: Row, seed: int, out: pathlib.Path, flags: dict[str, Any]):
         self.row, self.seed, self.out, self.flags = row, seed, out, flags
-        self.name = f"{row.folder}_seed{seed}"
+        self.name = f"{row.name}_seed{seed}".replace(":", "_")
         self.folder = out.absolute() / "runs" / self.name
         self.iterations = flags.get("iterations", row.kind.iterations)
         values = flags | {"seed": seed, "log_dir": self.folder} | dict(row.flags)
@@ -59,10 +51,10 @@ class Run:
         Raises:
             UserError: if it was done with other settings than those asked for.
         """
+        self.results = None
         try:
             self.results = read(self.folder)
         except ValueError as error:
-            self.results = None
             self.failure = f"damaged: {shown(error)}; delete its folder to run it again"
         if self.results is None:
             return False
@@ -77,20 +69,10 @@ class Run:
                 raise UserError(f"{self.folder} {other}; take another --out")
         return True
 
-    @property
-    def outcome(self) -> str:
-        """Returns the last error in per cent, or a few words where it is no result."""
-        if self.failure:
-            return self.failure.partition(" ")[0].rstrip(":")  # failed or damaged
-        if self.results.is_collapsed:
-            return self.results.facts["collapsed"]["title"]
-        return f"{self.results.figures['last_error']:.2f}"
-
     def start(self, gpu: int | None) -> None:
         """Starts the run, or goes on with it where it has a checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = list(self.command)
-        command += [f"--gpu_no={gpu}"] if gpu is not None else []
+        command = self.command + ([f"--gpu_no={gpu}"] if gpu is not None else [])
         command += ["--resume"] if any(self.folder.glob("checkpoints/[!.]*.npz")) else []
         with (self.folder / "output.txt").open("ab") as output:
             self.process = subprocess.Popen(
@@ -100,27 +82,25 @@ class Run:
                 env=os.environ | {"PYTHONIOENCODING": "utf-8:backslashreplace"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # a separate session: the terminal's Ctrl-C is for compare.py, which then sends
-                # one SIGTERM
+                # the terminal's Ctrl-C is for compare.py, which then sends one SIGTERM
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )
 
     def done(self) -> int:
-        """Returns how many iterations are known to be done."""
+        """Returns how many iterations are done; 0 while a line of the log is being written."""
         if self.process is not None and self.process.poll() is not None:
             return self.iterations
-        # none yet, or a line that is just being written
-        with contextlib.suppress(ValueError, IndexError):
-            self._done = int(metrics(self.folder)[-1]["iteration"])
-        return self._done
+        try:
+            return int(metrics(self.folder)[-1]["iteration"])
+        except (ValueError, IndexError):
+            return 0
 
     def conclude(self) -> None:
         """Notes the outcome of the process."""
-        finished = self.is_finished()
-        if self.process.returncode or not (finished or self.failure):
-            lines = (self.folder / "output.txt").read_text("utf-8", "replace").splitlines()
-            last = next((line for line in reversed(lines) if line.strip()), "no output")
+        if not (self.is_finished() or self.failure) or self.process.returncode:
+            said = (self.folder / "output.txt").read_text("utf-8", "replace").split("\n")
+            last = next(filter(str.strip, reversed(said)), "no output")
             self.failure = f"failed ({self.process.returncode}): {shown(last, 200)}"
 
 
@@ -132,13 +112,13 @@ def with_other_seeds(runs: list[Run]) -> list[Run]:
     """
     found: list[Run] = []
     for row, group in itertools.groupby(runs, key=lambda run: run.row):
-        asked = list(group)
-        names = [path.name for path in asked[0].folder.parent.glob(f"{row.folder}_seed*")]
-        ends = [name.rpartition("_seed")[2] for name in names]
+        first, *more = group
+        start = first.name.removesuffix(str(first.seed))
+        ends = [path.name.removeprefix(start) for path in first.folder.parent.glob(f"{start}*")]
         seeds = {int(end) for end in ends if re.fullmatch("0|[1-9][0-9]{0,8}", end)}
-        seeds = sorted(seeds - {run.seed for run in asked})
-        others = [Run(row, seed, asked[0].out, asked[0].flags) for seed in seeds]
-        found += [*asked, *(run for run in others if run.is_finished() or run.failure)]
+        seeds -= {run.seed for run in (first, *more)}
+        others = [Run(row, seed, first.out, first.flags) for seed in sorted(seeds)]
+        found += [first, *more, *(run for run in others if run.is_finished() or run.failure)]
     return found
 
 

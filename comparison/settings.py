@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import math
 import pathlib
 from typing import Any
 
@@ -13,8 +12,8 @@ from common.training.command_line import Options, setting
 from common.training.methods import known
 from common.training.settings import BATCH_SIZE, ROOT, Settings
 from common.training.texts import read_text
-from comparison.publishing import check_marks, marks
-from comparison.rows import Row, parse
+from comparison.publishing import check_marks
+from comparison.rows import parse
 from comparison.runs import Run
 
 # values of settings that the command line does not give
@@ -26,9 +25,9 @@ PRESETS: dict[str | None, dict[str, Any]] = {
         "widths": (32, 32, 32, 32),
         "iterations": 7500,
         "methods": [
-            *("baseline", "baseline:base_lr=0.05", "baseline:base_lr=0.2"),
-            *("baseline:weight_decay=0.001", "baseline:weight_decay=0.0025", "upt", "mhe"),
-            *("opt_gs", "opt_ogd", "opt_or", "sopt_gs"),
+            *("baseline", "upt", "mhe", "opt_gs", "opt_ogd", "opt_or", "sopt_gs"),
+            *(f"baseline:base_lr={rate}" for rate in (0.05, 0.2)),
+            *(f"baseline:weight_decay={decay}" for decay in (0.001, 0.0025)),
             *(f"{name}:rotation_stddev=0.2" for name in ("opt_gs", "opt_hr", "opt_ls", "opt_cp")),
         ],
     },
@@ -45,14 +44,12 @@ class Comparison(Options):
     """The settings of a comparison; checking them completes those that are None, by the preset."""
 
     methods: tuple[str, ...] | None = setting(
-        None,
-        "rows, separated by commas: methods, or methods with settings, such as "
-        "opt_gs:rotation_stddev=0.2 (default: all methods)",
+        None, "rows, such as opt_gs,opt_gs:rotation_stddev=0.2 (default: all methods)"
     )
     preset: str | None = setting(
         None,
-        "defaults of other flags: a backbone; sopt: S-OPT at rotated_fraction 1/8 to 1; few: all "
-        "methods with 5,000 training images, where plain training overfits",
+        "defaults of other flags: a backbone; sopt: S-OPT at rotated_fraction 1/8 to 1; few: 5,000 "
+        "training images, where plain training overfits",
         choices=tuple(PRESETS),
     )
     backbone: str | None = _same("backbone")
@@ -61,13 +58,7 @@ class Comparison(Options):
         (1,), "1,2,3 gives standard deviations", least=0, most=2**32 - 1
     )
     iterations: int | None = _same("iterations")
-    warmup_iterations: int | None = setting(
-        None,
-        "iterations over which the rate grows to its first value (default: 0 of the full schedule; "
-        "of a shorter one 400, or a fifth of the run where that is less)",
-        least=0,
-        most=2**31 - 1,
-    )
+    warmup_iterations: int | None = _same("warmup_iterations")
     batch_size: int | None = _same("batch_size")
     dataset: str = _same("dataset", Settings.dataset)
     image_size: int = _same("image_size", Settings.image_size)
@@ -77,9 +68,7 @@ class Comparison(Options):
     jobs: int = setting(1, "runs at a time", least=1)
     gpus: tuple[int, ...] = setting((), "GPUs to spread runs over: 0,1", least=0)
     steps: pathlib.Path | None = setting(None, "steps.csv of benchmarks.steps")
-    readme: pathlib.Path | None = setting(
-        None, f"a file that gets the results between its lines {' and '.join(marks('comparison'))}"
-    )
+    readme: pathlib.Path | None = setting(None, "a page that gets the results between two marks")
     out: pathlib.Path = setting(ROOT / "results", "the folder of runs and results")
 
     def check(self) -> None:
@@ -91,8 +80,6 @@ class Comparison(Options):
         self._complete({"widths": widths, "warmup_iterations": warmup})
         if not self.methods or not self.seeds:
             raise UserError("--methods and --seeds must name some")
-        if not self.data_note.isprintable() or len(self.data_note) > 100:
-            raise UserError("--data_note must be one line of at most 100 characters")
         check_marks("comparison", self.readme)
         _ = self.runs, self.times  # so that their errors come first
 
@@ -102,33 +89,26 @@ class Comparison(Options):
                 object.__setattr__(self, name, value)
 
     @functools.cached_property
-    def rows(self) -> list[Row]:
-        return parse(self.methods)
-
-    @functools.cached_property
     def runs(self) -> list[Run]:
         """Returns the runs of each row in turn, one for each seed."""
         shared = Settings.__dataclass_fields__
         flags = {n: value for n, value in vars(self).items() if n in shared and value is not None}
         flags["data_dir"], seeds = self.data_dir.absolute(), dict.fromkeys(self.seeds)
-        return [Run(row, seed, self.out, flags) for row in self.rows for seed in seeds]
+        return [Run(row, seed, self.out, flags) for row in parse(self.methods) for seed in seeds]
 
     @functools.cached_property
     def times(self) -> dict[str, float] | None:
         """Returns milliseconds of a step by row of ``--steps``, None without it."""
         if not self.steps:
             return None
+        if self.backbone != "cnn6" or self.batch_size not in (None, BATCH_SIZE):
+            raise UserError(f"--steps: benchmarks.steps times cnn6 with batches of {BATCH_SIZE}")
         widths = "/".join(map(str, self.widths))
         try:
             lines = csv.DictReader(read_text(self.steps).splitlines())
-            lines = [line for line in lines if line.get("widths") == widths]
-            times = {line["method"]: float(line["step_ms"] or "none") for line in lines}
-        except (ValueError, KeyError, csv.Error) as error:
+            times = {t["method"]: float(t["step_ms"]) for t in lines if t["widths"] == widths}
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"--steps={self.steps} cannot be read: {error}") from error
-        if self.backbone != "cnn6" or self.batch_size not in (None, BATCH_SIZE):
-            raise UserError(f"--steps: benchmarks.steps times cnn6 with batches of {BATCH_SIZE}")
-        # cells of rows with settings stay empty without a time
-        plain = [row.name for row in self.rows if not row.flags]
-        if others := [name for name in plain if not 0 < times.get(name, 0) < math.inf]:
-            raise UserError(f"--steps has no times at widths {widths} of {', '.join(others)}")
+        if not times:
+            raise UserError(f"--steps={self.steps} has no times at widths {widths}")
         return times

@@ -2,8 +2,8 @@
 
     python -m comparison.studies docs/runs/7500 docs/runs/75000_warmup --out=results/studies
 
-images.png: test error against the number of training images, a line for each of at most five rows.
-fit.png: test error against training loss at the end. Small marks are seeds, large ones means.
+images.png: test error against the number of training images. fit.png: test error against training
+loss at the end. Small marks are seeds, large ones means.
 """
 
 import dataclasses
@@ -15,7 +15,6 @@ import numpy as np
 from common.errors import UserError
 from common.training.command_line import Options, as_text, run_program, setting
 from common.training.methods import known
-from common.training.startup import default_style
 from common.training.texts import shown
 from comparison.results import read
 from comparison.rows import Row, parse, settable
@@ -27,7 +26,7 @@ NETWORK = {"widths": "widths", "iterations": "iterations", "warmup_iterations": 
 @dataclasses.dataclass(frozen=True)
 class Study(Options):
     folders: tuple[str, ...] = setting((), "folders of comparisons", positional=True)
-    methods: tuple[str, ...] = setting((), "rows of images.png (default: five with most sizes)")
+    methods: tuple[str, ...] = setting((), "rows to draw (default: all)")
     out: pathlib.Path = setting(pathlib.Path("results"), "folder of the pictures")
 
 
@@ -40,7 +39,7 @@ class Point(NamedTuple):
     values: np.ndarray
 
 
-def points(folders: tuple[str, ...]) -> list[Point]:
+def points(folders: tuple[str, ...], methods: tuple[str, ...] = ()) -> list[Point]:
     """Returns the points of all valid runs; a damaged one, or none at all, is a UserError."""
     found: dict[tuple, list[tuple[float, float]]] = {}
     for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("runs/*")):
@@ -48,7 +47,7 @@ def points(folders: tuple[str, ...]) -> list[Point]:
             results = read(path)
         except ValueError as error:
             raise UserError(f"{path}: {shown(error)}") from error
-        if results is None or results.is_collapsed:
+        if results is None or results.collapse:
             print(f"left out: {path}: {'collapsed' if results else 'not finished'}")
             continue
         settings, losses = results.facts["settings"], list(results.losses.values())
@@ -56,10 +55,11 @@ def points(folders: tuple[str, ...]) -> list[Point]:
         loss = float(np.mean(losses[-max(1, len(losses) // 10) :]))  # of the last tenth
         key = _row(settings), ", ".join(words), results.images
         found.setdefault(key, []).append((loss, results.figures["last_error"]))
-    if not found:
-        raise UserError("no valid run in these folders; they must have runs/ROW_seedN")
     made = [Point(*key, np.array(found[key])) for key in sorted(found, key=lambda key: key[1:])]
-    return [p for row in parse(row.name for row, *_ in found) for p in made if p.row == row]
+    rows = parse(methods or [row.name for row, *_ in found])
+    if not (made := [point for row in rows for point in made if point.row == row]):
+        raise UserError("no valid run in these folders; they must have runs/ROW_seedN")
+    return made
 
 
 def _row(settings: dict[str, Any]) -> Row:
@@ -69,7 +69,6 @@ def _row(settings: dict[str, Any]) -> Row:
     return parse([":".join([method, *(f"{n}={as_text(settings.get(n))}" for n in names)])])[0]
 
 
-@default_style()
 def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
     """Draws test errors against training losses, or against numbers of training images."""
     from matplotlib.figure import Figure
@@ -106,13 +105,9 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
 
 
 def main(study: Study) -> None:
-    found = points(study.folders)
-    sizes = {row: len({p.images for p in found if p.row == row}) for row, *_ in found}
-    rows = parse(study.methods) or sorted(sizes, key=sizes.get, reverse=True)[:5]
-    if len(rows) > 5 or not set(rows) & set(sizes):
-        raise UserError("--methods: at most five rows, of which there are runs")
+    found = points(study.folders, study.methods)
     study.out.mkdir(parents=True, exist_ok=True)
-    draw(study.out / "images.png", [point for point in found if point.row in rows], by_loss=False)
+    draw(study.out / "images.png", found, by_loss=False)
     draw(study.out / "fit.png", found, by_loss=True)
     print(f"written: images.png and fit.png in {study.out.absolute()}")
 

@@ -15,8 +15,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", "p", ">", "h", "d"]
 def style(index: int) -> dict[str, str]:
     """Returns colour, line and marker number ``index``, as matplotlib's plot takes them.
 
-    The first 12 colours and the first 13 markers differ; of 26 styles no two have the same line and
-    marker, or the same line and colour.
+    Of 26 styles no two have the same line and marker, or the same line and colour.
     """
     line = LINES[(index + index // len(COLORS)) % len(LINES)]
     marker = MARKERS[index % len(MARKERS)]

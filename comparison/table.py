@@ -9,31 +9,24 @@ import textwrap
 
 from comparison.rows import Row
 from comparison.runs import Run
-from comparison.settings import Comparison
 
 HEAD = ["method", "best error %", "last error %", "ms per step", "x baseline", "memory GiB"]
 HEAD += ["energy / start", "drift"]
-LAST = HEAD.index("last error %")  # the best row is chosen by it
 
 
 class Summary:
-    """A row's results over its seeds.
+    """A row's results over its seeds; ``errors`` are the last ones of the valid runs.
 
-    Attributes:
-        failed, finished: its runs.
-        collapsed, valid: the finished ones that ended collapsed, and the others.
-        errors: the last errors of the valid runs.
-        title: the row's title, with the number of seeds that its errors leave out.
+    ``title`` has the number of seeds that the errors leave out.
     """
 
     def __init__(self, row: Row, runs: list[Run]):
         self.row, self.runs = row, runs
-        self.failed = [run for run in runs if run.failure]
         self.finished = [run for run in runs if not run.failure]
-        self.collapsed = [run for run in self.finished if run.results.is_collapsed]
-        self.valid = [run for run in self.finished if not run.results.is_collapsed]
+        self.valid = [run for run in self.finished if not run.results.collapse]
         self.errors = [run.results.figures["last_error"] for run in self.valid]
-        counts = {"failed": len(self.failed), "collapsed": len(self.collapsed) * bool(self.valid)}
+        counts = {"failed": len(runs) - len(self.finished)}
+        counts["collapsed"] = len(self.finished) - len(self.valid) if self.valid else 0
         words = [f"{count} of {len(runs)} {state}" for state, count in counts.items() if count]
         self.title = row.title + (f" ({', '.join(words)})" if words else "")
 
@@ -45,9 +38,7 @@ class Summary:
 
 def summarize(runs: list[Run]) -> list[Summary]:
     """Returns a summary of each row, in the order of ``runs``."""
-    return [
-        Summary(row, list(group)) for row, group in itertools.groupby(runs, lambda run: run.row)
-    ]
+    return [Summary(row, list(group)) for row, group in itertools.groupby(runs, lambda r: r.row)]
 
 
 def best_of(summaries: list[Summary]) -> Summary | None:
@@ -55,19 +46,21 @@ def best_of(summaries: list[Summary]) -> Summary | None:
 
     Returns None if there are fewer than two: there is nothing to be better than.
     """
-    able = [s for s in summaries if len(s.valid) == len(s.runs)]
-    return min(able, key=lambda s: statistics.mean(s.errors)) if len(able) > 1 else None
+    able = [summary for summary in summaries if len(summary.valid) == len(summary.runs)]
+    return min(able, key=lambda row: statistics.mean(row.errors)) if len(able) > 1 else None
 
 
 def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
     """Returns rows nearer to the best than the standard deviation of a difference of two runs."""
-    found = []
-    for other in summaries:
-        if other is not best and min(len(best.errors), len(other.errors)) > 1:
-            deviations = map(statistics.stdev, (best.errors, other.errors))
-            distance = statistics.mean(other.errors) - statistics.mean(best.errors)
-            found += [other] if distance < math.hypot(*deviations) else []
-    return found
+
+    def is_near(other: Summary) -> bool:
+        pair = best.errors, other.errors
+        if other is best or min(map(len, pair)) < 2:
+            return False
+        first, second = map(statistics.mean, pair)
+        return second - first < math.hypot(*map(statistics.stdev, pair))
+
+    return list(filter(is_near, summaries))
 
 
 def mean_and_deviation(values: list[float], digits: int = 2) -> str:
@@ -79,25 +72,33 @@ def mean_and_deviation(values: list[float], digits: int = 2) -> str:
     return " ± ".join(words)
 
 
-def table(summaries: list[Summary], comparison: Comparison) -> list[list[str]]:
-    """Returns the table's cells, the head first."""
-    times = comparison.times
+def markdown(summaries: list[Summary], times: dict[str, float] | None) -> list[str]:
+    """Returns the table's lines, with the best row's last error in bold.
+
+    Args:
+        times: milliseconds of a step by row; None: as the runs measured them.
+    """
     if times is None:
-        steps = {s.row.name: s.values("step_ms") for s in summaries}
-        times = {name: statistics.mean(values) for name, values in steps.items() if values}
-    plain = times.get("baseline")
-    rows = [[s.title, *_errors(s), *_costs(s, times.get(s.row.name), plain)] for s in summaries]
-    return [HEAD, *rows]
+        found = {summary.row.name: summary.values("step_ms") for summary in summaries}
+        times = {name: statistics.mean(values) for name, values in found.items() if values}
+    table, best = [HEAD], best_of(summaries)
+    for summary in summaries:
+        best_error, last_error = map(escape, _errors(summary))
+        last_error = f"**{last_error}**" if summary is best else last_error
+        costs = _costs(summary, times.get(summary.row.name), times.get("baseline"))
+        table.append([escape(summary.title), best_error, last_error, *costs])
+    lines = [f"| {' | '.join(cells)} |" for cells in table]
+    return [lines[0], "|" + "---|" * len(HEAD), *lines[1:]]
 
 
 def _errors(summary: Summary) -> list[str]:
     if summary.valid:
         best = [run.results.figures["best_error"] for run in summary.valid]
         return [mean_and_deviation(best), mean_and_deviation(summary.errors)]
-    if summary.collapsed:
+    if summary.finished:
         # not the error of guessing, which would read as a result
-        return [", ".join(dict.fromkeys(run.outcome for run in summary.collapsed)), ""]
-    return [textwrap.shorten(summary.failed[0].failure, 60, placeholder=" ..."), ""]
+        return [", ".join(dict.fromkeys(run.results.collapse for run in summary.finished)), ""]
+    return [textwrap.shorten(summary.runs[0].failure, 60, placeholder=" ..."), ""]
 
 
 def _costs(summary: Summary, step: float | None, plain: float | None) -> list[str]:
@@ -112,15 +113,6 @@ def _costs(summary: Summary, step: float | None, plain: float | None) -> list[st
         mean_and_deviation(summary.values("energy"), 4),
         f"{max(drifts):.0e}" if drifts else "",
     ]
-
-
-def markdown(cells: list[list[str]], best: int | None) -> list[str]:
-    """Returns the table's lines; row number ``best`` of ``cells`` has its last error in bold."""
-    rows = [[escape(cell) for cell in row] for row in cells]
-    if best is not None:
-        rows[best][LAST] = f"**{rows[best][LAST]}**"
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return [lines[0], "|" + "---|" * len(cells[0]), *lines[1:]]
 
 
 def escape(text: str) -> str:

@@ -8,8 +8,6 @@ from common.training.command_line import parse
 from comparison.runs import Run
 from comparison.settings import Comparison
 
-COLLAPSED = {"iteration": 340, "state": "guessing", "until": None, "rate": 0.1}
-
 
 def comparison(out: pathlib.Path, *words: str) -> Comparison:
     """Returns the settings of a command line of compare.py."""
@@ -30,7 +28,6 @@ def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **fa
         "step_ms": 20.0,
         "memory_gib": 0.5,
         "seconds": 1.0,
-        "collapsed": None,
         "test_accuracy": 1 - errors[-1] / 100,
     }
     (run.folder / "run.json").write_text(json.dumps(made | facts, default=str))

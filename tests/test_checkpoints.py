@@ -291,10 +291,10 @@ def test_weights_that_are_not_finite_are_not_saved(saved):
 ROW = {"fit": 1.0, "reg": 2.0, "acc": 0.5, "seconds": 1.0}
 
 
-def logs(folder: pathlib.Path, sizes: dict[str, int] | None = None) -> RunFolder:
-    """Returns the folder of a run without checkpoints, its logs open."""
-    run = RunFolder(types.SimpleNamespace(log_dir=folder))
-    run.open_logs("title", sizes=sizes)
+def logs(folder: pathlib.Path, resume: bool = False) -> RunFolder:
+    """Returns the folder of a run without weights, its logs open."""
+    run = RunFolder(types.SimpleNamespace(log_dir=folder, resume=resume, result_settings=dict))
+    run.open("title", [], "of nothing", {})
     return run
 
 
@@ -302,12 +302,12 @@ def test_logs_are_cut_back(tmp_path):
     """Logs that go on are those of one piece; files that are too short are refused."""
     report = logs(tmp_path)
     report.log("iter_1", iteration=1, **ROW)
-    sizes = report.sizes()
+    report.save(Progress(2))
     before = files(tmp_path)
     for number in range(2, 5):
         report.log(f"iter_{number}", iteration=number, **ROW)
         report.__exit__()
-        report = logs(tmp_path, sizes)
+        report = logs(tmp_path, resume=True)
         assert len(report.history) == 1
         after = files(tmp_path)
         assert all(after[name] == before[name] for name in LOGS)
@@ -315,7 +315,7 @@ def test_logs_are_cut_back(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("iteration\n")
     with pytest.raises(UserError, match=f"^{path} is shorter than it was at the checkpoint$"):
-        logs(tmp_path, sizes)
+        logs(tmp_path, resume=True)
 
 
 def test_tensorboard_that_cannot_be_written(tmp_path):

@@ -12,9 +12,8 @@ from common.layers import BatchNormalization, OrthogonalConv2D
 from common.losses import smoothed_cross_entropy
 from common.optimizers import OGD
 from common.orthogonal import identity, lowdin
-from common.training.precision import policy, scaled
 from common.training.settings import PRECISIONS
-from common.training.steps import make_step
+from common.training.steps import make_step, policy, scaled
 from tests.test_run import settings
 from tests.test_scripts import METHODS, method_of
 

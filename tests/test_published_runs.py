@@ -1,4 +1,4 @@
-"""Tables of runs whose logs are published: each is what its command prints from these logs."""
+"""Tables of runs whose logs are published: each is printed by its command from these logs."""
 
 import shutil
 
@@ -6,6 +6,7 @@ import pytest
 
 import compare
 from common.training.command_line import parse
+from comparison import images
 from comparison.settings import Comparison
 from tests.test_docs import PAGES, ROOT, commands
 
@@ -27,6 +28,7 @@ def test_the_command_prints_the_table(tmp_path, monkeypatch, words):
     out = tmp_path / "out"
     shutil.copytree(ROOT / "docs/runs" / folder(words) / "runs", out / "runs")
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(images, "draw", lambda *_, **__: None)
     compare.main(parse(Comparison, [*words, f"--out={out}"]))
     table = [line for line in (out / "table.md").read_text().splitlines() if line[:1] == "|"]
     assert len(table) > 2

@@ -252,12 +252,6 @@ def test_flags_read_twice():
         known()["upt"](seed=-1)  # an object made in Python is checked too
 
 
-def test_a_bad_flag_is_one_line(tmp_path):
-    log = f"--log_dir={tmp_path / 'log'}"
-    assert_one_line_error(start("opt_gs", "--baselr=1", log), "opt_gs/train.py: ", "baselr")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from common.training.interruption import SIGNALS, Interruption
-from tests.kills import outcome
+from tests.test_checkpoints import LOGS
+from tests.test_kills import outcome
 from tests.test_scripts import (
     METHODS,
     ROOT,
@@ -26,7 +27,6 @@ from tests.test_scripts import (
 )
 
 FLAGS = [*SMALL, "--iterations=30", "--log_every=1", "--eval_every=10", "--checkpoint_every=3"]
-LOGS = ("log_train_00.txt", "log_test_00.txt", "metrics.csv")
 ENVIRONMENT = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
 
 
@@ -112,20 +112,10 @@ def went_on_after(result: subprocess.CompletedProcess) -> int:
 
 def obey(number: int, said: str) -> None:
     """Runs the command that a run prints on its last line after a signal, as it is printed."""
-    said = re.fullmatch(
-        rf"{signal.Signals(number).name} after (\d+) iterations; "
-        r"to go on: (\S*python\S* .+ --resume)",
-        said,
-    )
-    path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    result = subprocess.run(
-        ["/bin/sh", "-c", said[2]],
-        cwd=ROOT / "baseline",
-        env=ENVIRONMENT | {"PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    form = rf"{signal.Signals(number).name} after (\d+) iterations; to go on: (\S+ .+ --resume)"
+    said = re.fullmatch(form, said)
+    options = {"cwd": ROOT / "baseline", "env": ENVIRONMENT, "capture_output": True, "text": True}
+    result = subprocess.run(["/bin/sh", "-c", said[2]], **options, timeout=300)
     assert result.returncode == 0, result.stderr
     assert went_on_after(result) == int(said[1])
 
@@ -139,11 +129,9 @@ def test_interrupted_and_again_before_the_state_is_saved(begin, undisturbed, tmp
 
 
 @pytest.mark.slow
-def test_two_at_once_then_killed_then_terminated(begin, undisturbed, tmp_path):
-    """Of two runs in one folder one is refused. The other, killed, resumed and told to end, ends as
-    one that was not disturbed.
-
-    Resumed at once, since the lock is released however a process ends.
+def test_two_at_once_then_killed(begin, undisturbed, tmp_path):
+    """Of two runs in one folder one is refused. The other, killed and resumed, ends as one that was
+    not disturbed: the lock is released however a process ends.
     """
     log = tmp_path / "a folder" / "log"
     pair = [begin(log) for _ in range(2)]
@@ -154,9 +142,9 @@ def test_two_at_once_then_killed_then_terminated(begin, undisturbed, tmp_path):
     for name in LOGS:  # as if more had been logged since the checkpoint
         with (log / name).open("a") as file:
             file.write("lost\n1,2")
-    result = disturb(begin(log, "--resume"), log, lines(log) + 1, signal.SIGTERM)
+    result = end(begin(log, "--resume"))
+    assert result.returncode == 0, result.stderr
     went_on_after(result)
-    obey(signal.SIGTERM, result.stderr)
     assert outcome(log) == undisturbed
 
 

@@ -30,12 +30,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_a_run_in_odd_surroundings(tmp_path):
     """On such a file system, with settings that each would end the run."""
     (tmp_path / "keras.json").write_text('{"backend": "no", "image_data_format": "channels_first"}')
-    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
     environment = os.environ | {
         "CUDA_VISIBLE_DEVICES": "-1",
         "KERAS_HOME": str(tmp_path),
         "KERAS_BACKEND": "torch",
-        "MPLCONFIGDIR": str(tmp_path),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # of a notebook
         "PYTHONSAFEPATH": "1",
         "LC_ALL": "C",
@@ -46,15 +44,8 @@ def test_a_run_in_odd_surroundings(tmp_path):
     script, log = ROOT / "opt_gs" / "train.py", tmp_path / "log"
     flags = [*SMALL, "--iterations=4", "--log_every=2", "--eval_every=4", f"--log_dir={log}"]
     code = f"import sys; sys.argv = {[str(script), *flags]}\n{ODD_FILE_SYSTEM}"
-    result = subprocess.run(
-        # the current folder is where Matplotlib looks first
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    result = subprocess.run([sys.executable, "-c", code], **options, timeout=300)
     assert result.returncode == 0, result.stderr
     said = [line for line in re.split(r"[\r\n]+", result.stderr) if line.startswith("warning")]
     reason = os.strerror(errno.ENOLCK)

@@ -13,11 +13,11 @@ import pathlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
+from .command_line import as_text
 from .files import atomic_write
 
 KEPT = {"checkpoint": 2, "best": 1}  # how many of each kind are kept
@@ -26,41 +26,31 @@ _NAME = re.compile(r"(checkpoint|best)_(\d{8,12})\.npz")
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run has come.
+    """How far a run has come: iterations done, the seconds they took, and test accuracies.
 
-    Attributes:
-        iteration: number of training steps done.
-        seconds: time that they took.
-        test_accuracy: of the last test, if there was one.
-        best_accuracy: of all tests so far; -1 before the first.
-        logs: number of the run's log files, and the size of each in bytes.
-        collapse: the memory of collapse.Watch.
+    ``logs`` has the number of the run's log files, and the size of each in bytes.
     """
 
     iteration: int = 0
     seconds: float = 0.0
-    test_accuracy: float | None = None
+    test_accuracy: float | None = None  # of the last test
     best_accuracy: float = -1.0
     logs: dict[str, int] = dataclasses.field(default_factory=dict)
-    collapse: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Checkpoints:
-    """The checkpoints of a run.
+    """The checkpoints of a run; ``good`` is the one that was saved or restored last.
 
     Args:
         folder: where the checkpoints are; it is made with the first one.
         variables: Keras variables, the same in the same order at every start of the run.
         settings: by name, what must be equal for the run to continue from a checkpoint.
-
-    Attributes:
-        good: the checkpoint that was saved or restored last.
     """
 
+    good: pathlib.Path | None = None
+
     def __init__(self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object]):
-        self.folder, self.variables = folder, list(variables)
-        self.good: pathlib.Path | None = None
-        self.settings = json.loads(json.dumps(settings, default=str))  # as JSON returns them
+        self.folder, self.variables, self.settings = folder, list(variables), settings
 
     def found(self) -> list[tuple[int, str, pathlib.Path]]:
         """Returns iteration, kind and path of each checkpoint, damaged or not; the newest first."""
@@ -71,10 +61,6 @@ class Checkpoints:
     def save(self, progress: Progress, kind: str = "checkpoint") -> pathlib.Path:
         """Writes a checkpoint, deletes those of its kind that it replaces, and returns its path.
 
-        Args:
-            progress: how far the run has come.
-            kind: "checkpoint" or "best".
-
         Raises:
             UserError: if it cannot be written, or a weight is not finite. Earlier checkpoints stay.
         """
@@ -82,10 +68,10 @@ class Checkpoints:
         if not all(np.isfinite(array).all() for array in arrays.values()):
             last = progress.iteration - 1
             raise UserError(f"after iteration {last} a weight is not finite{self.how_to_go_on()}")
-        facts = json.dumps({"settings": self.settings, "progress": vars(progress)})
+        facts = {"settings": self.settings, "progress": vars(progress)}
         path = self.folder / f"{kind}_{progress.iteration:08d}.npz"
         with atomic_write(path, self.how_to_go_on()) as unfinished:
-            np.savez(unfinished, facts=facts, **arrays)
+            np.savez(unfinished, facts=json.dumps(facts, default=str), **arrays)
         self.good = path
         self.prune(progress.iteration)
         return path
@@ -141,19 +127,14 @@ class Checkpoints:
             if sum(member.file_size for member in file.zip.infolist()) > path.stat().st_size:
                 raise ValueError("its members are packed")
             facts = json.loads(str(file["facts"]))
-            self._check_settings(path, facts["settings"])
+            for name in self.settings | facts["settings"]:
+                settings = facts["settings"], self.settings
+                there, here = (as_text(values.get(name)) for values in settings)
+                if there != here:
+                    other = f"is of {name} {there}, and this run of {name} {here}"
+                    raise UserError(f"--resume: {path} {other}")
             arrays = [file[f"{i:04d}"] for i in range(len(self.variables))]
         for variable, array in zip(self.variables, arrays, strict=True):
             if (array.shape, array.dtype) != (tuple(variable.shape), np.dtype(variable.dtype)):
                 raise ValueError(f"{array.dtype}{array.shape} is not of {variable.path}")
         return Progress(**facts["progress"]), arrays
-
-    def _check_settings(self, path: pathlib.Path, settings: dict) -> None:
-        def words(value: object) -> str:
-            return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-        for name in self.settings | settings:
-            there, here = words(settings.get(name)), words(self.settings.get(name))
-            if there != here:
-                other = f"is of {name} {there}, and this run of {name} {here}"
-                raise UserError(f"--resume: {path} {other}")

@@ -47,8 +47,7 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
     give a field another default without a call of this function: ``iterations: int = 300_000``.
 
     Args:
-        default: the value without the flag.
-        help: a line about it.
+        default, help: the value without the flag, and a line about it.
         **checks: ``choices``; ``least``, ``most`` and ``above``, bounds of each number;
             ``positional=True`` for a tuple that takes the words that are not flags.
     """
@@ -57,7 +56,7 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """A program's options. Subclasses are frozen dataclasses too, whose fields are `setting`s.
+    """A program's options; subclasses are frozen dataclasses too, and their fields `setting`s.
 
     Raises:
         UserError: for a value that its field does not take, or values that do not fit together.
@@ -88,19 +87,18 @@ def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
     place = next((name for name, about in abouts.items() if about.positional), None)
     values.set_gnu_getopt(True)  # flags may follow other words
     for name in abouts.keys() - {place}:
-        if hints[name] is bool:
-            flags.DEFINE_boolean(name, None, "", values)
-        else:
-            flags.DEFINE(_Parser(_reader(hints[name])), name, None, "", values)
+        define = flags.DEFINE_boolean if hints[name] is bool else flags.DEFINE_string
+        define(name, None, "", values)
     try:
         others = values([sys.argv[0], *words])[1:]
-        given = {name: values[name].value for name in values if values[name].present}
-        if place:
-            given[place] = tuple(map(_reader(typing.get_args(hints[place])[0]), others))
     # ValueError: from a flagfile that is not text; RecursionError: from a flag with a long name,
     # since absl looks for similar ones
     except (flags.Error, ValueError, RecursionError) as error:
         raise UserError(str(error)) from error
+    present = {name: values[name].value for name in values if values[name].present}
+    given = {name: _read(hints[name], value, f"--{name}: ") for name, value in present.items()}
+    if place:
+        given[place] = tuple(_read(typing.get_args(hints[place])[0], word) for word in others)
     if others and not place:
         raise UserError(f"{others[0]!r} is not a flag; flags start with --")
     return kind(**given)
@@ -109,8 +107,7 @@ def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
 def run_program(kind: type[Kind], main: Callable[[Kind], None], name: str) -> None:
     """Calls ``main`` with the options of the command line, or prints the flags after ``--help``.
 
-    A `UserError` is one line on stderr, with the program's ``name``, and exit code 2. Ctrl-C is
-    exit code 130.
+    A `UserError` is one line on stderr with the program's ``name``, and exit code 2; Ctrl-C is 130.
     """
     words = sys.argv[1:]
     if {"--help", "-help", "-h", "--helpshort"} & set(words):
@@ -139,7 +136,7 @@ def help_text(kind: type[Options], about: str) -> str:
 
 def as_text(value: object) -> str:
     """Returns a value in the form in which a command line has it."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return ",".join(map(as_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -153,29 +150,19 @@ def _abouts(kind: type[Options]) -> dict[str, _About]:
     return found
 
 
-class _Parser(flags.ArgumentParser):
-    def __init__(self, read: Callable[[str], Any]):
-        self.read = read
-
-    def parse(self, argument: str) -> Any:
-        return self.read(argument)
-
-
-def _reader(hint: Any) -> Callable[[str], Any]:
-    """Returns the function that reads a value of the type ``hint`` from text."""
+def _read(hint: Any, value: Any, flag: str = "") -> Any:
+    """Returns the value of the type ``hint`` that a flag's text stands for."""
     if isinstance(hint, types.UnionType):
         (hint,) = set(typing.get_args(hint)) - {types.NoneType}
     if typing.get_origin(hint) is tuple:
-        read = _reader(typing.get_args(hint)[0])
-        return lambda text: tuple(read(word.strip()) for word in text.split(",") if word.strip())
-    return _path if hint is pathlib.Path else hint
-
-
-def _path(text: str) -> pathlib.Path:
+        words = filter(None, map(str.strip, value.split(",")))
+        return tuple(_read(typing.get_args(hint)[0], word, flag) for word in words)
     try:
-        text.encode()  # TensorFlow takes no name that is not UTF-8
-        path = pathlib.Path(text).expanduser()
+        if hint is not pathlib.Path:
+            return hint(value)
+        value.encode()  # TensorFlow takes no name that is not UTF-8
+        path = pathlib.Path(value).expanduser()
         path.exists()  # raises an OSError if the name is too long
         return path
-    except (UnicodeEncodeError, RuntimeError, OSError) as error:
-        raise ValueError(getattr(error, "strerror", None) or error) from error
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{flag}{getattr(error, 'strerror', None) or error}") from error

@@ -5,10 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .startup import default_style
 
-
-@default_style()
 def draw(rows: Sequence[dict], title: str, path: pathlib.Path) -> None:
     """Draws loss and error against iterations, and saves the image as ``path``.
 

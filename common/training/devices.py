@@ -11,9 +11,7 @@ from .settings import Settings
 
 
 def strategy_for(settings: Settings) -> tf.distribute.Strategy:
-    """Returns the strategy that ``--distribute`` asks for.
-
-    With "none", TensorFlow then sees only one GPU: that of ``--gpu_no``, or else the first.
+    """Returns the strategy of ``--distribute``; with "none" TensorFlow then sees one GPU only.
 
     Raises:
         UserError: for devices that do not exist, or workers that do not connect.
@@ -46,14 +44,6 @@ def uses_xla(settings: Settings) -> bool:
     )
 
 
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether this process is the one that writes the results."""
-    return (
-        not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        or strategy.cluster_resolver.task_id == 0
-    )
-
-
 def _cluster() -> tuple[list[str], int]:
     """Returns the address of each worker, and this process's index, both from TF_CONFIG."""
     form = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
@@ -61,12 +51,10 @@ def _cluster() -> tuple[list[str], int]:
         config = json.loads(os.environ["TF_CONFIG"])
         workers, index = config["cluster"]["worker"], config["task"]["index"]
         valid = all(0 < int(address.rpartition(":")[2]) < 65_536 for address in workers)
-        if not valid or index not in range(len(workers)) or config["task"]["type"] != "worker":
-            raise ValueError
-        if set(config["cluster"]) != {"worker"}:
+        valid = valid and config["task"]["type"] == "worker" and [*config["cluster"]] == ["worker"]
+        if not valid or index not in range(len(workers)):
             raise ValueError
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"--distribute=multi_worker needs the environment variable TF_CONFIG, such as {form}"
-        ) from error
+        reason = "--distribute=multi_worker needs the environment variable TF_CONFIG, such as"
+        raise UserError(f"{reason} {form}") from error
     return workers, index

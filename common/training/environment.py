@@ -1,9 +1,10 @@
-"""Versions, commit and device: a result depends on them besides the run's settings."""
+"""Versions, commit, device and memory: a result depends on them besides the run's settings."""
 
-import importlib.metadata
 import os
 import platform
+import resource
 import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -15,21 +16,13 @@ from .settings import ROOT
 def environment() -> dict:
     """Returns the versions of what is imported, the repository's git commit, and the device."""
     gpus = tf.config.get_visible_devices("GPU")
-    names = [
-        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus
-    ]
+    details = map(tf.config.experimental.get_device_details, gpus)
+    names = [found.get("device_name", "GPU") for found in details]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    try:
-        data_sets = importlib.metadata.version("tensorflow-datasets")
-    except importlib.metadata.PackageNotFoundError:
-        data_sets = None
+    # from the modules: the packages tensorflow-cpu and tf-nightly have other names
+    versions = {module.__name__: module.__version__ for module in (tf, keras, np)}
     return {
-        "versions": {
-            "python": platform.python_version(),
-            # from the modules: the packages tensorflow-cpu and tf-nightly have other names
-            **{module.__name__: module.__version__ for module in (tf, keras, np)},
-            "tensorflow-datasets": data_sets,
-        },
+        "versions": {"python": platform.python_version()} | versions,
         "git_commit": _commit(),
         "device": ", ".join(names) or f"CPU, {cores} cores, {platform.machine()}",
     }
@@ -44,3 +37,11 @@ def _commit() -> str | None:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def peak_memory() -> float:
+    """Returns the peak memory so far in GiB: of the GPU if there is one, else of the process."""
+    if tf.config.get_visible_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB

@@ -19,10 +19,9 @@ _UNFINISHED = ".unfinished_"
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Locks ``folder`` for this process; the folder is made if it is missing.
+    """Locks ``folder``, made if missing, until the block or the process ends, in whatever way.
 
-    The kernel releases the lock when the process ends, in whatever way it ends. Where the file
-    system has no locks, a warning is printed.
+    Where the file system has no locks, a warning is printed.
 
     Raises:
         UserError: if ``folder`` cannot be written, or another process holds it.
@@ -49,7 +48,6 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _lock(file: IO, path: pathlib.Path) -> None:
-    """Raises BlockingIOError if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -82,8 +80,7 @@ def sync_folder(folder: pathlib.Path) -> None:
 def atomic_write(path: pathlib.Path, hint: str = "") -> Iterator[pathlib.Path]:
     """Yields the path of a file that takes the name ``path`` after the block.
 
-    So the file at ``path`` is complete or not there, also after a power cut. Its folder is made if
-    it is missing.
+    So it is complete or not there, also after a power cut. Its folder is made if it is missing.
 
     Raises:
         UserError: if it cannot be written, with ``hint`` at the end. An earlier file stays.
@@ -102,12 +99,10 @@ def atomic_write(path: pathlib.Path, hint: str = "") -> Iterator[pathlib.Path]:
             unfinished.unlink()
         if not isinstance(error, OSError):
             raise
-        reason = error.strerror or error
-        raise UserError(f"{path} cannot be written: {reason}{hint}") from error
+        raise UserError(f"{path} cannot be written: {error.strerror or error}{hint}") from error
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:
     """Deletes what `atomic_write` left in ``folder`` when its process was killed."""
     for path in folder.glob(f"{_UNFINISHED}*"):
-        if path.is_file():
-            path.unlink()
+        path.unlink()

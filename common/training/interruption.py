@@ -7,15 +7,14 @@ import time
 
 # Ctrl-C, a closed terminal, and what batch systems send before a job's time is up
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-REPEAT = 1.0  # seconds
 
 
 class Interruption:
     """Notes the number of the first stop signal in ``signal`` instead of ending the process.
 
-    Others within a second are ignored: a wrapper may forward a signal that the process already
-    received. A later one has its usual effect, and so ends the process. A signal that is ignored at
-    the start, as SIGHUP is under nohup, stays ignored.
+    Others within a second are ignored: a wrapper may forward one that the process already received.
+    A later one has its usual effect, and ends the process. One that is ignored at the start, as
+    SIGHUP is under nohup, stays ignored.
     """
 
     signal: int | None = None
@@ -31,7 +30,7 @@ class Interruption:
     def _note(self, number: int, _) -> None:
         if self.signal is None:
             self.signal, self.since = number, time.monotonic()
-        elif time.monotonic() - self.since > REPEAT:
+        elif time.monotonic() - self.since > 1:
             self._restore()
             signal.raise_signal(number)
 

@@ -3,9 +3,8 @@
 import dataclasses
 import functools
 import itertools
-import resource
 import sys
-from collections.abc import Callable
+import time
 from typing import cast
 
 import keras
@@ -17,35 +16,31 @@ from .. import backbones, convert, datasets, energy, layers, optimizers
 from ..errors import UserError
 from ..private import layers_by_path
 from . import collapse, devices
-from .checkpoints import Checkpoints
-from .clock import Clock
-from .environment import environment
+from .environment import environment, peak_memory
 from .interruption import Interruption, stop_after
 from .method import Method, check_saving
-from .precision import policy, scaled
 from .progress_bar import progress_bar
 from .run_folder import RunFolder
-from .schedule import Chunk, Schedule
+from .schedule import chunks
 from .settings import BATCH_SIZE, Settings
-from .steps import make_step, make_steps, make_test
+from .steps import make_step, make_steps, make_test, policy, scaled
 
 
 def train(settings: Settings, method: Method) -> None:
     """Trains a method as ``settings`` say; the results are in their ``log_dir``.
 
     Raises:
-        UserError: for settings that do not fit the data or the machine, and for a run that breaks
-            down.
+        UserError: for settings that do not fit data or machine, and for a run that breaks down.
         SystemExit: after a stop signal, with the state saved.
     """
-    # layer names are numbered from 0 in each run of a process; not inside the strategy's scope,
-    # which this would break
+    # so that layer names are numbered from 0; inside the strategy's scope it would break that
     keras.utils.clear_session()
     strategy = devices.strategy_for(settings)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
+    workers = strategy.cluster_resolver
     # one process writes; the others compute the same and write nothing
-    folder = RunFolder(settings, writes=devices.is_chief(strategy))
+    folder = RunFolder(settings, writes=workers is None or workers.task_id == 0)
     try:
         with folder, strategy.scope():
             run(settings, method, folder)
@@ -84,7 +79,7 @@ def run(
     keras.utils.set_random_seed(settings.seed)
     model, optimizer = _build(settings, method, data.num_classes)
     check_saving(model)
-    # on a GPU, where XLA is the default, the device should not wait for Python between two steps
+    # on a GPU, where XLA is the default, a step is shorter than Python's work between two
     per_call = settings.steps_per_execution or (20 if jit_step else 1)
     step = make_step(method, model, optimizer, jit_maps=jit and not jit_step)
     steps = make_steps(step, data, batch_size, per_call, jit_step)
@@ -94,66 +89,75 @@ def run(
     *rotatable, _ = [layer for layer in folded.layers if hasattr(layer, "kernel")]  # not the scores
     neurons = {layer.name: layer for layer in rotatable}
 
-    def layer_figures() -> dict[str, float]:
-        """Returns each layer's drift, and the energy of the neurons that were folded last."""
+    def layer_figures() -> dict[str, float]:  # energies are of the neurons folded last
         return energy.layer_energies(neurons) | energy.layer_drifts(layers_by_path(model))
 
     # restore
     title = f"{settings.method}, {data.title}, {settings.backbone}"
     variables = [*model.variables, *optimizer.variables]
-    start_figures = layer_figures()
-    progress = folder.open(title, variables, f"of {data.identity}", list(start_figures))
+    progress = folder.open(title, variables, f"of {data.identity}", layer_figures())
     first = progress.iteration
-    facts = {"settings": settings.named(), "data": str(data), "jit": jit}
     # one that goes on from an earlier checkpoint, as its last one is damaged, is not
     is_finished = first == settings.iterations and folder.is_finished()
     if not is_finished:  # a finished run keeps its summary
-        folder.describe(**facts, **environment())
+        folder.describe(settings=settings.named(), data=str(data), jit=jit, **environment())
     if settings.resume:
         print(f"going on after {first:,} iterations", flush=True)
         folder.describe(resumed_after=first)
-    else:
-        folder.note(iteration=0, **start_figures)
 
     # train
-    watch = collapse.Watch(data.num_classes, **progress.collapse)
-    clock = Clock(progress.seconds)
-    every = settings.log_every, settings.eval_every, settings.checkpoint_every
     length = method.episode_length
-    schedule = Schedule(settings.iterations, *every, length, per_call)
     batches = datasets.draws(settings.seed, first, count, batch_size, data.mirror, length)
+    began, has_warned = time.perf_counter() - progress.seconds, False
+    times: list[float] = []  # of each chunk
+
+    def seconds() -> float:  # without the time between two starts
+        return round(time.perf_counter() - began, 3)
 
     def save(iteration: int, kind: str = "checkpoint") -> None:
-        with clock.part("saving"):
-            reached = dataclasses.replace(
-                progress, iteration=iteration, seconds=clock.seconds(), collapse=watch.memory()
-            )
-            folder.save(reached, kind)
+        reached = dataclasses.replace(progress, iteration=iteration, seconds=seconds())
+        folder.save(reached, kind)
 
-    # the run was killed between its best checkpoint and the regular one
-    good = folder.checkpoints.good
-    if first and schedule.saves_after(first) and good and good.name.startswith("best"):
-        save(first)
     bar = progress_bar(settings.method, settings.iterations, first)
     with Interruption() as interruption, bar:
-        for chunk in schedule.chunks(first):
+        for chunk in chunks(settings, first, length, per_call):
             if chunk.episode is not None and method.start_episode:
                 method.start_episode(model, settings.seed, chunk.episode)
-            draws = np.stack(list(itertools.islice(batches, chunk.count)))
-            with clock.part("first step" if chunk.start == first else "training"):
-                figures = _advance(steps, draws, chunk, watch, optimizer, folder.checkpoints)
-            bar.update(chunk.count)
+            last, number = chunk.end - 1, chunk.end - chunk.start
+            draws = np.stack(list(itertools.islice(batches, number)))
+            start = time.perf_counter()
+            try:
+                figures, fits = steps(draws)
+            except tf.errors.InvalidArgumentError as error:  # a solver that refuses NaN
+                reason = error.message.splitlines()[0]
+                reason = f"training broke down at iteration {chunk.start}: {reason}"
+                raise UserError(reason + folder.checkpoints.how_to_go_on()) from error
+            times.append(time.perf_counter() - start)
+            if not np.isfinite(fits).all():
+                at = int(np.argmin(np.isfinite(fits)))
+                rate = optimizers.rate_at(optimizer, chunk.start + at)
+                reason = f"the loss is {fits[at]} at iteration {chunk.start + at}, with a learning "
+                raise UserError(f"{reason}rate of {rate}{folder.checkpoints.how_to_go_on()}")
+            bar.update(number)
 
-            row: dict[str, float] = {"iteration": chunk.last}
+            row: dict[str, float] = {"iteration": last}
             if chunk.log:
-                rate = optimizers.rate_at(optimizer, chunk.last)
-                folder.log(chunk.log, **row, learning_rate=rate, seconds=clock.seconds(), **figures)
+                batch = {name: float(value) for name, value in figures.items()}
+                rate = optimizers.rate_at(optimizer, last)
+                folder.log(chunk.log, **row, learning_rate=rate, seconds=seconds(), **batch)
+                recent = folder.history[-2 * collapse.PATIENCE :]  # tests have rows too
+                state = collapse.of_run(recent, data.num_classes)
+                if state and not has_warned and last >= collapse.PATIENCE:
+                    has_warned = True
+                    words = f"warning: the network has collapsed: at iteration {last} it has been "
+                    words += f"{state} for {collapse.PATIENCE} iterations, at a learning rate of "
+                    words += f"{rate}; a longer --warmup_iterations may prevent it"
+                    tqdm.write(words, file=sys.stderr)
             if chunk.test:
-                with clock.part("tests"):
-                    convert.refold(model, folded)
-                    accuracy = test()
-                    row |= {"test_acc": accuracy, "seconds": clock.seconds(), **layer_figures()}
-                    folder.test(chunk.test, **row)
+                convert.refold(model, folded)
+                accuracy = test()
+                row |= {"test_acc": accuracy, "seconds": seconds(), **layer_figures()}
+                folder.test(chunk.test, **row)
                 progress = dataclasses.replace(progress, test_accuracy=accuracy)
                 if accuracy > progress.best_accuracy:
                     progress = dataclasses.replace(progress, best_accuracy=accuracy)
@@ -165,26 +169,23 @@ def run(
                 stop_after(interruption.signal, chunk.end)
 
     # write the results
-    made = settings.iterations - first
-    seconds = clock.seconds()
+    total, others = seconds(), settings.iterations - first - 1
+    first_step_s = round(sum(times[:1]), 3)
+    step_ms = round(1e3 * sum(times[1:]) / others, 3) if others > 0 else None
     if not is_finished:
-        with clock.part("saving"):
-            convert.refold(model, folded)
-            folder.save_results(model, folded, data.class_names)
-        if collapsed := watch.collapsed:
-            collapsed = collapsed | {"rate": optimizers.rate_at(optimizer, collapsed["iteration"])}
-        step_ms = 1e3 * clock.parts["training"] / (made - 1) if made > 1 else None
+        convert.refold(model, folded)
+        folder.save_results(model, folded, data.class_names)
         folder.describe(
             test_accuracy=progress.test_accuracy,
             memory_gib=peak_memory(),
-            collapsed=collapsed,
-            seconds=seconds,
-            first_step_s=round(clock.parts["first step"], 3),
-            step_ms=step_ms and round(step_ms, 3),
+            seconds=total,
+            first_step_s=first_step_s,
+            step_ms=step_ms,
         )
     accuracy = cast(float, progress.test_accuracy)  # every run ends with a test
     print(f"test accuracy: {100 * accuracy:.2f} %")
-    print(f"time: {clock.summary(made - 1)}")
+    pace = f", then {step_ms:.1f} ms per step" if step_ms else ""
+    print(f"time: {total:.1f} s: {first_step_s:.1f} s to the end of the first step{pace}")
     print(f"peak memory: {peak_memory():.2f} GiB")
     place = folder.path.absolute()
     print(f"results: {place}\nlearning curves: {place / 'curves.png'}")
@@ -192,11 +193,7 @@ def run(
 
 
 def _batch_size(asked: int | None, images: int) -> int:
-    """Returns the number of images per step: the one asked for, or 128 or the most that fit.
-
-    Raises:
-        UserError: if the one asked for does not fit the training images or the devices.
-    """
+    """Returns the number of images per step: the one asked for, or 128 or the most that fit."""
     devices = tf.distribute.get_strategy().num_replicas_in_sync
     size = asked or max(1, min(BATCH_SIZE, images) // devices) * devices
     if size % devices:
@@ -221,47 +218,6 @@ def _build(
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-    decay = functools.partial(
-        optimizers.step_decay,
-        iterations=settings.iterations,
-        drops=method.drops,
-        warmup=settings.warmup_iterations,
-    )
-    optimizer = method.make_optimizer(settings.base_lr, decay)
-    return model, scaled(optimizer, settings.precision)
-
-
-def _advance(
-    steps: Callable,
-    draws: np.ndarray,
-    chunk: Chunk,
-    watch: collapse.Watch,
-    optimizer: keras.optimizers.Optimizer,
-    checkpoints: Checkpoints,
-) -> dict[str, float]:
-    """Makes the chunk's training steps and returns the figures of the last."""
-    try:
-        figures, course = steps(draws)
-    except tf.errors.InvalidArgumentError as error:  # a solver that refuses NaN
-        reason = error.message.splitlines()[0]
-        reason = f"training broke down at iteration {chunk.start}: {reason}"
-        raise UserError(reason + checkpoints.how_to_go_on()) from error
-    for i, fit in enumerate(course[:, 0], start=chunk.start):
-        if not np.isfinite(fit):
-            rate = optimizers.rate_at(optimizer, i)
-            reason = f"the loss is {fit} at iteration {i}, with a learning rate of {rate}"
-            raise UserError(reason + checkpoints.how_to_go_on())
-    if found := watch.update(chunk.start, course.tolist()):
-        i, rate = found["iteration"], optimizers.rate_at(optimizer, found["iteration"])
-        words = f"warning: the network has collapsed: at iteration {i} it has been "
-        words += f"{found['state']} for {collapse.PATIENCE} iterations, at a learning rate of "
-        tqdm.write(f"{words}{rate}; a longer --warmup_iterations may prevent it", file=sys.stderr)
-    return {name: float(value) for name, value in figures.items()}
-
-
-def peak_memory() -> float:
-    """Returns the peak memory so far in GiB: of the GPU if there is one, else of the process."""
-    if tf.config.get_visible_devices("GPU"):
-        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**30
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB
+    course = {"iterations": settings.iterations, "warmup": settings.warmup_iterations}
+    decay = functools.partial(optimizers.step_decay, **course, drops=method.drops)
+    return model, scaled(method.make_optimizer(settings.base_lr, decay), settings.precision)

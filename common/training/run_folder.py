@@ -1,9 +1,10 @@
-"""A run's folder: its lock, logs, summary, curves, checkpoints and models."""
+"""A run's folder: its lock, logs, summary, curves, scalars, checkpoints and models."""
 
 import contextlib
 import csv
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -12,13 +13,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 import keras
+import tensorflow as tf
 from tqdm import tqdm
 
 from ..errors import UserError
 from .checkpoints import Checkpoints, Progress
 from .curves import draw
 from .files import atomic_write, locked, remove_unfinished, sync_folder
-from .scalars import Scalars
 from .settings import ROOT, Settings
 
 RESULTS = ("model.keras", "folded.keras", "classes.txt")
@@ -32,12 +33,12 @@ def _writing(write: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(write)
     def guarded(self, *args, **kwargs) -> None:
-        if self.writes:
-            try:
+        try:
+            if self.writes:
                 write(self, *args, **kwargs)
-            except OSError as error:
-                reason = error.strerror or error
-                raise UserError(f"--log_dir={self.path} cannot be written: {reason}") from error
+        except (OSError, tf.errors.OpError) as error:  # TensorBoard's are TensorFlow's
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"--log_dir={self.path} cannot be written: {reason}") from error
 
     return guarded
 
@@ -45,7 +46,8 @@ def _writing(write: Callable[..., None]) -> Callable[..., None]:
 class RunFolder:
     """Keeps the files of a run in ``--log_dir``. On a worker that does not write it does nothing.
 
-    As a context manager it holds the folder's lock. Call `open` before any other method.
+    As a context manager it holds the folder's lock. Call `open` before any other method. All
+    methods raise UserError if the folder cannot be written.
 
     The number in ``log_train_NN.txt`` grows with each run, as in the original. The other files are
     those of the newest run; an earlier run's are kept under its number (``metrics_00.csv``).
@@ -72,77 +74,65 @@ class RunFolder:
     def __exit__(self, *_) -> None:
         self._open.close()
 
-    def open(self, title: str, variables: Sequence, data: str, columns: Sequence[str]) -> Progress:
+    def open(self, title: str, variables: Sequence, data: str, start: dict[str, float]) -> Progress:
         """Opens the logs; for a resumed run, restores the variables and returns its progress.
 
         Args:
             title: the heading of the curves.
-            variables: all that a checkpoint holds, the same in the same order at every start.
+            variables: of the checkpoints (see `Checkpoints`).
             data: identifies the training images.
-            columns: of metrics.csv, in addition to `COLUMNS`.
+            start: figures before iteration 0, the first row of metrics.csv; each test has them too.
 
         Raises:
-            UserError: if there is nothing to resume, or the folder cannot be written.
+            UserError: if there is nothing to resume, or the logs are shorter than they were.
         """
-        settings, resume = self.settings.result_settings() | {"data": data}, self.settings.resume
+        settings, self.title = self.settings.result_settings() | {"data": data}, title
         self.checkpoints = Checkpoints(self.path / "checkpoints", variables, settings)
-        progress = self.checkpoints.restore() if resume else Progress()
-        if self.writes:
-            remove_unfinished(self.path)
-            remove_unfinished(self.checkpoints.folder)
-            if resume:
-                self.checkpoints.prune(progress.iteration)
-            elif self.checkpoints.found():
-                note = "note: starting from the beginning; the checkpoints that are in "
-                print(f"{note}{self.path} are kept under their run's number")
-            self.open_logs(title, columns, progress.logs if resume else None)
+        progress = self.checkpoints.restore() if self.settings.resume else Progress()
+        self._open_logs(progress, start)
         return progress
 
-    def open_logs(
-        self, title: str, columns: Sequence[str] = (), sizes: dict[str, int] | None = None
-    ) -> None:
-        """Opens logs, metrics.csv and TensorBoard's scalars.
-
-        Args:
-            title: the heading of the curves.
-            columns: of metrics.csv, in addition to `COLUMNS`.
-            sizes: for a run that is resumed, those that `sizes` returned: its files are cut back
-                and continued.
-
-        Raises:
-            UserError: if the folder cannot be written, or its files are not those of ``sizes``.
-        """
-        self.title = title
-        try:
-            self.number = sizes["number"] if sizes else self._keep_earlier()
-            self.files = {}
-            for key in ("train", "test", "metrics"):
-                name = "metrics.csv" if key == "metrics" else f"log_{key}_{self.number:02d}.txt"
-                mode, size = ("r+", sizes[key]) if sizes else ("x", 0)
-                file = (self.path / name).open(mode, encoding="utf-8", newline="")
-                self.files[key] = self._open.enter_context(file)
-                if file.seek(0, os.SEEK_END) < size:
-                    raise UserError(f"{file.name} is shorter than it was at the checkpoint")
-                file.seek(file.truncate(size))
-        except OSError as error:
-            reason = f"{error.filename} cannot be written: {error.strerror}"
-            raise UserError(f"--log_dir={self.path}: {reason}") from error
-        self.rows = csv.DictWriter(self.files["metrics"], (*COLUMNS, *columns))
-        if sizes:
-            self.facts = _read_facts(self.path / "run.json")
-            with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["seconds"]]
-            self.history = [{n: float(value) for n, value in row.items() if value} for row in rows]
-        else:
+    @_writing
+    def _open_logs(self, progress: Progress, start: dict[str, float]) -> None:
+        """Opens the logs, metrics.csv and TensorBoard; those of a resumed run are cut back."""
+        remove_unfinished(self.path)
+        remove_unfinished(self.checkpoints.folder)
+        sizes = progress.logs
+        self.number = sizes["number"] if sizes else self._keep_earlier()
+        self.files = {}
+        for key in ("train", "test", "metrics"):
+            name = "metrics.csv" if key == "metrics" else f"log_{key}_{self.number:02d}.txt"
+            file = (self.path / name).open("r+" if sizes else "x", encoding="utf-8", newline="")
+            self.files[key] = self._open.enter_context(file)
+            if file.seek(0, os.SEEK_END) < sizes.get(key, 0):
+                raise UserError(f"{file.name} is shorter than it was at the checkpoint")
+            file.seek(file.truncate(sizes.get(key, 0)))
+        self.rows = csv.DictWriter(self.files["metrics"], (*COLUMNS, *start))
+        self.scalars = tf.summary.create_noop_writer()
+        if importlib.util.find_spec("tensorboard"):
+            folder = self.path.absolute() / "tensorboard" / f"{self.number:02d}"
+            self.scalars = tf.summary.create_file_writer(str(folder))
+        if not sizes:
             self.rows.writeheader()
-        folder = self.path / "tensorboard" / f"{self.number:02d}"
-        self.scalars = Scalars(folder, self.history if sizes else None)
+            self.rows.writerow({"iteration": 0} | start)
+            return
+        self.checkpoints.prune(progress.iteration)
+        with contextlib.suppress(OSError, ValueError):  # it is missing or damaged
+            self.facts = {**json.loads((self.path / "run.json").read_text(encoding="utf-8"))}
+        with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["seconds"]]
+        self.history = [{name: float(value) for name, value in r.items() if value} for r in rows]
+        if self.checkpoints.good and self.checkpoints.good.name.startswith("best"):
+            self.save(progress)  # the run was killed before it wrote the regular one
 
     def _keep_earlier(self) -> int:
         """Renames the results of the run before by its number, and returns the next number.
 
         A start that was killed while it renamed them is finished by the next one.
         """
+        if self.checkpoints.found():
+            note = "note: starting from the beginning; the checkpoints that are in "
+            print(f"{note}{self.path} are kept under their run's number")
         names = [re.fullmatch(r"[a-z_]+_(\d+)(\.\w+)?", path.name) for path in self.path.iterdir()]
         last = max((int(match[1]) for match in names if match), default=-1)
         here = [path for path in (self.path / name for name in KEPT) if path.exists()]
@@ -158,14 +148,6 @@ class RunFolder:
         sync_folder(self.path)
         return last + 1
 
-    def sizes(self) -> dict[str, int]:
-        """Returns the run's number and its files' sizes, after they were flushed to the disk."""
-        for file in self.files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        sizes = {key: os.path.getsize(file.name) for key, file in self.files.items()}
-        return {"number": self.number} | sizes
-
     @_writing
     def describe(self, **facts) -> None:
         """Adds ``facts`` to run.json: settings, versions, results. The file is always complete."""
@@ -176,14 +158,7 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         """Returns whether all results are there; run.json gets its result after the others."""
-        return "test_accuracy" in self.facts and all(
-            (self.path / name).is_file() for name in RESULTS
-        )
-
-    @_writing
-    def note(self, **row) -> None:
-        """Writes a row of metrics.csv that has no line in the logs."""
-        self.rows.writerow(row)
+        return "test_accuracy" in self.facts and all((self.path / n).is_file() for n in RESULTS)
 
     @_writing
     def log(self, label: str, **row) -> None:
@@ -193,16 +168,13 @@ class RunFolder:
 
     @_writing
     def test(self, label: str, **row) -> None:
-        """Logs a test, whose ``row`` has the columns given to `open`, and draws the curves."""
+        """Logs a test, whose ``row`` has the figures given to `open` too, and draws the curves."""
         self._add(f"++++{label}: test acc={row['test_acc']:.4f}", "test", row)
-        self._draw()
-
-    def _draw(self) -> None:
-        """Draws curves.png; a failure is a warning, since training is worth more than the image."""
         try:
             with atomic_write(self.path / "curves.png") as unfinished:
                 draw(self.history, self.title, unfinished)
-        except Exception as error:  # of Matplotlib, its fonts or the disk
+        # of Matplotlib, its fonts or the disk; training is worth more than the image
+        except Exception as error:
             if not self._warned:
                 reason = " ".join(str(error).split())[:200]
                 print(f"warning: curves.png cannot be drawn: {reason}", file=sys.stderr)
@@ -215,12 +187,21 @@ class RunFolder:
         for file in (self.files[log], self.files["metrics"]):
             file.flush()
         self.history.append(row)
-        self.scalars.add(row)
+        with self.scalars.as_default(step=int(row["iteration"])):
+            for name in row.keys() - {"iteration", "seconds"}:
+                label = name if "/" in name else f"train/{name}".replace("train/test_", "test/")
+                tf.summary.scalar(label, row[name])
+        self.scalars.flush()
 
     @_writing
     def save(self, progress: Progress, kind: str = "checkpoint") -> None:
-        """Writes a checkpoint of ``kind`` "checkpoint" or "best"."""
-        self.checkpoints.save(dataclasses.replace(progress, logs=self.sizes()), kind)
+        """Writes a checkpoint of ``kind`` "checkpoint" or "best", after the logs."""
+        sizes = {"number": self.number}
+        for key, file in self.files.items():
+            file.flush()
+            os.fsync(file.fileno())
+            sizes[key] = os.path.getsize(file.name)
+        self.checkpoints.save(dataclasses.replace(progress, logs=sizes), kind)
 
     @_writing
     def save_results(
@@ -232,11 +213,3 @@ class RunFolder:
                 network.save(unfinished)
         with atomic_write(self.path / "classes.txt") as unfinished:
             unfinished.write_text("\n".join(class_names) + "\n", encoding="utf-8")
-
-
-def _read_facts(path: pathlib.Path) -> dict:
-    """Returns the content of a run.json; an empty dictionary if it is missing or damaged."""
-    try:
-        return {**json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError, TypeError, RecursionError):
-        return {}

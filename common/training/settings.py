@@ -11,8 +11,8 @@ from .command_line import Options, setting
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCH_SIZE = 128  # unless there are fewer images
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # Keras's dtype policies
-_MOST = 2**31 - 1
-_COUNT = {"least": 0, "most": _MOST}
+_COUNT = {"least": 0, "most": 2**31 - 1}
+_ONE = {"least": 1}
 # in these a run may differ from the checkpoint from which it continues
 _FREE = {"data_dir", "gpu_no", "jit", "log_dir", "log_every", "eval_every", "checkpoint_every"}
 _FREE |= {"resume", "steps_per_execution", "distribute", "deterministic"}
@@ -35,8 +35,7 @@ class Settings(Options):
     backbone: str = setting("cnn6", "the network", choices=tuple(backbones.known()))
     widths: tuple[int, ...] | None = setting(
         None,
-        "neurons per layer of each of the three stages, and of fc6 in a cnn; by default "
-        "64,64,64,64, or 16,32,64 for a resnet",
+        "neurons per layer of each stage, and of fc6 in a cnn (default: 64,64,64,64, or 16,32,64)",
         least=1,
         most=65_536,
     )
@@ -44,66 +43,49 @@ class Settings(Options):
         32, "height and width of the resized images of --dataset=folder", least=32, most=256
     )
     train_images: int = setting(
-        0,
-        "number of training images, the same number of each class, and the same images in every "
-        "run; 0: all",
-        **_COUNT,
+        0, "training images, as many of each class, the same in every run; 0: all", **_COUNT
     )
     iterations: int = setting(
-        75_000,
-        "training steps; the learning rate drops at the same fractions of any number of steps",
-        least=1,
-        most=_MOST,
+        75_000, "training steps; the rate drops at the same fractions of any", **_COUNT | _ONE
     )
     batch_size: int | None = setting(
-        None,
-        f"images per step (default: {BATCH_SIZE}, or the most that fit a smaller training set)",
-        least=1,
+        None, f"images per step (default: {BATCH_SIZE}, or all of a smaller training set)", **_ONE
     )
     base_lr: float = setting(0.1, "the first learning rate", least=0)
     warmup_iterations: int = setting(
         0,
-        "number W of iterations over which all learning rates, also that of the rotations, grow "
-        "linearly from rate/W to the first rate. At rate 0.1 the first steps saturate a plain "
-        "network, and it recovers only after about 2,000 steps. So a run that is much shorter than "
-        "75,000 iterations needs a warm-up, or its baseline is worthless",
+        "iterations W over which all learning rates, also that of the rotations, grow linearly "
+        "from rate/W to the first rate. A run that is much shorter than 75,000 iterations needs "
+        "them: at rate 0.1 a plain network recovers from its first steps after some 2,000",
         **_COUNT,
     )
     seed: int = setting(
         0, "seed of the initial weights, the shuffles and the augmentation", least=0, most=2**32 - 1
     )
-    gpu_no: int | None = setting(
-        None, "number of the GPU; by default the first one, or the CPU if there is no GPU", least=0
-    )
+    gpu_no: int | None = setting(None, "number of the GPU (default: the first, if any)", least=0)
     jit: str = setting(
         "auto",
-        "compile with XLA: the step, or with --distribute the maps alone; auto: on a GPU "
-        "only, since on a CPU it is slower",
+        "compile the step with XLA, or with --distribute the maps alone; auto: on a GPU only",
         choices=("auto", "on", "off"),
     )
     precision: str = setting(
         PRECISIONS[0],
-        "the type in which layers compute: Keras's dtype policies. Under the mixed ones "
-        "convolutions and activations have 16 bits; the maps, all weights, the averages of batch "
-        "normalization and the loss stay in float32. In mixed_float16 the loss is scaled",
+        "Keras's dtype policy of the layers; maps, weights and the loss stay in float32",
         choices=PRECISIONS,
     )
     log_dir: pathlib.Path | None = setting(
         None, "where the results go (default: log/ in the method's folder)"
     )
-    log_every: int = setting(100, "iterations between two training lines", least=1)
-    eval_every: int = setting(500, "iterations between two tests", least=1)
-    checkpoint_every: int = setting(
-        1000, "iterations between two checkpoints; that of the best test is kept too", least=1
-    )
+    log_every: int = setting(100, "iterations between two training lines", **_ONE)
+    eval_every: int = setting(500, "iterations between two tests", **_ONE)
+    checkpoint_every: int = setting(1000, "iterations between two checkpoints", **_ONE)
     resume: bool = setting(False, "continue from the newest valid checkpoint in --log_dir")
     steps_per_execution: int | None = setting(
         None, "training steps per call of a device (default: 1; with XLA 20)", least=1, most=1000
     )
     distribute: str = setting(
         "none",
-        "train on one device, on all GPUs of this machine, or on those of several machines, which "
-        "TF_CONFIG names",
+        "train on one device, all GPUs of this machine, or those of the machines in TF_CONFIG",
         choices=("none", "mirrored", "multi_worker"),
     )
     deterministic: bool = setting(
@@ -115,18 +97,15 @@ class Settings(Options):
 
     @classmethod
     def usual_warmup(cls, iterations: int) -> int:
-        """Returns how many iterations of warm-up a run of ``iterations`` needs.
-
-        A run of the method's full length needs none: it has time to recover from its first steps.
-        """
+        """Returns how many iterations of warm-up a run of ``iterations`` needs."""
+        # one of the method's full length has time to recover from its first steps
         return min(400, iterations // 5) if iterations < cls.iterations else 0
 
     def check(self) -> None:
         network = backbones.known()[self.backbone]
-        count = len(network.widths)
-        if self.widths is not None and len(self.widths) != count:
+        if self.widths is not None and len(self.widths) != len(network.widths):
             if self.widths != type(self).widths:
-                raise UserError(f"--widths: {self.backbone} takes {count} numbers")
+                raise UserError(f"--widths: {self.backbone} takes {len(network.widths)} numbers")
             # a method's default is for the cnns alone
             object.__setattr__(self, "widths", None)
         if network.widening and self.widths and list(self.widths) != sorted(self.widths):
@@ -165,8 +144,7 @@ class LayerSettings(Settings):
     block_size: int = setting(
         0,
         "number of rows of F that a rotation acts on, 2 or more: R then consists of small "
-        "rotations, which cost less in wide layers but do not mix rows of different blocks; 0: one "
-        "R of all rows",
+        "rotations, which cost less in wide layers; 0: one R of all rows",
         **_COUNT,
     )
 
@@ -182,9 +160,7 @@ class RotationSettings(LayerSettings):
 
     rotation_stddev: float = setting(
         1.0,
-        "standard deviation of the rotations R at the start. The maps of Gram-Schmidt, Householder "
-        "and Loewdin do not depend on R's scale, so a step rotates the neurons more if R is small. "
-        "Weight decay shrinks R, for which a short run has no time: 0.2 is where 3,200 iterations "
-        "at rate 0.1 would have brought R",
+        "standard deviation of the rotations R at the start. With a small R a step rotates the "
+        "neurons more. Weight decay shrinks R, in 3,200 iterations at rate 0.1 to 0.2",
         above=0,
     )

@@ -1,7 +1,7 @@
-"""The training step, several of them in one call of the device, and the test."""
+"""The training step, several of them in one call of the device, the test, and mixed precision."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -12,6 +12,27 @@ from ..layers.batched import maps_by_xla
 from .method import Method
 
 TEST_BATCH = 500  # images of 32x32; fewer of larger ones, so that they take the same memory
+
+
+@contextlib.contextmanager
+def policy(name: str) -> Iterator[None]:
+    """Makes the layers that are created in the block compute as Keras's policy ``name`` says."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def scaled(optimizer: keras.optimizers.Optimizer, name: str) -> keras.optimizers.Optimizer:
+    """Returns ``optimizer``, and for a policy ``name`` of float16 one that scales the loss.
+
+    In float16 small gradients are 0. Keras's `LossScaleOptimizer` scales loss and gradients, and
+    skips the update, with half the scale from then on, where a gradient is not finite.
+    """
+    is_float16 = keras.dtype_policies.get(name).compute_dtype == "float16"
+    return keras.optimizers.LossScaleOptimizer(optimizer) if is_float16 else optimizer
 
 
 def accuracy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
@@ -29,13 +50,12 @@ def make_step(
     """Returns ``step(images, labels)``, which updates the model once; for use in a `tf.function`.
 
     It takes ``images [batch, size, size, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``,
-    and returns the scalars fit, reg, acc and penalty (the sum of the layers' losses), computed
-    before the update. With several replicas each takes its share of the batch. With ``jit_maps``
-    XLA compiles the maps: for steps that it cannot compile.
+    of several replicas each its share, and returns the scalars fit, reg, acc and penalty (the sum
+    of the layers' losses) before the update. With ``jit_maps`` XLA compiles the maps alone.
 
     Where the optimizer scales the loss and a gradient is not finite, the weights that are trained
-    and the optimizer's averages stay as they are. The step counts all the same: learning rates go
-    by the run's iterations. The averages of batch normalization take in the batch, as in Keras.
+    and the optimizer's averages stay as they are. The step counts: learning rates go by the run's
+    iterations. The averages of batch normalization take in the batch, as in Keras.
     """
     optimizer.build(model.trainable_variables)
     decayed = losses.decayed_variables(model, method.undecayed)
@@ -76,8 +96,8 @@ def make_steps(
 ) -> Callable[[np.ndarray], tuple[dict[str, tf.Tensor], np.ndarray]]:
     """Returns ``steps(draws [count, batch, 4])``: up to ``limit`` training steps in one call.
 
-    It returns the figures of the last step, and ``[count, 2]``, fit and acc of each. The
-    training set stays on the device, as bytes.
+    It returns the figures of the last step, and ``[count]``, fit of each. The training set stays
+    on the device, as bytes.
     """
     strategy = tf.distribute.get_strategy()
     images, labels = tf.constant(data.train_images), tf.constant(data.train_labels)
@@ -93,28 +113,25 @@ def make_steps(
         figures = strategy.run(replica_step, (draws,))
         return {name: strategy.reduce("MEAN", value, axis=None) for name, value in figures.items()}
 
-    def course_of(figures: dict[str, tf.Tensor]) -> tf.Tensor:
-        return tf.stack([figures["fit"], tf.cast(figures["acc"], figures["fit"].dtype)])
-
     @tf.function(jit_compile=jit)
     def steps(draws: tf.Tensor, count: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         figures = one(draws[0])
-        course = tf.pad([course_of(figures)], [[0, limit - 1], [0, 0]])
+        fits = tf.pad(figures["fit"][None], [[0, limit - 1]])
 
-        def another(i: tf.Tensor, _, course: tf.Tensor) -> tuple:
+        def another(i: tf.Tensor, _, fits: tf.Tensor) -> tuple:
             figures = one(draws[i])
-            return i + 1, figures, tf.tensor_scatter_nd_update(course, [[i]], [course_of(figures)])
+            return i + 1, figures, tf.tensor_scatter_nd_update(fits, [[i]], [figures["fit"]])
 
         if limit > 1:
-            loop = [1, figures, course]
-            _, figures, course = tf.while_loop(lambda i, *_: i < count, another, loop)
-        return figures, course
+            loop = [1, figures, fits]
+            _, figures, fits = tf.while_loop(lambda i, *_: i < count, another, loop)
+        return figures, fits
 
     def run(draws: np.ndarray) -> tuple[dict[str, tf.Tensor], np.ndarray]:
         # padded to one shape, so that it is traced once only
         rest = np.zeros((limit - len(draws), *draws.shape[1:]), draws.dtype)
-        figures, course = steps(tf.constant(np.concatenate([draws, rest])), tf.constant(len(draws)))
-        return figures, course.numpy()[: len(draws)]
+        figures, fits = steps(tf.constant(np.concatenate([draws, rest])), tf.constant(len(draws)))
+        return figures, fits.numpy()[: len(draws)]
 
     return run
 

@@ -1,44 +1,15 @@
-"""The page and the images of a comparison, and the pictures of a study."""
+"""The styles of rows, the lines of images, and the pictures of a study."""
 
 import itertools
-import re
-import urllib.parse
+import math
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from common.errors import UserError
-from comparison import captions, images, output, studies, styles, table
+from comparison import images, studies, styles, table
 from comparison.rows import parse
-from tests.made_up_runs import COLLAPSED, comparison, make_up
-
-# Page
-
-
-def test_the_page_fits_a_phone_and_its_links_lead_somewhere(tmp_path):
-    words = ["--methods=baseline,opt_gs:rotation_stddev=0.2", "--iterations=60"]
-    settings = comparison(tmp_path, *words, "--data_note=<i>half & half")
-    for run in settings.runs:
-        make_up(run, [60.0, 50.0])
-    output.write(settings.runs, settings)
-    page = (tmp_path / "report.html").read_text()
-    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
-    regions = page.count('<div class="scroll" tabindex="0" role="region"')
-    assert regions == page.count("<table") + page.count("<img") == 4
-    assert "<i>" not in page
-    assert "CIFAR-100, &lt;i&gt;half &amp; half" in page
-    links = re.findall(r'href="([^"]+)"', page)
-    assert len(links) == 4
-    for link in links:
-        assert (tmp_path / urllib.parse.unquote(link)).exists(), link
-    alts = re.findall(r'<img alt="([^"]+)"', page)
-    assert len(alts) == 2
-    assert all(alt.endswith(", a line for each row.") for alt in alts)
-    assert page.count("<figcaption>") == 2
-
-
-# Images
+from tests.made_up_runs import comparison, make_up
 
 # Machado, Oliveira and Fernandes 2009, on linear sRGB: no fault, deuteranopia, protanopia and so on
 SIGHTS = """
@@ -69,40 +40,25 @@ def test_styles_differ_for_the_colour_blind_and_without_colour():
         assert np.linalg.norm(lab(one) - lab(other), axis=-1).min() > 10, (one, other)
 
 
-def test_methods_look_the_same_whatever_is_beside_them():
+def test_methods_look_the_same_in_every_image():
     alone = styles.styles_of(parse(["opt_gs"]))
     rows = parse(["baseline", "opt_gs:rotation_stddev=0.2", "opt_gs", "sopt_gs"])
-    beside = styles.styles_of(rows)
-    assert beside["opt_gs"] == alone["opt_gs"]
-    assert len({look["marker"] for look in beside.values()}) == 4
+    together = styles.styles_of(rows)
+    assert together["opt_gs"] == alone["opt_gs"]
+    assert len({look["marker"] for look in together.values()}) == 4
 
 
-def test_an_outlier_does_not_squeeze_the_loss(tmp_path):
-    words = ["--methods=baseline,opt_gs,opt_ls,opt_or", "--iterations=1000"]
-    runs = comparison(tmp_path, *words).runs
-    fits = {"opt_or": [9.2] * 20}
+def test_lines_are_means_over_seeds(tmp_path):
+    """Of runs of different lengths, and without a collapsed run."""
+    runs = comparison(tmp_path, "--methods=baseline,sopt_gs", "--seeds=1,2,3").runs
     for run in runs:
-        falling = [6.0, *np.linspace(4.0, 3.0, 19).tolist()]
-        make_up(run, [50.0] * 20, fits.get(run.row.method, falling))
-    summaries = table.summarize(runs)
-    axes = Figure().subplots()
-    images.fill(axes, images.CURVES[1], summaries)
-    assert 4 < axes.get_ylim()[1] < 5
-    assert images.rate_drops(runs[0].results) == [pytest.approx(0.4, abs=0.05)]
-
-
-def test_runs_of_different_lengths_are_drawn_by_their_share(tmp_path):
-    settings = comparison(tmp_path, "--methods=baseline,sopt_gs")
-    for run in settings.runs:
-        make_up(run, [60.0, 50.0])
-    summaries = table.summarize(settings.runs)
-    assert "75,000 iterations (S-OPT (GS): 300,000 iterations)" in captions.course(
-        summaries, settings
-    )
-    axes = Figure().subplots()
-    images.fill(axes, images.CURVES[0], summaries)
-    assert axes.get_xlabel() == "% of the run"
-    assert [line.get_xdata().tolist() for line in axes.lines[:2]] == [[50, 100], [50, 100]]
+        collapsed = run.name == "baseline_seed3"
+        fits = [math.log(100)] * 2 if collapsed else None
+        make_up(run, [60.0, 99.0 if collapsed else 50.0 + 2 * run.seed], fits)
+    lines = [images.line_of(row, images.CURVES[0]) for row in table.summarize(runs)]
+    deviation = math.sqrt(2)
+    np.testing.assert_allclose(lines[0], [[37_499, 74_999], [60, 53], [0, deviation]], atol=1e-9)
+    np.testing.assert_allclose(lines[1], [[149_999, 299_999], [60, 54], [0, 2]], atol=1e-9)
 
 
 def test_pictures_of_a_study(tmp_path, capsys):
@@ -112,9 +68,9 @@ def test_pictures_of_a_study(tmp_path, capsys):
         words += [f"--train_images={count}", "--iterations=1000"]
         data = f"A: {count:,} training and 10 test images of 100 classes"
         for run in comparison(tmp_path / str(count), *words).runs[:-1]:
-            lost = COLLAPSED if (run.row.name, count) == ("opt_ls", 5000) else None
-            errors, fits = [90.0, error + run.seed], [4.0, count / 1000]
-            make_up(run, errors, fits, data=data, collapsed=lost)
+            lost = (run.row.name, count) == ("opt_ls", 5000)
+            errors, fits = [90.0, error + run.seed], [4.0, math.log(100) if lost else count / 1000]
+            make_up(run, errors, fits, data=data)
     folders = (str(tmp_path / "2500"), str(tmp_path / "5000"))
     found = studies.points(folders)
     assert [(point.row.name, point.images, len(point.values)) for point in found] == [
