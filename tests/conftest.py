@@ -9,10 +9,12 @@ import tempfile
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import common
+from common.training.methods import known, method_of
 
 # in what a failed test shows, TensorFlow's device chatter would come first
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -38,6 +40,11 @@ def library_modules(
         if module.ispkg:
             found |= library_modules([str(path)], f"{module.name}.")
     return found
+
+
+def method_named(name: str, **settings: object) -> Any:
+    """Returns a method with its usual settings, except for ``settings``."""
+    return method_of(known()[name](**settings))
 
 
 @pytest.fixture

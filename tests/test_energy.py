@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import baseline.architecture
 from common import energy, orthogonal
 from common.backbones import cnn6
 from common.layers import OrthogonalConv2D
 from common.optimizers import Momentum
 from common.training.steps import make_train_step
-from opt_gs.architecture import METHOD as GRAM_SCHMIDT
+from tests.conftest import method_named
 from tests.test_upstream_parity import each_mode
 
 
@@ -102,13 +101,10 @@ def energies(model: keras.Model) -> list[float]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("method", "keeps"),
-    [(GRAM_SCHMIDT, True), (baseline.architecture.METHOD, False)],
-    ids=["opt_gs", "baseline"],
-)
-def test_training_keeps_the_energy_with_opt_and_changes_it_without(method, keeps):
+@pytest.mark.parametrize(("name", "keeps"), [("opt_gs", True), ("baseline", False)])
+def test_training_keeps_the_energy_with_opt_and_changes_it_without(name, keeps):
     keras.utils.set_random_seed(0)
+    method = method_named(name)
     model = method.build_model(cnn6, num_classes=10, widths=(8, 8, 8, 8))
     step = make_train_step(method, model, Momentum(0.1))
     before = energies(model)

@@ -10,12 +10,11 @@ import pytest
 from matplotlib.image import imsave
 
 import predict
-from baseline.architecture import METHOD as BASELINE
 from common.backbones import cnn6
 from common.convert import fold_model
 from common.errors import UserError
 from common.training.command_line import parse
-from opt_gs.architecture import METHOD as GRAM_SCHMIDT
+from tests.conftest import method_named
 
 
 def answer(capsys, model: pathlib.Path, image: pathlib.Path) -> list[str]:
@@ -88,8 +87,8 @@ def test_the_model_and_the_folded_one_next_to_it(tmp_path, capsys):
     facts = {"settings": {"method": "opt_gs", "backbone": "cnn6"}, "data": "two\nlines"}
     (tmp_path / "run.json").write_text(json.dumps(facts))
     keras.utils.set_random_seed(0)
-    for method in (GRAM_SCHMIDT, BASELINE):
-        model = method.build_model(cnn6, num_classes=3, widths=(4, 4, 4, 4))
+    for method in ("opt_gs", "baseline"):
+        model = method_named(method).build_model(cnn6, num_classes=3, widths=(4, 4, 4, 4))
         model.save(tmp_path / "model.keras")
         fold_model(model).save(tmp_path / "folded.keras")
         files = [tmp_path / f"{name}.keras" for name in ("model", "folded")]

@@ -9,7 +9,8 @@ from common import orthogonal
 from common.backbones import cnn6
 from common.layers import StochasticEpisodes, StochasticOrthogonalConv2D, StochasticOrthogonalDense
 from common.layers.stochastic import draw_rows
-from sopt_gs.architecture import build_model, start_episode
+from sopt_gs.architecture import start_episode
+from tests.conftest import method_named
 
 # the usual map, and the one whose map(I) is not I
 MAPS = [orthogonal.gram_schmidt, orthogonal.householder]
@@ -89,8 +90,9 @@ def test_bad_arguments_are_refused():
             layer.restart(list(indices))
 
 
-def small_model(**kwargs) -> keras.Model:
-    return build_model(cnn6, num_classes=10, widths=(4, 4, 4, 4), **kwargs)
+def small_model(**settings) -> keras.Model:
+    method = method_named("sopt_gs", **settings)
+    return method.build_model(cnn6, num_classes=10, widths=(4, 4, 4, 4))
 
 
 def test_start_episode_resets_what_the_original_resets():
@@ -141,7 +143,7 @@ def test_rows_are_a_function_of_seed_episode_and_layer():
 @pytest.mark.slow
 def test_another_map_trains_and_survives_a_file(tmp_path):
     keras.utils.set_random_seed(0)
-    model = small_model(orthogonalize=orthogonal.lowdin)
+    model = small_model(orthogonalize="lowdin")
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("float32")
     labels = np.arange(32) % 10
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

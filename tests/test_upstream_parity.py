@@ -7,7 +7,6 @@ step are those that training uses. A deviation is max |a - b| / max(1, max |b|).
 
 import contextlib
 import functools
-import importlib
 import math
 import os
 import pathlib
@@ -23,6 +22,7 @@ from common.backbones import cnn6
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.marks import ROTATION, mark
 from common.training.steps import make_train_step
+from tests.conftest import method_named
 
 GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", pathlib.Path(__file__).parent / "golden"))
 METHODS = sorted(
@@ -79,22 +79,18 @@ class Replay:
     def __init__(
         self, name: str, data: Mapping[str, np.ndarray], jit: bool = False, rounded: bool = False
     ):
-        module = importlib.import_module(f"{folder_of(name)}.architecture")
-        self.method = module.METHOD
         widths = [
             data[f"init/{layer}/fix"].shape[1] for layer in ("conv1_0", "conv2_0", "conv3_0", "fc6")
         ]
         classes = data["init/score/filter"].shape[-1]
-        arguments = {}
-        if self.method.start_episode:
+        options = {"rotation_lr": float(data["rotation_lr"])} if "rotation_lr" in data else {}
+        if "episode_starts" in data:
             small, full = (data[f"init/fc6/{key}"].shape[0] for key in ("rotation", "fix"))
             usual = 16 * max(1, round(0.25 * full / 16))  # of fc6's 4x4 kernel
-            arguments["rotated_fraction"] = 0.25 if small == usual else small / full
-        self.model = module.build_model(cnn6, num_classes=classes, widths=widths, **arguments)
-        rates = {"rotation_lr": float(data["rotation_lr"])} if "rotation_lr" in data else {}
-        optimizer = self.method.make_optimizer(
-            float(data["lr"]), lambda rate, factor=0.1: rate, **rates
-        )
+            options["rotated_fraction"] = 0.25 if small == usual else small / full
+        self.method = method_named(folder_of(name), **options)
+        self.model = self.method.build_model(cnn6, num_classes=classes, widths=widths)
+        optimizer = self.method.make_optimizer(float(data["lr"]), lambda rate, factor=0.1: rate)
         for layer in self.normalizations():
             layer.debias = False
         if rounded:
@@ -162,7 +158,7 @@ class Replay:
             for layer, fix in zip(layers, before, strict=True):
                 layer.fix.assign(fix)
         self.method.start_episode(
-            self.model, seed=0, episode=episode, draw=lambda _, __, number, **___: rows[number]
+            self.model, seed=0, episode=episode, draw=lambda seed, episode, number, *_: rows[number]
         )
         return result
 

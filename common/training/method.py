@@ -1,14 +1,13 @@
-"""Method: how training methods differ. A folder's architecture.py makes one."""
+"""Method: how training methods differ. A folder's architecture.py makes one of its settings."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import keras
 
 from .. import optimizers
-from ..energy import is_orthogonal_layer
 from ..errors import UserError
+from ..layers.orthogonal import OrthogonalLayer
 from ..private import all_layers
 
 
@@ -22,8 +21,8 @@ class Method:
     """How a method differs from the others.
 
     Attributes:
-        build_model: takes ``backbone``, a callable that takes a layer factory, and returns the
-            model.
+        build_model: takes ``backbone``, a callable that takes a layer factory, and the backbone's
+            other arguments, and returns the model.
         make_optimizer: takes ``base_lr`` and ``decay``, a callable ``(rate, factor=0.1)`` that
             returns the run's schedule of a rate. Defaults to `momentum`.
         decay_factor: factor of the weight decay in the loss; the printed value is without it.
@@ -42,10 +41,6 @@ class Method:
     episode_length: int | None = None
     start_episode: Callable[[keras.Model, int, int], None] | None = None
 
-    def with_options(self, **options) -> "Method":
-        """Returns the method with its folder's settings; by default they are the model's."""
-        return dataclasses.replace(self, build_model=functools.partial(self.build_model, **options))
-
 
 def check_saving(model: keras.Model) -> None:
     """Raises UserError for a model that could not be saved or loaded, before its training.
@@ -54,7 +49,8 @@ def check_saving(model: keras.Model) -> None:
     """
     try:
         model.to_json()
-        for layer in filter(is_orthogonal_layer, all_layers(model)):
-            type(layer).from_config(layer.get_config())
+        for layer in all_layers(model):
+            if isinstance(layer, OrthogonalLayer):
+                type(layer).from_config(layer.get_config())
     except Exception as error:  # a method's code can raise anything
         raise UserError(f"a run saves its model, but {error}") from error

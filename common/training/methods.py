@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import sys
+from typing import Any
 
 from .command_line import run_program
 from .settings import ROOT, Settings
@@ -17,6 +18,11 @@ def known() -> dict[str, type[Settings]]:
     names = [path.parent.name for path in ROOT.glob("*/train.py")]
     found = [importlib.import_module(f"{name}.settings").Settings for name in names]
     return {kind.method: kind for kind in sorted(found, key=lambda kind: (kind.row, kind.method))}
+
+
+def method_of(settings: Settings) -> Any:
+    """Returns the `Method` that ``settings`` say."""
+    return importlib.import_module(f"{settings.method}.architecture").method(settings)
 
 
 def run(script: str) -> None:
@@ -37,7 +43,6 @@ def run(script: str) -> None:
         import_tensorflow()
         from .loop import train
 
-        method = importlib.import_module(f"{name}.architecture").METHOD
-        train(settings, method.with_options(**settings.own()))
+        train(settings, method_of(settings))
 
     run_program(importlib.import_module(f"{name}.settings").Settings, train, f"{name}/train.py")

@@ -1,46 +1,47 @@
-"""The model of the methods that have the same OPT layer everywhere."""
+"""The model of the methods with OPT layers."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from ..backbones import cnn6
 from ..layers import OrthogonalConv2D
 from ..orthogonal import Map
-from .settings import RotationSettings
+from .settings import LayerSettings
 
 
 def opt_model(
-    backbone: Callable[..., keras.Model] = cnn6,
-    *,
     orthogonalize: Map,
-    rotation_stddev: float = RotationSettings.rotation_stddev,
-    rotation_initializer: str | keras.initializers.Initializer | None = None,
-    rotation_regularizer: keras.regularizers.Regularizer | None = None,
-    learn_neurons: bool = RotationSettings.learn_neurons,
-    block_size: int = RotationSettings.block_size,
-    **kwargs,
-) -> keras.Model:
-    """Returns ``backbone`` with OPT layers.
+    settings: LayerSettings,
+    rotation_stddev: float | None = None,
+    layer: Callable[..., keras.layers.Layer] = OrthogonalConv2D,
+    stem: Callable[..., keras.layers.Layer] | None = None,
+    **options,
+) -> Callable[..., keras.Model]:
+    """Returns a function that builds a backbone, by default `cnn6`, with OPT layers.
 
     Args:
-        backbone: takes the layer factory. Defaults to CNN-6.
         orthogonalize: the map.
-        rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to 1.
-        rotation_initializer: another start of the rotations. Defaults to none.
-        rotation_regularizer, learn_neurons: of the layers. Default to none and False.
-        block_size: that of the layers; 0 for None. Defaults to 0.
-        **kwargs: for the backbone (num_classes, widths).
+        settings: of the method; ``learn_neurons`` and ``block_size`` are those of the layers.
+        rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to None: they start at I.
+        layer: the class of the layers. Defaults to `OrthogonalConv2D`.
+        stem: that of the first layer. Defaults to ``layer``.
+        **options: other arguments of the layers.
     """
-    layer = functools.partial(
-        OrthogonalConv2D,
-        orthogonalize=orthogonalize,
-        rotation_initializer=rotation_initializer
-        or keras.initializers.RandomNormal(stddev=rotation_stddev),
-        rotation_regularizer=rotation_regularizer,
-        learn_neurons=learn_neurons,
-        block_size=block_size or None,
-        use_bias=False,
-    )
-    return backbone(layer, **kwargs)
+
+    def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.Model:
+        drawn = rotation_stddev and keras.initializers.RandomNormal(stddev=rotation_stddev)
+        arguments: dict[str, Any] = {
+            "orthogonalize": orthogonalize,
+            "rotation_initializer": drawn or "identity",
+            "learn_neurons": settings.learn_neurons,
+            "block_size": settings.block_size or None,
+            "use_bias": False,
+            **options,
+        }
+        first, others = (functools.partial(kind, **arguments) for kind in (stem or layer, layer))
+        return backbone(others, stem=first, **kwargs)
+
+    return build_model
