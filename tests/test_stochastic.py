@@ -114,7 +114,7 @@ def test_start_episode_resets_what_the_original_resets():
     start_episode(model, seed=0, episode=1)
     np.testing.assert_array_equal(first.rotation, before)
     for layer in stochastic:
-        np.testing.assert_array_equal(layer.rotation, np.eye(len(layer.rotation)))
+        np.testing.assert_array_equal(layer.rotation, np.eye(layer.rotation.shape[0]))
     gammas = {name: float(layer.gamma[0]) for name, layer in normalizations.items()}
     assert gammas.pop("conv1_0_bn") == 2
     assert set(gammas.values()) == {1}

@@ -31,7 +31,7 @@ def product(orthogonalize: Map, w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
 
 
 def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Returns ``function`` with float32 in place of 16 bits, and with a check of its first argument.
+    """Returns ``function`` with float32 in place of 16 bits, and a check of its first argument.
 
     ValueError if that is not a batch of square matrices of a floating-point dtype.
     """
