@@ -1,8 +1,7 @@
 """OPT (CP): each OPT layer rotates its neurons by Cayley's transform of its rotation."""
 
 from common.orthogonal import cayley
-from common.training.method import Method
-from common.training.opt_model import opt_model
+from common.training.method import Method, opt_model
 
 from .settings import Settings
 

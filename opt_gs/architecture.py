@@ -1,8 +1,7 @@
 """OPT (GS): each OPT layer rotates its neurons by Gram-Schmidt on the rows of its rotation."""
 
 from common.orthogonal import gram_schmidt
-from common.training.method import Method
-from common.training.opt_model import opt_model
+from common.training.method import Method, opt_model
 
 from .settings import Settings
 

@@ -1,8 +1,7 @@
 """OPT (HR): each OPT layer rotates its neurons by the Q of Householder's QR of its rotation."""
 
 from common.orthogonal import householder
-from common.training.method import Method
-from common.training.opt_model import opt_model
+from common.training.method import Method, opt_model
 
 from .settings import Settings
 

@@ -1,8 +1,7 @@
 """OPT (LS): each OPT layer rotates its neurons by the polar factor of its rotation."""
 
 from common.orthogonal import lowdin
-from common.training.method import Method
-from common.training.opt_model import opt_model
+from common.training.method import Method, opt_model
 
 from .settings import Settings
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from common.marks import NEURONS, ROTATION
 from common.optimizers import OGD
 from common.orthogonal import identity
-from common.training.method import Method
-from common.training.opt_model import opt_model
+from common.training.method import Method, opt_model
 
 from .settings import Settings
 

@@ -2,8 +2,7 @@
 
 from common.orthogonal import identity
 from common.regularizers import OrthogonalityPenalty
-from common.training.method import Method
-from common.training.opt_model import opt_model
+from common.training.method import Method, opt_model
 
 from .settings import Settings
 

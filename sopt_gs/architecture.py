@@ -12,8 +12,7 @@ import numpy as np
 from common import orthogonal
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.layers.stochastic import draw_rows, restart_layers
-from common.training.method import Method
-from common.training.opt_model import opt_model
+from common.training.method import Method, opt_model
 
 from .settings import Settings
 

@@ -485,9 +485,9 @@ def test_rotations_alone_are_trained_saved_and_loaded(tmp_path):
     np.testing.assert_allclose(model(SEQUENCES), plain(SEQUENCES), atol=1e-6)
 
     for change, message in (
-        ({"block_size": 4}, r"of shape \(2, 3, 3\) in place of \(2, 4, 4\)|no .*rotation_rest"),
-        ({"layer_names": "head"}, "rotation, unknown here; .* more"),
-        ({"orthogonalize": "lowdin"}, "the map cayley of .* in place of lowdin"),
+        ({"block_size": 4}, r"/rotation: \(2, 3, 3\) in place of \(2, 4, 4\); .* more"),
+        ({"layer_names": "head"}, r"key/rotation: \(2, 3, 3\) in place of nothing; .* more"),
+        ({"orthogonalize": "lowdin"}, "block/attention/key: cayley in place of lowdin; .* more"),
     ):
         arguments = {"orthogonalize": "cayley", "block_size": 3} | change
         with pytest.raises(ValueError, match=rf"is of another model: .*{message}"):

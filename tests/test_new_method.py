@@ -18,9 +18,8 @@ from matplotlib.image import imsave
 from common.backbones import cnn6
 from common.errors import UserError
 from common.orthogonal import gram_schmidt
-from common.training.method import check_saving
+from common.training.method import check_saving, opt_model
 from common.training.methods import known
-from common.training.opt_model import opt_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = ["--widths=4,4,4,4", "--batch_size=16", "--dataset=digits", "--iterations=10"]

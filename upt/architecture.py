@@ -1,8 +1,7 @@
 """UPT: every layer multiplies its neurons by a matrix that is trained without constraints."""
 
 from common.orthogonal import identity
-from common.training.method import Method
-from common.training.opt_model import opt_model
+from common.training.method import Method, opt_model
 
 from .settings import Settings
 

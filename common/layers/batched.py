@@ -20,7 +20,7 @@ _BY_XLA = contextvars.ContextVar("_BY_XLA", default=False)
 
 @contextlib.contextmanager
 def maps_by_xla() -> Iterator[None]:
-    """Has XLA compile the maps of a forward pass on several devices, which it cannot compile."""
+    """Has XLA compile the maps of a forward pass that it cannot compile: one on several devices."""
     token = _BY_XLA.set(True)
     try:
         yield

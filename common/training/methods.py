@@ -26,12 +26,9 @@ def method_of(settings: Settings) -> Any:
 
 
 def run(script: str) -> None:
-    """Trains a method with the settings of the command line; every train.py ends with it.
+    """Trains the method in the folder of ``script``; every train.py ends with it.
 
     Exits with code 2 and one line on stderr if the user made a mistake.
-
-    Args:
-        script: ``__file__`` of the train.py, whose folder is the method.
     """
     name = pathlib.Path(script).resolve().parent.name
     if sys.platform == "win32":  # it lacks these file locks and signals
@@ -45,4 +42,4 @@ def run(script: str) -> None:
 
         train(settings, method_of(settings))
 
-    run_program(importlib.import_module(f"{name}.settings").Settings, train, f"{name}/train.py")
+    run_program(known()[name], train, f"{name}/train.py")
