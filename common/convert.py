@@ -167,12 +167,11 @@ def _reason_to_leave(layer: keras.layers.Layer) -> str | None:
     """Returns why a layer with neurons cannot be rotated; None for other layers."""
     if isinstance(layer, OrthogonalLayer):
         return None
-    supported = next((plain for plain in ROTATED if isinstance(layer, plain)), None)
-    if not supported:
+    if type(layer) not in ROTATED:
+        if isinstance(layer, tuple(ROTATED)):
+            return f"a subclass, {type(layer).__name__}"
         has_matrix = any(len(w.shape) >= 2 for w in own_weights(layer))
         return type(layer).__name__ if has_matrix else None
-    if type(layer) is not supported:
-        return f"a subclass, {type(layer).__name__}"
     if not layer.built:
         return "not built"
     if layer.quantization_mode:
@@ -218,12 +217,9 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
         ValueError: if ``model`` is not built or cannot be copied, or a rotation is not finite.
     """
     _check_built(model)
-    for path, layer in layers_by_path(model).items():
-        is_opt = isinstance(layer, OrthogonalLayer) and layer.built
-        for rotation in layer.rotations if is_opt else ():
-            if not np.isfinite(rotation).all():
-                reason = f"its {rotation.name} is not finite; training has broken down"
-                raise ValueError(f"{path} cannot be folded: {reason}")
+    for weight in model.weights:
+        if purpose_of(weight) == ROTATION and not np.isfinite(weight).all():
+            raise ValueError(f"{weight.path} is not finite, as after a training that broke down")
     model = copied(model) if copy else model
     for layer in all_layers(model):
         if isinstance(layer, OrthogonalLayer):

@@ -97,9 +97,7 @@ def test_bad_arguments_are_refused(arguments, message):
 
 @pytest.mark.slow
 def test_xla_compiles_the_maps_of_a_pass_that_it_does_not_compile():
-    """One program forward and one backward, for layers of several sizes and maps; value and
-    gradients are as without them, and afterwards maps are evaluated as before.
-    """
+    """One program forward and one backward, with the same value and gradients."""
     model = keras.Sequential(
         [
             keras.Input((5,)),
@@ -129,8 +127,8 @@ def test_xla_compiles_the_maps_of_a_pass_that_it_does_not_compile():
 
 
 def test_layers_evaluated_together_give_what_each_gives_by_itself():
-    """Under XLA all maps of a model are evaluated at once, by size and map: in a nested model, for
-    a layer that is called twice, for layers of two maps, in blocks, with gradient checkpointing.
+    """Under XLA all maps of a model are evaluated at once: in a nested model, for a layer that is
+    called twice, for layers of two maps, in blocks, with gradient checkpointing.
     """
 
     def dense(orthogonalize, **kwargs):
@@ -162,16 +160,11 @@ def test_layers_evaluated_together_give_what_each_gives_by_itself():
         np.testing.assert_allclose(actual, expected, atol=100 * 6 * 6 * 2.0**-52 * scale)
 
 
-def sequential(orthogonalize, dense=OrthogonalDense, **kwargs) -> keras.Sequential:
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            OrthogonalConv2D(6, 3, orthogonalize=orthogonalize, strides=2, **kwargs),
-            keras.layers.ReLU(),
-            keras.layers.Flatten(),
-            dense(3, orthogonalize=orthogonalize, **kwargs),
-        ]
-    )
+def sequential(orthogonalize, **kwargs) -> keras.Sequential:
+    kwargs["orthogonalize"] = orthogonalize
+    convolution = OrthogonalConv2D(6, 3, strides=2, activation="relu", **kwargs)
+    others = keras.layers.Flatten(), OrthogonalDense(3, **kwargs)
+    return keras.Sequential([keras.Input((8, 8, 3)), convolution, *others])
 
 
 def learnable(count: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -186,9 +179,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
-    """model.fit lowers the loss and trains every rotation, the neurons' angles stay as drawn, and
-    the saved model gives the same outputs.
-    """
+    """The loss falls, every rotation is trained, the neurons' angles stay as drawn."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
     x = OrthogonalConv2D(6, 3, padding="same", use_bias=False)(inputs)

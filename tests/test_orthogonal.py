@@ -20,7 +20,7 @@ each_dtype = pytest.mark.parametrize("dtype", EPS)
 
 @functools.cache
 def traced(function, jit: bool, gradient: bool = False):
-    """Returns ``function`` as a `tf.function`, one for all tests, because XLA's code stays in memory.
+    """Returns ``function`` as a `tf.function`, one for all tests: XLA's code stays in memory.
 
     With ``gradient`` it takes a cotangent first, and returns a value and gradients, see `evaluate`.
     """
@@ -193,7 +193,7 @@ def differences(function, w: np.ndarray, cotangent: np.ndarray, step: float = 1e
 @pytest.mark.parametrize("where", rotations())
 @each_map
 def test_gradient_against_finite_differences(name, where, jit):
-    """Truncation, step^4 / (smallest singular value)^5, and rounding, eps / step, are below 1e-8."""
+    """Truncation, step^4 / (least singular value)^5, and rounding, eps / step, are below 1e-8."""
     w = rotations()[where]
     cotangent = np.random.default_rng(1).normal(size=w.shape)
     _, gradient = evaluate(MAPS[name], w, cotangent=cotangent, jit=jit)

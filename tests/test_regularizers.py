@@ -113,11 +113,7 @@ def odd_kernels() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("dtype", "jit"),
-    [
-        ("float32", None),
-        ("float16", None),
-        pytest.param("float32", True, marks=pytest.mark.slow),
-    ],
+    [("float32", None), ("float16", None), pytest.param("float32", True, marks=pytest.mark.slow)],
 )
 def test_odd_neurons_have_finite_values_and_gradients(dtype, jit):
     # in float16 the weight keeps the gradients in range
@@ -213,11 +209,8 @@ def test_the_methods_penalties(name, model, power):
     for layer in network.layers:
         if hasattr(layer, "kernel"):
             score = layer.name == "score"
-            energy = formula(
-                np.asarray(layer.kernel, "float64"),
-                power,
-                half_space=not score and model == "half_mhe",
-            )
+            kernel, half_space = layer.kernel.numpy(), not score and model == "half_mhe"
+            energy = formula(kernel.astype("float64"), power, half_space)
             expected.append(weight * (10 if score else 1) * energy)
     assert len(expected) == (8 if name == "cnn6" else 20)
     assert len(network.losses) == len(expected)

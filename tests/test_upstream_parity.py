@@ -138,9 +138,7 @@ class Replay:
         }
 
     def start_episode(self, episode: int) -> dict[str, float]:
-        """Starts an episode with the file's rows in place of the draw; returns the deviations of
-        the first merge.
-        """
+        """Starts an episode with the file's rows; returns the deviations of the first merge."""
         layers = [
             layer for layer in self.model.layers if isinstance(layer, StochasticOrthogonalConv2D)
         ]
@@ -184,9 +182,8 @@ class Replay:
         result |= {key: deviation(values, self.data[key]) for key, values in self.figures.items()}
         result |= self.deviations("final")
         logits = self.model(self.data["test_images"], training=False).numpy()
-        result["test_logits"] = (
-            np.abs(logits - self.data["test_logits"]).max() / np.abs(self.data["test_logits"]).max()
-        )
+        expected = self.data["test_logits"]
+        result["test_logits"] = np.abs(logits - expected).max() / np.abs(expected).max()
         left = {
             key
             for key in self.data
@@ -250,16 +247,13 @@ def test_parity_in_float64(name, rounded, jit):
 DRAWS, TIES_AT_ONCE = 32, 2
 
 
-def moved(data: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+def moved(data: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """Returns ``data`` with initial values that are off by what float32's rounding amounts to."""
     rng = np.random.default_rng(seed)
     longest = max(value.shape[0] for key, value in data.items() if key.endswith("/fix"))
     size = math.sqrt(longest) * 2.0**-24
     starts = {key: value for key, value in data.items() if key.startswith("init/")}
-    return {
-        **data,
-        **{key: v * (1 + size * rng.uniform(-1, 1, v.shape)) for key, v in starts.items()},
-    }
+    return data | {k: v * (1 + size * rng.uniform(-1, 1, v.shape)) for k, v in starts.items()}
 
 
 @functools.cache
@@ -290,9 +284,7 @@ def beyond(name: str, figures: Mapping[str, list[float]], expected: Mapping) -> 
 @each_mode
 @each_method
 def test_parity_in_float32(name, jit):
-    """The losses in the precision that training has, to 1e-4 or what ties can do, where that is
-    more.
-    """
+    """The losses in the precision that training has, to 1e-4 or what ties can do, if more."""
     data = load(name)
     replay = Replay(name, data, jit)
     result = replay.run()
@@ -318,36 +310,23 @@ def test_a_transposed_map_is_beyond_what_ties_can_do(name):
 # The optimizers alone
 
 
-class _Table(keras.optimizers.schedules.LearningRateSchedule):
-    """The rates of a file, one an iteration."""
-
-    def __init__(self, rates: np.ndarray):
-        self.rates = tf.constant(rates, tf.float64)
-
-    def __call__(self, step):
-        return tf.gather(self.rates, step)
-
-    def get_config(self):
-        return {"rates": self.rates.numpy().tolist()}
-
-
 @pytest.mark.parametrize("rule", ["ogd", "momentum"])
 def test_optimizers(rule):
-    """Every update of the file, through its drops of the rate and OGD's cap of the step, to
-    1e-9.
-    """
+    """Every update of the file, through drops of the rate and OGD's cap of the step, to 1e-9."""
     data = load("optimizers")
     gradients, rates = data[f"{rule}/gradient"], data[f"{rule}/rate"]
     with floatx("float64"):
         if rule == "ogd":
-            optimizer = optimizers.OGD(rotation_learning_rate=_Table(rates))
+            optimizer = optimizers.OGD()
             variable = mark(keras.Variable(np.eye(gradients.shape[-1]), dtype="float64"), ROTATION)
             expected = data["ogd/rotation"]
         else:
-            optimizer = optimizers.Momentum(_Table(rates), momentum=float(np.float32(0.9)))
+            optimizer = optimizers.Momentum(momentum=float(np.float32(0.9)))
             variable = keras.Variable(np.zeros(gradients.shape[-1]), dtype="float64")
             expected = data["momentum/variable"]
-        for gradient, value in zip(gradients, expected, strict=True):
+        name = "rotation_learning_rate" if rule == "ogd" else "learning_rate"
+        for gradient, rate, value in zip(gradients, rates, expected, strict=True):
+            setattr(optimizer, name, float(rate))
             optimizer.apply([tf.constant(gradient, tf.float64)], [variable])
             assert deviation(variable.numpy(), value) <= 1e-9
     assert len(np.unique(rates)) > 1
