@@ -58,8 +58,11 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """
     rotations, maps = _rotations_of(model)
     found, found_maps = _read(_checked(path))
-    here = {name: tuple(variable.shape) for name, variable in rotations.items()} | maps
-    there = {name: array.shape for name, array in found.items()} | found_maps
+    both = maps.keys() & found_maps.keys()  # a file of others may name no maps
+    here = {name: tuple(variable.shape) for name, variable in rotations.items()}
+    here |= {layer: maps[layer] for layer in both}
+    there = {name: array.shape for name, array in found.items()}
+    there |= {layer: found_maps[layer] for layer in both}
     differences = [
         f"{name}: {there.get(name, 'nothing')} in place of {here.get(name, 'nothing')}"
         for name in sorted(here.keys() | there.keys())
