@@ -1,7 +1,6 @@
 """Penalties: a kernel's hyperspherical energy, and a rotation's distance from orthogonality."""
 
 import math
-import numbers
 import sys
 from collections.abc import Callable
 
@@ -50,7 +49,7 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
     def __init__(self, weight: float = 1.0, power: str | int = "2", half_space: bool = True):
         if str(power) not in POWERS:
             raise ValueError(f"`power` must be one of {', '.join(POWERS)}, not {power!r}")
-        if not (isinstance(weight, numbers.Real) and 0 <= weight <= sys.float_info.max):
+        if not (isinstance(weight, int | float | np.number) and 0 <= weight <= sys.float_info.max):
             raise ValueError(f"`weight` must be a finite number, 0 or more, not {weight!r}")
         self.weight = float(weight)
         self.power = str(power)

@@ -59,9 +59,9 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     rotations, maps = _rotations_of(model)
     found, found_maps = _read(_checked(path))
     both = maps.keys() & found_maps.keys()  # a file of others may name no maps
-    here = {name: tuple(variable.shape) for name, variable in rotations.items()}
+    here: dict[str, object] = {name: tuple(v.shape) for name, v in rotations.items()}
     here |= {layer: maps[layer] for layer in both}
-    there = {name: array.shape for name, array in found.items()}
+    there: dict[str, object] = {name: array.shape for name, array in found.items()}
     there |= {layer: found_maps[layer] for layer in both}
     differences = [
         f"{name}: {there.get(name, 'nothing')} in place of {here.get(name, 'nothing')}"
