@@ -1,6 +1,5 @@
 """Plain training: ordinary convolutions with trained kernels."""
 
-import dataclasses
 from collections.abc import Callable
 
 import keras
@@ -25,12 +24,5 @@ def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.
     return backbone(layer, **kwargs)
 
 
-class BaselineMethod(Method):
-    """Plain training, whose option ``weight_decay`` is the strength of its weight decay."""
-
-    def with_options(self, weight_decay: float = Settings.weight_decay, **options) -> Method:
-        method = super().with_options(**options)
-        return dataclasses.replace(method, decay_factor=weight_decay / WEIGHT_DECAY)
-
-
-METHOD = BaselineMethod(build_model)
+def method(settings: Settings) -> Method:
+    return Method(build_model, decay_factor=settings.weight_decay / WEIGHT_DECAY)

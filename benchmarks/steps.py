@@ -17,7 +17,6 @@ standard output and to steps.csv, ratios and memory also to steps.png next to it
 
 import dataclasses
 import functools
-import importlib
 import itertools
 import json
 import os
@@ -35,7 +34,7 @@ from common import backbones
 from common.errors import UserError
 from common.training import command_line
 from common.training.command_line import Options, setting
-from common.training.methods import known
+from common.training.methods import known, method_of
 from common.training.settings import BATCH_SIZE, PRECISIONS, ROOT
 from common.training.startup import import_tensorflow
 from comparison.publishing import keep, put
@@ -144,9 +143,8 @@ def prepare(
 
     keras.utils.set_random_seed(0)
     (row,) = parse([name])
-    module = importlib.import_module(f"{row.method}.architecture")
     options = command_line.parse(row.kind, [f"--{name}={value}" for name, value in row.flags])
-    method = module.METHOD.with_options(**options.own())
+    method = method_of(options)
     with policy(precision):
         model = method.build_model(widths=widths)
     optimizer = method.make_optimizer(options.base_lr, lambda rate, factor=0.1: rate)

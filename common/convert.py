@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from .layers import ROTATED, BatchNormalization
 from .layers.in_place import copied, fold, normalization_to_plain, rotate
@@ -38,8 +39,8 @@ class Conversion:
     all_weights: int
 
     def __str__(self) -> str:
-        layers = "layer" if len(self.rotated) == 1 else "layers"
-        text = f"{len(self.rotated)} {layers} rotated, which adds {self.added_weights:,} weights; "
+        layers = f"{len(self.rotated)} layer{'s' * (len(self.rotated) != 1)}"
+        text = f"{layers} rotated, which adds {self.added_weights:,} weights; "
         text += f"{self.trained_weights:,} of {self.all_weights:,} are trained"
         reasons: dict[str, list[str]] = {}
         for path, reason in self.left.items():
@@ -64,10 +65,9 @@ def orthogonalize_model(
     outputs stay the same: ``rotation_initializer`` draws R, and a kernel K becomes
     ``fix = map(R)^T K``, so that map(R) @ fix = K. OPT layers in ``model`` stay as they are.
 
-    Prints in one line which layers were rotated and which were left; after
-    `keras.config.disable_interactive_logging()` it is logged instead, as a warning if layers were
-    left that nobody asked to leave. A ``kernel_regularizer`` is dropped, with a logged warning: a
-    rotation does not change a neuron's norm.
+    Prints in one line which layers were rotated and which were left, or logs it after
+    `keras.config.disable_interactive_logging()`, as a warning if layers were left that nobody asked
+    to leave. A ``kernel_regularizer`` is dropped, with a warning: a rotation keeps norms.
 
     Args:
         model: built; functional, sequential or a class of your own.
@@ -104,12 +104,14 @@ def orthogonalize_model(
     }
     try:
         for path in chosen:
+            kernel = tf.convert_to_tensor(layers[path].kernel)
             layers[path].kernel_regularizer = None
             rotate(layers[path], ROTATED[type(layers[path])], **arguments)
     except Exception:  # the model stays as it was
+        fold(layers[path], kernel)
         for path in chosen:
             if isinstance(layers[path], OrthogonalLayer):
-                fold(layers[path])
+                fold(layers[path], layers[path].kernel)
             layers[path].kernel_regularizer = penalties.get(path)
             layers[path].kernel.regularizer = penalties.get(path)
         raise
@@ -121,8 +123,7 @@ def orthogonalize_model(
     conversion = Conversion(tuple(chosen), after - before, left, trained, after)
     if penalties:
         names = ", ".join(penalties)
-        reason = "a rotation does not change a neuron's norm"
-        _LOGGER.warning("the kernel_regularizer of %s is dropped: %s", names, reason)
+        _LOGGER.warning("the kernel_regularizer of %s is dropped: a rotation keeps norms", names)
     if keras.config.is_interactive_logging_enabled():
         print(conversion)
     else:
@@ -144,16 +145,12 @@ def _choice(
             raise ValueError(f"there is no layer to rotate{_in_brackets(left, left)}")
         return chosen, left
     patterns = [layer_names] if isinstance(layer_names, str) else list(layer_names)
-    fitting = {pattern: [p for p in layers if _fits(p, pattern)] for pattern in patterns}
+    names = {path: (path, path.rpartition("/")[2]) for path in layers}
+    fitting = {k: [path for path in layers if fnmatch.filter(names[path], k)] for k in patterns}
     if unknown := [k for k, paths in fitting.items() if not {*paths} & {*chosen, *opt}]:
         reasons = _in_brackets(left, [path for k in unknown for path in fitting[k]])
         raise ValueError(f"no layers that can be rotated: {', '.join(sorted(unknown))}{reasons}")
     return [path for path in chosen if any(path in paths for paths in fitting.values())], {}
-
-
-def _fits(path: str, pattern: str) -> bool:
-    """Returns whether a layer's path or name fits."""
-    return any(fnmatch.fnmatchcase(name, pattern) for name in (path, path.rpartition("/")[2]))
 
 
 def _in_brackets(left: dict[str, str], paths: Iterable[str]) -> str:
@@ -170,12 +167,11 @@ def _reason_to_leave(layer: keras.layers.Layer) -> str | None:
     """Returns why a layer with neurons cannot be rotated; None for other layers."""
     if isinstance(layer, OrthogonalLayer):
         return None
-    supported = next((plain for plain in ROTATED if isinstance(layer, plain)), None)
-    if not supported:
+    if type(layer) not in ROTATED:
+        if isinstance(layer, tuple(ROTATED)):
+            return f"a subclass, {type(layer).__name__}"
         has_matrix = any(len(w.shape) >= 2 for w in own_weights(layer))
         return type(layer).__name__ if has_matrix else None
-    if type(layer) is not supported:
-        return f"a subclass, {type(layer).__name__}"
     if not layer.built:
         return "not built"
     if layer.quantization_mode:
@@ -221,16 +217,13 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
         ValueError: if ``model`` is not built or cannot be copied, or a rotation is not finite.
     """
     _check_built(model)
-    for path, layer in layers_by_path(model).items():
-        is_opt = isinstance(layer, OrthogonalLayer) and layer.built
-        for rotation in layer.rotations if is_opt else ():
-            if not np.isfinite(rotation).all():
-                reason = f"its {rotation.name} is not finite; training has broken down"
-                raise ValueError(f"{path} cannot be folded: {reason}")
+    for weight in model.weights:
+        if purpose_of(weight) == ROTATION and not np.isfinite(weight).all():
+            raise ValueError(f"{weight.path} is not finite, as after a training that broke down")
     model = copied(model) if copy else model
     for layer in all_layers(model):
         if isinstance(layer, OrthogonalLayer):
-            fold(layer)
+            fold(layer, layer.kernel)
         elif isinstance(layer, BatchNormalization):
             normalization_to_plain(layer)
         elif isinstance(getattr(layer, "kernel_regularizer", None), HypersphericalEnergy):

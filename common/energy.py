@@ -79,16 +79,11 @@ def orthogonality_drift(q: tf.Tensor) -> tf.Tensor:
     )
 
 
-def is_orthogonal_layer(layer: keras.layers.Layer) -> bool:
-    """Returns whether ``layer`` is an OPT layer."""
-    return isinstance(layer, OrthogonalLayer)
-
-
 def layer_energies(layers: Layers) -> dict[str, float]:
     """Returns ``energy/NAME`` of the neurons that each layer has now, in its ``kernel``."""
 
     def neurons(layer: keras.layers.Layer) -> tf.Tensor:
-        if is_orthogonal_layer(layer):
+        if isinstance(layer, OrthogonalLayer):
             return layer.neurons()
         return tf.reshape(tf.convert_to_tensor(layer.kernel), [-1, layer.kernel.shape[-1]])
 
@@ -108,7 +103,7 @@ def layer_drifts(layers: Layers) -> dict[str, float]:
             tf.reduce_max([orthogonality_drift(q) for q in layer.orthogonal_matrices()])
         )
         for name, layer in layers.items()
-        if is_orthogonal_layer(layer)
+        if isinstance(layer, OrthogonalLayer)
     }
 
 
@@ -131,8 +126,8 @@ class EnergyLogger(keras.callbacks.Callback):
         self.per_layer = per_layer
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        layers = layers_by_path(self.model)
-        found = {path: layer for path, layer in layers.items() if is_orthogonal_layer(layer)}
+        layers = layers_by_path(self.model).items()
+        found = {path: layer for path, layer in layers if isinstance(layer, OrthogonalLayer)}
         if logs is None or not found:
             return
         energies, drifts = layer_energies(found), layer_drifts(found)

@@ -123,10 +123,9 @@ class Momentum(keras.optimizers.Optimizer):
 class OGD(Momentum):
     """Momentum SGD that moves rotations along the orthogonal group (OPT (OGD)).
 
-    It updates rotations by the original's rule, and all other weights as `Momentum` does. Rotations
-    are those of OPT layers, and weights that `marks.mark` has marked as such. For a rotation X with
-    gradient g and average M, with W a skew-symmetric matrix (and for each by itself in a batch
-    ``[..., n, n]``):
+    Rotations are those of OPT layers, and weights that `marks.mark` has marked as such; all other
+    weights are updated as by `Momentum`. For a rotation X with gradient g and average M (and for
+    each by itself in a batch ``[..., n, n]``):
 
         M = rotation_momentum * M - g
         A = M X^T - X (X^T M X^T) / 2
@@ -137,10 +136,10 @@ class OGD(Momentum):
         twice: Y = X + (a / 2) W (X + Y)
         X = Y
 
-    The last lines are a fixed-point iteration for Y = X + (a / 2) W (X + Y). Its solution is
-    Cayley's transform of a W / 2, times X. Two iterations multiply X by 1 + Z + Z^2/2 + Z^3/4, with
-    Z = a W. For a singular value s of Z this has the squared length 1 - s^4/4 + s^6/16. So X
-    shrinks a little at each update. The original does not correct this.
+    The last lines are a fixed-point iteration, whose solution is Cayley's transform of a W / 2,
+    times X. Two iterations multiply X by 1 + Z + Z^2/2 + Z^3/4, with Z = a W. For a singular value
+    s of Z this has the squared length 1 - s^4/4 + s^6/16, so X shrinks a little at each update. The
+    original does not correct this.
 
     Args:
         learning_rate: of the other weights, a float or a schedule. Defaults to 0.1.
@@ -151,8 +150,7 @@ class OGD(Momentum):
         reorthogonalize_every: number of updates between two corrections. A correction replaces X by
             X (3 I - X^T X) / 2, which squares its distance from orthogonality. Defaults to 0:
             never, as in the original.
-        **kwargs: as in every Keras optimizer. ``weight_decay`` and ``use_ema`` leave rotations out:
-            a smaller rotation or an average of rotations is not orthogonal.
+        **kwargs: as in every Keras optimizer; ``weight_decay`` and ``use_ema`` leave rotations out.
 
     Raises:
         ValueError: if a momentum is not in [0, 1), or ``reorthogonalize_every`` is negative. At the
@@ -177,9 +175,7 @@ class OGD(Momentum):
         if not 0 <= rotation_momentum < 1:
             raise ValueError(f"`rotation_momentum` must lie in [0, 1), not {rotation_momentum}")
         if reorthogonalize_every < 0:
-            raise ValueError(
-                f"`reorthogonalize_every` must be 0 or more, not {reorthogonalize_every}"
-            )
+            raise ValueError(f"`reorthogonalize_every` must not be {reorthogonalize_every}")
         self.rotation_learning_rate = rotation_learning_rate
         self.rotation_momentum = rotation_momentum
         self.reorthogonalize_every = reorthogonalize_every
@@ -189,8 +185,7 @@ class OGD(Momentum):
         if self.built:
             return
         # Keras's weight_decay= would shrink rotations: they would not stay orthogonal
-        rotations = [v for v in variables if purpose_of(v) == ROTATION]
-        if self.weight_decay and rotations:
+        if rotations := [v for v in variables if purpose_of(v) == ROTATION]:
             self.exclude_from_weight_decay(var_list=rotations)
         super().build(variables)
         self._is_rotation = [purpose_of(v) == ROTATION for v in variables]
@@ -206,8 +201,7 @@ class OGD(Momentum):
 
         Let p_i be the eigenvalues of X X^T. In the basis of X's singular vectors the update
         multiplies M by 1 - (1 - p_i) (1 - p_j), so M stays bounded if all p_i are below
-        1 / rotation_momentum. The update itself never increases a p_i, but it can make them
-        smaller: those of a drifted rotation may be down to 1/4.
+        1 / rotation_momentum. It never increases a p_i; a drifted rotation may have 1/4.
         """
         with tf.init_scope():  # eagerly, also where a graph is being traced
             if self.iterations.numpy() > 0:
@@ -227,11 +221,12 @@ class OGD(Momentum):
         if not self._is_rotation[index]:
             super().update_step(gradient, variable, learning_rate)
             return
+        average = self.momentums[index]
         rate = self.rotation_learning_rate
         rate = rate(self.iterations) if callable(rate) else rate
         # not tf.cast, which first rounds a Python float to float32
         rate = keras.ops.convert_to_tensor(rate, variable.dtype)
-        x, m = tf.convert_to_tensor(variable), tf.convert_to_tensor(self.momentums[index])
+        x, m = tf.convert_to_tensor(variable), tf.convert_to_tensor(average)
         m = self.rotation_momentum * m - tf.cast(gradient, variable.dtype)
         mxt = matmul(m, x, transpose_b=True)
         a = mxt - matmul(x, matmul(x, mxt, transpose_a=True)) / 2
@@ -242,14 +237,9 @@ class OGD(Momentum):
         for _ in range(2):
             y = x + rate / 2 * matmul(w, x + y)
         if self.reorthogonalize_every:
-            identity = tf.eye(x.shape[-1], dtype=x.dtype)
             due = (self.iterations + 1) % self.reorthogonalize_every == 0
-            y = tf.cond(
-                due,
-                lambda: y - matmul(y, matmul(y, y, transpose_a=True) - identity) / 2,
-                lambda: y,
-            )
-        self.assign(self.momentums[index], m)
+            y = tf.cond(due, lambda: _nearer_orthogonal(y), lambda: y)
+        self.assign(average, m)
         self.assign(variable, y)
 
     def _update_model_variables_moving_average(self, trainable_variables) -> None:
@@ -275,6 +265,11 @@ class OGD(Momentum):
         if isinstance(rate, dict):
             rate = keras.optimizers.schedules.deserialize(rate, custom_objects)
         return super().from_config({**config, "rotation_learning_rate": rate}, custom_objects)
+
+
+def _nearer_orthogonal(y: tf.Tensor) -> tf.Tensor:
+    gram = matmul(y, y, transpose_a=True)
+    return y - matmul(y, gram - tf.eye(y.shape[-1], dtype=y.dtype)) / 2
 
 
 def _has_spectrum(x: np.ndarray, low: float, high: float) -> bool:

@@ -24,11 +24,11 @@ def is_compiled_by_xla() -> bool:
 
 
 def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Returns ``a [..., m, k] @ b [..., k, n]``, never in TF32. XLA's operation has no gradient.
+    """Returns ``a [..., m, k] @ b [..., k, n]``, never in TF32, and without a gradient.
 
-    `tf.matmul` has no argument for the precision. On a recent GPU it multiplies float32 in TF32,
-    whose mantissa of 10 bits is too short for the maps. XLA's own operation has such an argument.
-    Outside of XLA the product is computed in float64 and rounded.
+    On a recent GPU `tf.matmul` multiplies float32 in TF32, whose mantissa of 10 bits is too short
+    for the maps. XLA's operation takes a precision. Outside of XLA the product is computed in
+    float64 and rounded.
     """
     if not is_compiled_by_xla():
         return tf.cast(tf.matmul(tf.cast(a, tf.float64), tf.cast(b, tf.float64)), a.dtype)
@@ -45,13 +45,13 @@ def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] | None:
-    """Returns the outermost model or layer of the forward pass that ``layer`` is called in.
+    """Returns the outermost model or layer of ``layer``'s forward pass, and the pass's memory.
 
-    With it comes the pass's memory, empty at first, for what is computed once per pass. There is
-    one for each graph, because a tensor made in the body of a loop cannot be used outside of it.
+    The memory is for tensors that are computed once per pass, and empty at first. Each graph has
+    one, because a tensor made in the body of a loop cannot be used outside of it.
 
     Returns None outside of a forward pass, and under gradient checkpointing, which traces a layer
-    twice: then nothing can be kept.
+    twice.
     """
     context = global_state.get_global_attribute("current_call_ctx")
     if context is None or layer._remat_mode is not None:
@@ -87,8 +87,8 @@ def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
 def layers_by_path(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     """Returns the layers of a model, including those inside its models and layers, each once.
 
-    A path is made of the names from the model down, such as ``block/attention/query``. Layers with
-    the same name and place are numbered: ``dense``, ``dense#2``.
+    A path is such as ``block/attention/query``. Layers with the same name and place are numbered:
+    ``dense``, ``dense#2``.
     """
     found: dict[str, keras.layers.Layer] = {}
     seen = {id(model)}
@@ -127,11 +127,7 @@ def weights_may_change(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 def remove_weight(layer: keras.layers.Layer, name: str) -> None:
-    """Removes the weight ``layer.NAME``.
-
-    As ``del layer.NAME`` does, without the garbage collection after each, which takes long in a
-    model of many layers.
-    """
+    """Removes the weight ``layer.NAME``, as ``del`` does, without its slow garbage collection."""
     layer._untrack_variable(getattr(layer, name))
     super(keras.layers.Layer, layer).__delattr__(name)
 

@@ -1,6 +1,7 @@
 """Penalties: a kernel's hyperspherical energy, and a rotation's distance from orthogonality."""
 
 import math
+import sys
 from collections.abc import Callable
 
 import keras
@@ -29,10 +30,9 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
     The mean is over the pairs i < j. In half space it is over the pairs of all f_i and -f_i,
     including the pair of f_i and -f_i. A single neuron in full space has no pair; its energy is 0.
 
-    Values and gradients are finite even if neurons are zero, equal or opposite. Because of the
-    1e-4, 2 - 2 c is a little above 0 for two neurons of the same direction; it is never taken below
-    that, nor below the resolution of the dtype. The penalty is computed in float64 for a float64
-    kernel, and otherwise in float32.
+    Values and gradients are finite even if neurons are zero, equal or opposite: 2 - 2 c is never
+    taken below its value for two neurons of the same direction, nor below the resolution of the
+    dtype. That is float64 for a float64 kernel, and otherwise float32.
 
     Use it on any layer: ``keras.layers.Dense(64, kernel_regularizer=HypersphericalEnergy())``.
 
@@ -49,12 +49,9 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
     def __init__(self, weight: float = 1.0, power: str | int = "2", half_space: bool = True):
         if str(power) not in POWERS:
             raise ValueError(f"`power` must be one of {', '.join(POWERS)}, not {power!r}")
-        try:
-            self.weight = float(weight)
-        except (TypeError, ValueError, OverflowError):
-            self.weight = math.nan
-        if not (math.isfinite(self.weight) and self.weight >= 0):
+        if not (isinstance(weight, int | float | np.number) and 0 <= weight <= sys.float_info.max):
             raise ValueError(f"`weight` must be a finite number, 0 or more, not {weight!r}")
+        self.weight = float(weight)
         self.power = str(power)
         self.half_space = bool(half_space)
 
@@ -86,12 +83,7 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
         return self.weight * total / max(pairs, 1)
 
     def _of_pairs(self, near: tf.Tensor, far: tf.Tensor) -> tf.Tensor:
-        """Returns each pair's energy.
-
-        Args:
-            near: 2 - 2 c of the pair.
-            far: 2 + 2 c.
-        """
+        """Returns each pair's energy, given 2 - 2 c and 2 + 2 c."""
         if self.power.startswith("a"):
             # not arccos(c), which has an infinite derivative at c = 1 and -1
             base = 2 * tf.atan2(tf.sqrt(near), tf.sqrt(far)) / math.pi + OFFSET
@@ -108,9 +100,8 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
 class OrthogonalityPenalty(keras.regularizers.Regularizer):
     """``factor * |R R^T - I|_F``, which keeps a rotation close to orthogonal (OPT (OR)).
 
-    At an orthogonal R the norm is not differentiable; the gradient is 0 there. R is ``[n, n]`` of a
-    floating-point dtype, and the penalty is a scalar of that dtype. Of a batch ``[..., n, n]`` it
-    is the sum.
+    R is ``[n, n]`` of a floating-point dtype, and the penalty a scalar of that dtype. Of a batch
+    ``[..., n, n]`` it is the sum. At an orthogonal R the gradient is 0.
 
     Args:
         factor: weight of the penalty. Defaults to the original's 0.1.

@@ -18,17 +18,16 @@ _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 def save_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the rotations of an OPT model, and nothing else of it, to ``path``.
 
-    For fine-tuning: the other weights are those of the model that was converted. In the file each
-    rotation has the layer's path, such as ``block1/attention/query/rotation``, and each layer the
-    name of its map.
+    For fine-tuning: the other weights are those of the model that was converted. In the file a
+    rotation has a name such as ``block1/attention/query/rotation``; each layer's map is named too.
 
     Args:
         model: with OPT layers that are built.
         path: must end with ``.safetensors``.
 
     Raises:
-        ValueError: if ``path`` ends otherwise, or the model has no OPT layer, or one whose neurons
-            change too.
+        ValueError: if ``path`` ends otherwise, or the model has no OPT layer, or one that trains
+            more than its rotation.
     """
     rotations, maps = _rotations_of(model)
     target, header, start = _checked(path), {"__metadata__": maps}, 0
@@ -59,15 +58,16 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """
     rotations, maps = _rotations_of(model)
     found, found_maps = _read(_checked(path))
-    differences = [f"no {name}" for name in sorted(rotations.keys() - found.keys())]
-    differences += [f"{name}, unknown here" for name in sorted(found.keys() - rotations.keys())]
-    for name in rotations.keys() & found.keys():
-        shapes = found[name].shape, tuple(rotations[name].shape)
-        if shapes[0] != shapes[1]:
-            differences.append(f"{name} of shape {shapes[0]} in place of {shapes[1]}")
-    for layer in maps.keys() & found_maps.keys():
-        if maps[layer] != found_maps[layer]:
-            differences.append(f"the map {found_maps[layer]} of {layer} in place of {maps[layer]}")
+    both = maps.keys() & found_maps.keys()  # a file of others may name no maps
+    here: dict[str, object] = {name: tuple(v.shape) for name, v in rotations.items()}
+    here |= {layer: maps[layer] for layer in both}
+    there: dict[str, object] = {name: array.shape for name, array in found.items()}
+    there |= {layer: found_maps[layer] for layer in both}
+    differences = [
+        f"{name}: {there.get(name, 'nothing')} in place of {here.get(name, 'nothing')}"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    ]
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ValueError(f"{path} is of another model: {'; '.join(differences[:3])}{more}")
@@ -89,10 +89,8 @@ def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[s
         if not isinstance(layer, OrthogonalLayer):
             continue
         if isinstance(layer, StochasticLayer) or layer.learn_neurons:
-            raise ValueError(
-                f"{path} trains more than its rotation: save the model's weights, with "
-                "`model.save_weights`"
-            )
+            advice = "save the model's weights, with `model.save_weights`"
+            raise ValueError(f"{path} trains more than its rotation: {advice}")
         rotations |= {f"{path}/{v.name}": v for v in layer.rotations}
         rotate = layer.orthogonalize
         maps[path] = getattr(rotate, "__name__", type(rotate).__name__)
@@ -109,10 +107,9 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         maps = header.pop("__metadata__", {})
         arrays = {}
         for name, entry in header.items():
-            dtype, count = _DTYPES[entry["dtype"]], math.prod(entry["shape"])
-            offset = start + entry["data_offsets"][0]
-            values = np.frombuffer(data, dtype, count, offset)
-            arrays[name] = values.reshape(entry["shape"])
+            dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+            values = np.frombuffer(data, dtype, math.prod(shape), start + entry["data_offsets"][0])
+            arrays[name] = values.reshape(shape)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no safetensors file of rotations, or damaged") from error
     return arrays, dict(maps)

@@ -13,26 +13,15 @@ from common.training.method import Method
 from .settings import Settings
 
 
-def build_model(
-    backbone: Callable[..., keras.Model] = cnn6,
-    model: str = Settings.model,
-    power: str = Settings.power,
-    **kwargs,
-) -> keras.Model:
-    """Returns ``backbone`` with the baseline's layers and penalties of the published weights.
-
-    Args:
-        backbone: a function of the layer factory. Defaults to `cnn6`.
-        model: "half_mhe" or "mhe": the energy in half space or in full space. For the score layer
-            it is always in full space. Defaults to half_mhe.
-        power: as in `HypersphericalEnergy`. Defaults to "2".
-        **kwargs: other arguments of the backbone (num_classes, widths).
-    """
-    weight = 0.1 if power in ("a1", "a2") else 1.0
-    penalty = HypersphericalEnergy(weight, power, half_space=model == "half_mhe")
+def method(settings: Settings) -> Method:
+    weight = 0.1 if settings.power in ("a1", "a2") else 1.0  # the published weights
+    half = settings.model == "half_mhe"
+    penalty = HypersphericalEnergy(weight, settings.power, half_space=half)
+    # for the score layer the energy is always in full space
+    score_penalty = HypersphericalEnergy(10 * weight, settings.power, half_space=False)
     layer = functools.partial(baseline.architecture.layer, kernel_regularizer=penalty)
-    score_penalty = HypersphericalEnergy(10 * weight, power, half_space=False)
-    return backbone(layer, score_regularizer=score_penalty, **kwargs)
 
+    def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.Model:
+        return backbone(layer, score_regularizer=score_penalty, **kwargs)
 
-METHOD = Method(build_model)
+    return Method(build_model)

@@ -16,4 +16,4 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from common.training.methods import run
 
 if __name__ == "__main__":
-    run(__file__)  # trains the METHOD of architecture.py with the flags of settings.py
+    run(__file__)  # trains the method of architecture.py with the flags of settings.py

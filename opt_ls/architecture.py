@@ -1,10 +1,10 @@
 """OPT (LS): each OPT layer rotates its neurons by the polar factor of its rotation."""
 
-import functools
-
 from common.orthogonal import lowdin
-from common.training.method import Method
-from common.training.opt_model import opt_model
+from common.training.method import Method, opt_model
 
-build_model = functools.partial(opt_model, orthogonalize=lowdin)
-METHOD = Method(build_model)
+from .settings import Settings
+
+
+def method(settings: Settings) -> Method:
+    return Method(opt_model(lowdin, settings, settings.rotation_stddev))

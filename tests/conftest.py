@@ -6,10 +6,12 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import common
+from common.training.methods import known, method_of
 
 # in what a failed test shows, TensorFlow's device chatter would come first
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -29,6 +31,11 @@ def library_modules() -> dict[str, Path]:
         if parts[0] not in ("datasets", "training"):  # they are not installed
             found[".".join(["common", *parts]).removesuffix(".__init__")] = path
     return found
+
+
+def method_named(name: str, **settings: object) -> Any:
+    """Returns a method with its usual settings, except for ``settings``."""
+    return method_of(known()[name](**settings))
 
 
 @pytest.fixture

@@ -1,17 +1,14 @@
 """Shapes and numbers of parameters of every backbone, by the formulae."""
 
-import importlib
-
 import keras
 import numpy as np
 import pytest
 
 import baseline.architecture
-import sopt_gs.architecture
 from common import backbones
 from common.layers import OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.training.steps import make_train_step
-from tests.conftest import ROOT
+from tests.conftest import ROOT, method_named
 from tests.test_new_method import example
 
 # of the paper's methods: the map that rotates their neurons, if one does, and of how many channels
@@ -45,7 +42,7 @@ def convolutions(name: str) -> list[tuple[str, int, int, int]]:
 
 @pytest.mark.parametrize(("name", "method"), PAIRS)
 def test_parameters(name, method):
-    build = importlib.import_module(f"{method}.architecture").build_model
+    build = method_named(method).build_model
     model = build(backbones.known()[name], num_classes=7, widths=WIDTHS[name])
     assert model.name == name
     assert model.input_shape == (None, 32, 32, 3)
@@ -104,7 +101,7 @@ def test_larger_images(name):
 def test_every_backbone_trains(name):
     """Twelve steps on one batch bring its loss down."""
     keras.utils.set_random_seed(0)
-    recipe = sopt_gs.architecture.METHOD
+    recipe = method_named("sopt_gs")
     model = recipe.build_model(backbones.known()[name], num_classes=5, widths=WIDTHS[name])
     step = make_train_step(
         recipe, model, recipe.make_optimizer(0.01, lambda rate, factor=0.1: rate)
@@ -122,7 +119,8 @@ def test_a_new_backbone_is_a_file_and_a_line(tmp_path, monkeypatch):
     (tmp_path / "tiny.py").write_text(example("Add a backbone"))
     monkeypatch.setattr(backbones, "__path__", [*backbones.__path__, str(tmp_path)])
     monkeypatch.setattr(backbones, "tiny", backbones.Network("tiny", 1, (16, 32)), raising=False)
-    model = sopt_gs.architecture.build_model(backbones.known()["tiny"], num_classes=10)
+    build_model = method_named("sopt_gs").build_model
+    model = build_model(backbones.known()["tiny"], num_classes=10)
     found = [layer for layer in model.layers if isinstance(layer, OrthogonalConv2D)]
     assert [layer.filters for layer in found] == [16, 32]
     stochastic = [isinstance(layer, StochasticOrthogonalConv2D) for layer in found]

@@ -1,7 +1,6 @@
 """The benchmarks on small networks and matrices, and the tables that they write."""
 
 import csv
-import importlib
 import itertools
 import math
 import pathlib
@@ -17,7 +16,7 @@ from benchmarks import maps, original, steps
 from common.errors import UserError
 from common.training.command_line import parse
 from common.training.steps import make_train_step
-from tests.conftest import ROOT
+from tests.conftest import ROOT, method_named
 
 EPSILON = 2.0**-23
 
@@ -204,7 +203,7 @@ def test_pytorch_has_the_same_network_and_step(kernel, method):
     peers = pytest.importorskip("benchmarks.peers")
     import torch
 
-    ours = importlib.import_module(f"{method}.architecture").METHOD
+    ours = method_named(method)
     model = ours.build_model(widths=(4, 4, 4, 4))
     theirs = peers.network(kernel, "channels_last", (4, 4, 4, 4))
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]

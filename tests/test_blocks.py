@@ -1,4 +1,4 @@
-"""Rotations in blocks: what they compute and keep, beside the same blocks one by one and PEFT's."""
+"""Rotations in blocks: what they compute and keep, against blocks one by one and PEFT's."""
 
 import pathlib
 
@@ -6,16 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.linalg import LinearOperatorBlockDiag, LinearOperatorFullMatrix
 
 from common import layers, orthogonal
 from common.convert import orthogonalize_model
 from common.energy import hyperspherical_energy, layer_drifts
-from common.layers import (
-    OrthogonalConv2D,
-    OrthogonalDense,
-    OrthogonalEinsumDense,
-    StochasticOrthogonalDense,
-)
+from common.layers import OrthogonalConv2D, OrthogonalDense, OrthogonalEinsumDense
 from common.marks import ROTATION, mark
 from common.optimizers import OGD
 from common.regularizers import OrthogonalityPenalty
@@ -42,16 +38,6 @@ def matrices(layer: OrthogonalDense) -> list[np.ndarray]:
     return [m for v in layer.rotations for m in v.numpy().reshape(-1, *v.shape[-2:])]
 
 
-def block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
-    n, start = sum(map(len, blocks)), 0
-    whole = np.zeros((n, n))
-    for block in blocks:
-        end = start + len(block)
-        whole[start:end, start:end] = block
-        start = end
-    return whole
-
-
 @each_map
 @pytest.mark.parametrize(("n", "block_size", "sizes"), SPLITS)
 def test_the_kernel_is_that_of_a_block_diagonal_rotation(orthogonalize, n, block_size, sizes):
@@ -61,14 +47,14 @@ def test_the_kernel_is_that_of_a_block_diagonal_rotation(orthogonalize, n, block
     layer = built(n, block_size, orthogonalize=orthogonalize)
     assert [len(m) for m in matrices(layer)] == sizes
     assert layer.rotation.shape == (n // block_size, block_size, block_size)
-    whole = block_diagonal([orthogonalize(tf.constant(m)).numpy() for m in matrices(layer)])
+    blocks = [LinearOperatorFullMatrix(orthogonalize(tf.constant(m))) for m in matrices(layer)]
+    q = LinearOperatorBlockDiag(blocks).to_dense().numpy()
     bound = 10 * n * np.finfo("float64").eps
     fix, kernel = layer.fix.numpy(), layer.kernel.numpy()
-    np.testing.assert_allclose(kernel, whole @ fix, atol=bound)
-    np.testing.assert_allclose(whole @ whole.T, np.eye(n), atol=bound)
-    np.testing.assert_allclose(
-        kernel.T @ kernel, fix.T @ fix, atol=bound * np.abs(fix.T @ fix).max()
-    )
+    np.testing.assert_allclose(kernel, q @ fix, atol=bound)
+    np.testing.assert_allclose(q @ q.T, np.eye(n), atol=bound)
+    gram = fix.T @ fix
+    np.testing.assert_allclose(kernel.T @ kernel, gram, atol=bound * np.abs(gram).max())
     energies = [float(hyperspherical_energy(neurons)) for neurons in (fix, kernel)]
     assert energies[1] == pytest.approx(energies[0], rel=1e-11)
     for rows in np.split(np.arange(n), np.cumsum(sizes)[:-1]):
@@ -119,24 +105,17 @@ def test_peft_merges_the_same_weight(dtype):
     rotation[:, *np.triu_indices(b, 1)] = -golden["skew"]  # theirs has the other sign
     assert np.abs(golden["merged"] - golden["weight"]).max() > 0.1
     common = {"orthogonalize": orthogonal.cayley, "block_size": b, "dtype": dtype}
-    for layer, inputs, kernel in (
-        (OrthogonalDense(units, use_bias=False, **common), (n,), (n, units)),
-        (
-            OrthogonalEinsumDense("abc,cde->abde", (None, units, 1), **common),
-            (3, n),
-            (n, units, 1),
-        ),
-        (
-            OrthogonalEinsumDense("abcd,cde->abe", (None, units), **common),
-            (3, 2, n // 2),
-            (2, n // 2, units),
-        ),
-        (
-            OrthogonalEinsumDense("abc,dec->abde", (None, units, 1), **common),
-            (3, n),
-            (units, 1, n),
-        ),
+    before, after = (None, units, 1), (None, units)
+    for equation, output, inputs, kernel in (
+        (None, None, (n,), (n, units)),
+        ("abc,cde->abde", before, (3, n), (n, units, 1)),
+        ("abcd,cde->abe", after, (3, 2, n // 2), (2, n // 2, units)),
+        ("abc,dec->abde", before, (3, n), (units, 1, n)),
     ):
+        if equation:
+            layer = OrthogonalEinsumDense(equation, output, **common)
+        else:
+            layer = OrthogonalDense(units, **common)
         layer.build((None, *inputs))
         layer.rotation.assign(rotation)
         layer.fix.assign(golden["weight"].T)
@@ -163,15 +142,14 @@ def test_a_block_of_all_rows_is_no_block(block_size):
     [DRAWN, "orthogonal", keras.initializers.RandomNormal(seed=3)],
     ids=["drawn", "orthogonal", "an object"],
 )
-def test_each_block_draws_numbers_of_its_own(initializer):
+def test_each_block_draws_other_numbers(initializer):
     layer = built(27, 8, rotation_initializer=initializer)
     corners = [m[:3, :3] for m in matrices(layer)]
     for i, corner in enumerate(corners):
         assert all(np.abs(corner - other).max() > 1e-3 for other in corners[:i])
-    for ours, again in zip(
-        matrices(layer), matrices(built(27, 8, rotation_initializer=initializer)), strict=True
-    ):
-        np.testing.assert_array_equal(ours, again)
+    again = built(27, 8, rotation_initializer=initializer)
+    for ours, other in zip(matrices(layer), matrices(again), strict=True):
+        np.testing.assert_array_equal(ours, other)
 
 
 def test_identity_and_orthogonal_start_in_each_block():
@@ -234,7 +212,7 @@ def test_drift_is_that_of_the_worst_block():
 # Without a map
 
 
-def test_ogd_turns_each_block_by_itself():
+def test_ogd_moves_each_block_by_itself():
     """A batch of rotations moves as its matrices do one by one, corrections included."""
     random = np.random.default_rng(0)
     start = np.stack([np.linalg.qr(random.normal(size=(5, 5)))[0] for _ in range(3)])
@@ -257,30 +235,3 @@ def test_the_penalty_is_the_sum_over_blocks():
     layer = built(27, 8, orthogonalize=orthogonal.identity, rotation_regularizer=penalty)
     expected = sum(np.linalg.norm(b @ b.T - np.eye(len(b))) / 2 for b in matrices(layer))
     assert float(tf.add_n(layer.losses)) == pytest.approx(expected, rel=1e-12)
-
-
-# S-OPT
-
-
-@each_map
-def test_stochastic_layers_split_the_rows_that_they_turn(orthogonalize):
-    layer = StochasticOrthogonalDense(
-        UNITS, orthogonalize=orthogonalize, rotated_fraction=0.5, block_size=4, dtype="float64"
-    )
-    layer.build((None, 20))
-    assert [tuple(v.shape) for v in layer.rotations] == [(2, 4, 4), (2, 2)]
-    random = np.random.default_rng(0)
-    for v in layer.rotations:
-        v.assign(random.normal(size=v.shape))
-    rows, fix, neurons = layer.indices.numpy(), layer.fix.numpy(), layer.neurons().numpy()
-    whole = block_diagonal([orthogonalize(tf.constant(m)).numpy() for m in matrices(layer)])
-    np.testing.assert_allclose(neurons[rows], whole @ fix[rows], atol=1e-13)
-    others = np.setdiff1d(np.arange(20), rows)
-    np.testing.assert_array_equal(neurons[others], fix[others])
-    layer.merge()
-    layer.restart(random.permutation(20)[:10])
-    for block in matrices(layer):
-        np.testing.assert_array_equal(block, np.eye(len(block)))
-    np.testing.assert_allclose(layer.neurons(), neurons, atol=1e-13)
-    with pytest.raises(ValueError, match="must hold 10 different rows"):
-        layer.restart(range(9))

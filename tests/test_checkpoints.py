@@ -21,8 +21,8 @@ import pytest
 from common.errors import UserError
 from common.training import loop
 from common.training.checkpoints import Checkpoints, Progress
+from common.training.methods import method_of
 from common.training.run_folder import RunFolder
-from opt_gs.architecture import METHOD
 from tests.test_hostile import peak
 from tests.test_run import settings
 
@@ -40,7 +40,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_data_is_read(tmp_path
     for folder in (tmp_path / "file" / "log", tmp_path / "file", pathlib.Path("/proc/self/x/y")):
         asked = settings(tmp_path, dataset="cifar100", data_dir=tmp_path / "none", log_dir=folder)
         with pytest.raises(UserError, match=f"^--log_dir={folder} cannot be written: "):
-            loop.train(asked, METHOD)
+            loop.train(asked, method_of(asked))
     assert not (tmp_path / "none").exists()
 
 

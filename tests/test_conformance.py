@@ -7,13 +7,10 @@ a compiled model, and calls it in mixed precision.
 import itertools
 
 import keras
-import numpy as np
 import pytest
 from keras.src.testing import TestCase
 
 from common import layers, orthogonal
-from common.convert import orthogonalize_model
-from common.layers.orthogonal import OrthogonalLayer
 from common.optimizers import OGD, Momentum
 from common.regularizers import HypersphericalEnergy, OrthogonalityPenalty
 
@@ -156,22 +153,3 @@ def test_regularizers_and_optimizers_are_what_their_configuration_says():
         Momentum(rate, momentum=0.8),
     ):
         TestCase().run_class_serialization_test(instance)
-
-
-def test_a_mask_goes_through_a_dense_layer():
-    """Padding that Embedding masks must not reach what follows, nor change when Dense is turned."""
-    words = np.array([[3, 1, 0, 0], [2, 0, 0, 0]])
-    plain = keras.Sequential(
-        [
-            keras.Input((4,), dtype="int32"),
-            keras.layers.Embedding(5, 6, mask_zero=True),
-            keras.layers.Dense(3, activation="tanh"),
-            keras.layers.GlobalAveragePooling1D(),
-        ]
-    )
-    expected = np.stack([plain(words[:1, :2])[0], plain(words[1:, :1])[0]])  # without the padding
-    np.testing.assert_allclose(plain(words), expected, atol=1e-6)
-    turned = orthogonalize_model(plain, orthogonal.lowdin)
-    assert any(isinstance(layer, OrthogonalLayer) for layer in turned.layers)
-    # float32 in sums of 6 terms, four words
-    np.testing.assert_allclose(turned(words), expected, atol=1e-5)

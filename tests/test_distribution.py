@@ -30,13 +30,14 @@ from common.layers import batched
 from common.training import devices, loop
 from common.training.run_folder import RunFolder
 from common.training.command_line import setting
+from common.training.methods import method_of
 
 name, folder, *runs = sys.argv[1:]
-method = importlib.import_module(f"{name}.architecture").METHOD
 @dataclasses.dataclass(frozen=True)
 class Exact(importlib.import_module(f"{name}.settings").Settings):
     precision: str = setting("float64", "", choices=("float64",))
 Exact.method = name
+method = method_of(Exact())
 if method.episode_length:
     method = dataclasses.replace(method, episode_length=3)
 evaluated = []  # whether by XLA, of each call of a map

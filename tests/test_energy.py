@@ -1,19 +1,12 @@
-"""Hyperspherical energy by its formula, and that no map changes it."""
+"""Hyperspherical energy and drift by their formulae."""
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-import baseline.architecture
-from common import energy, orthogonal
-from common.backbones import cnn6
-from common.layers import OrthogonalConv2D
-from common.optimizers import Momentum
-from common.training.steps import make_train_step
-from opt_gs.architecture import METHOD as GRAM_SCHMIDT
+from common import energy
 from tests.test_upstream_parity import each_mode
 
 
@@ -51,13 +44,14 @@ def test_known_values():
 def test_it_is_the_same_in_a_graph_and_infinite_where_neurons_coincide(dtype, jit):
     """To a rounding of the scaled neurons: 3 w and 1e5 w have the direction of w up to that."""
 
+    cases = list(itertools.product((0, 1, 2.5), (False, True)))
+
     def energies(neurons: tf.Tensor) -> list[tf.Tensor]:
-        cases = itertools.product((0, 1, 2.5), (False, True))
         return [energy.hyperspherical_energy(neurons, s, half) for s, half in cases]
 
     evaluate = tf.function(energies, jit_compile=jit)
     random = np.random.default_rng(0).normal(size=(48, 6)).astype(dtype)
-    expected = [by_definition(random.astype("float64"), s, h) for s in (0, 1, 2.5) for h in (0, 1)]
+    expected = [by_definition(random.astype("float64"), *case) for case in cases]
     np.testing.assert_allclose(evaluate(random), expected, rtol=1e-12)
     for factor in (1, 3, 1e5, -1, -3):
         twin = np.concatenate([random[:, 1:], random[:, :1] * np.asarray(factor, dtype)], axis=1)
@@ -71,52 +65,7 @@ def test_it_is_the_same_in_a_graph_and_infinite_where_neurons_coincide(dtype, ji
     assert np.isnan(evaluate(zero)).all()
 
 
-@pytest.mark.parametrize("name", ["gram_schmidt", "householder", "lowdin", "cayley"])
-def test_no_map_changes_the_energy(name):
-    random = np.random.default_rng(0)
-    rotation, neurons = random.normal(size=(40, 40)), random.normal(size=(40, 16))
-    rotated = orthogonal.product(getattr(orthogonal, name), rotation, neurons)
-    for half_space in (False, True):
-        before, after = (
-            float(energy.hyperspherical_energy(x, 1, half_space)) for x in (neurons, rotated)
-        )
-        assert after == pytest.approx(before, rel=1e-11)
-
-
 def test_drift():
     q = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
     assert float(energy.orthogonality_drift(tf.constant(q))) < 1e-14
     assert float(energy.orthogonality_drift(tf.constant(2 * q))) == pytest.approx(3)
-
-
-def energies(model: keras.Model) -> list[float]:
-    """Returns the energy of every convolution's neurons."""
-    layers = [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.Conv2D | OrthogonalConv2D) and layer.name != "score"
-    ]
-    return [
-        float(energy.hyperspherical_energy(tf.reshape(layer.kernel, [-1, layer.filters])))
-        for layer in layers
-    ]
-
-
-@pytest.mark.parametrize(
-    ("method", "keeps"),
-    [(GRAM_SCHMIDT, True), (baseline.architecture.METHOD, False)],
-    ids=["opt_gs", "baseline"],
-)
-def test_training_keeps_the_energy_with_opt_and_changes_it_without(method, keeps):
-    keras.utils.set_random_seed(0)
-    model = method.build_model(cnn6, num_classes=10, widths=(8, 8, 8, 8))
-    step = make_train_step(method, model, Momentum(0.1))
-    before = energies(model)
-    assert len(before) == 7
-    random = np.random.default_rng(0)
-    for _ in range(10):
-        step(random.integers(0, 256, (16, 32, 32, 3)).astype("float32"), random.integers(0, 10, 16))
-    changes = np.abs(np.array(energies(model)) / before - 1)
-    # float32 neurons of up to n = 128 entries; an energy's relative change is of the order of
-    # theirs
-    assert changes.max() < 128 * np.finfo("float32").eps if keeps else changes.max() > 1e-3

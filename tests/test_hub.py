@@ -12,42 +12,20 @@ from common.rotations import load_rotations, save_rotations
 
 keras_hub = pytest.importorskip("keras_hub")
 
-TRANSFORMER = {
-    "vocabulary_size": 50,
-    "num_layers": 1,
-    "hidden_dim": 16,
-    "intermediate_dim": 24,
-    "dropout": 0.0,
-}
+SIZES = {"num_layers": 1, "hidden_dim": 16}
+TRANSFORMER = {**SIZES, "vocabulary_size": 50, "intermediate_dim": 24, "dropout": 0.0}
+IMAGES = {"image_shape": (8, 8, 3), "patch_size": 4, "num_heads": 2, "mlp_dim": 24}
 TOKENS = np.random.default_rng(0).integers(0, 50, (4, 8))
-WORDS = {
-    "token_ids": TOKENS,
-    "padding_mask": np.array([[1] * 8, [1] * 8, [1] * 8, [1] * 5 + [0] * 3]),
-}
+WORDS = {"token_ids": TOKENS, "padding_mask": np.array([[1] * 8] * 3 + [[1] * 5 + [0] * 3])}
+SEGMENTS = {"segment_ids": np.zeros((4, 8), int)}
+PICTURES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
 GEMMA_HEADS = {"num_query_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
 # class, arguments, inputs, layers that are rotated
 BACKBONES = {
-    "bert": (
-        "BertBackbone",
-        {**TRANSFORMER, "num_heads": 2},
-        {**WORDS, "segment_ids": np.zeros((4, 8), int)},
-        6 + 1,
-    ),
+    "bert": ("BertBackbone", {**TRANSFORMER, "num_heads": 2}, {**WORDS, **SEGMENTS}, 6 + 1),
     "gpt2": ("GPT2Backbone", {**TRANSFORMER, "num_heads": 2}, WORDS, 6),
     "gemma": ("GemmaBackbone", {**TRANSFORMER, **GEMMA_HEADS}, WORDS, 7),
-    "vit": (
-        "ViTBackbone",
-        {
-            "image_shape": (8, 8, 3),
-            "patch_size": 4,
-            "num_layers": 1,
-            "num_heads": 2,
-            "hidden_dim": 16,
-            "mlp_dim": 24,
-        },
-        np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32"),
-        6 + 1,
-    ),
+    "vit": ("ViTBackbone", {**SIZES, **IMAGES}, PICTURES, 6 + 1),
 }
 
 

@@ -10,7 +10,7 @@ from benchmarks import kernels, steps
 from common.layers import OrthogonalDense
 from common.training.methods import known
 from common.training.steps import make_train_step
-from opt_gs.architecture import METHOD
+from tests.conftest import method_named
 
 # of CNN-6 with 16 neurons in every layer, whose rotations have 27, 144 and 256 rows; counted with
 # TensorFlow 2.21
@@ -40,7 +40,8 @@ def test_a_step_needs_no_more_kernels_than_a_quarter_above_the_count(method):
 def test_a_step_of_one_small_layer_with_gram_schmidt():
     """It stands for the complete steps, which take too long to compile: 68 kernels."""
     model = keras.Sequential([keras.Input((8,)), OrthogonalDense(4)])
-    step = make_train_step(METHOD, model, METHOD.make_optimizer(0.1, lambda rate: rate), jit=True)
+    method = method_named("opt_gs")
+    step = make_train_step(method, model, method.make_optimizer(0.1, lambda rate: rate), jit=True)
     assert kernels.count(step, tf.zeros((8, 8)), tf.zeros(8, tf.int32)) <= 1.25 * 68
 
 

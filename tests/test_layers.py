@@ -1,8 +1,7 @@
-"""OPT layers beside Keras's own; saving, precision, maps of one's own; batch normalization."""
+"""OPT layers against Keras's layers; saving, precision, users' maps; batch normalization."""
 
 import contextlib
 import inspect
-import pathlib
 import subprocess
 import sys
 
@@ -21,23 +20,16 @@ from common.layers import (
     StochasticOrthogonalDense,
 )
 from common.layers.batched import maps_by_xla
-
-MAPS = [orthogonal.gram_schmidt, orthogonal.householder, orthogonal.lowdin, orthogonal.cayley]
-each_map = pytest.mark.parametrize("orthogonalize", MAPS, ids=lambda m: m.__name__)
+from tests.conftest import ROOT
 
 DRAWN = keras.initializers.RandomNormal(stddev=1.0)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda **k: OrthogonalConv2D(4, 3, **k), lambda **k: OrthogonalDense(4, **k)]
-)
-def test_neurons_are_learned_on_request(make):
-    layer = make(learn_neurons=True)
+def test_neurons_are_learned_on_request():
+    layer = OrthogonalConv2D(4, 3, learn_neurons=True)
     layer.build((None, 5, 5, 2))
     assert {v.name for v in layer.trainable_variables} == {"fix", "rotation", "bias"}
-    copy = type(layer).from_config(layer.get_config())
-    assert copy.learn_neurons
-    assert not make().learn_neurons
+    assert OrthogonalConv2D.from_config(layer.get_config()).learn_neurons
 
 
 def test_arguments_stand_in_kerass_order():
@@ -53,11 +45,6 @@ def test_arguments_stand_in_kerass_order():
         assert {"orthogonalize", "learn_neurons"} <= set(found[len(names) :])
     assert OrthogonalDense(10, "relu").activation is keras.activations.relu
     assert OrthogonalConv2D(4, 3, 2, "same", "channels_last", 1, 1, "relu").strides == (2, 2)
-
-
-def test_an_unknown_last_axis_is_refused():
-    with pytest.raises(ValueError, match="must be fully-defined"):
-        OrthogonalDense(3).build((None, None))
 
 
 def test_images_may_have_their_channels_first():
@@ -97,34 +84,20 @@ def test_initial_neurons_have_variance_two_over_n():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"filters": 0, "kernel_size": 3}, "positive value"),
-        ({"filters": 4, "kernel_size": 0}, "kernel_size"),
-        ({"filters": 4, "kernel_size": (3, 3, 3)}, "kernel_size"),
-        ({"filters": 4, "kernel_size": 3, "padding": "causal"}, "padding"),
-        ({"filters": 4, "kernel_size": 3, "strides": 2, "dilation_rate": 2}, "`strides > 1`"),
-        ({"filters": 4, "kernel_size": 3, "groups": 3}, "groups"),
-        (
-            {"filters": 4, "kernel_size": 3, "orthogonalize": "Cayley"},
-            r"\(gram_schmidt, householder, lowdin, cayley, identity\), not 'Cayley'",
-        ),
-        ({"filters": 4, "kernel_size": 3, "orthogonalize": 3}, "must be a map"),
-        (
-            {"filters": 4, "kernel_size": 3, "kernel_regularizer": "l2"},
-            "takes no kernel_regularizer; there is `rotation_regularizer`",
-        ),
-        ({"filters": 4, "kernel_size": 3, "kernel_constraint": "non_neg"}, "no kernel_constraint"),
+        ({"orthogonalize": "Cayley"}, r"\(gram_.*lowdin, cayley, identity\), not 'Cayley'"),
+        ({"orthogonalize": 3}, "must be a map"),
+        ({"kernel_regularizer": "l2"}, "takes no kernel_regularizer; there is `rotation_regul"),
+        ({"kernel_constraint": "non_neg"}, "no kernel_constraint"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        OrthogonalConv2D(**arguments)
+        OrthogonalConv2D(4, 3, **arguments)
 
 
 @pytest.mark.slow
 def test_xla_compiles_the_maps_of_a_pass_that_it_does_not_compile():
-    """One program forward and one backward, for layers of several sizes and maps; value and
-    gradients are as without them, and afterwards maps are evaluated as before.
-    """
+    """One program forward and one backward, with the same value and gradients."""
     model = keras.Sequential(
         [
             keras.Input((5,)),
@@ -154,8 +127,8 @@ def test_xla_compiles_the_maps_of_a_pass_that_it_does_not_compile():
 
 
 def test_layers_evaluated_together_give_what_each_gives_by_itself():
-    """Under XLA all maps of a model are evaluated at once, by size and map: in a nested model, for
-    a layer that is called twice, for layers of two maps, in blocks, with gradient checkpointing.
+    """Under XLA all maps of a model are evaluated at once: in a nested model, for a layer that is
+    called twice, for layers of two maps, in blocks, with gradient checkpointing.
     """
 
     def dense(orthogonalize, **kwargs):
@@ -187,16 +160,11 @@ def test_layers_evaluated_together_give_what_each_gives_by_itself():
         np.testing.assert_allclose(actual, expected, atol=100 * 6 * 6 * 2.0**-52 * scale)
 
 
-def sequential(orthogonalize, dense=OrthogonalDense, **kwargs) -> keras.Sequential:
-    return keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            OrthogonalConv2D(6, 3, orthogonalize=orthogonalize, strides=2, **kwargs),
-            keras.layers.ReLU(),
-            keras.layers.Flatten(),
-            dense(3, orthogonalize=orthogonalize, **kwargs),
-        ]
-    )
+def sequential(orthogonalize, **kwargs) -> keras.Sequential:
+    kwargs["orthogonalize"] = orthogonalize
+    convolution = OrthogonalConv2D(6, 3, strides=2, activation="relu", **kwargs)
+    others = keras.layers.Flatten(), OrthogonalDense(3, **kwargs)
+    return keras.Sequential([keras.Input((8, 8, 3)), convolution, *others])
 
 
 def learnable(count: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -211,9 +179,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
-    """model.fit lowers the loss and trains every rotation, the neurons' angles stay as drawn, and
-    the saved model gives the same outputs.
-    """
+    """The loss falls, every rotation is trained, the neurons' angles stay as drawn."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8, 8, 3))
     x = OrthogonalConv2D(6, 3, padding="same", use_bias=False)(inputs)
@@ -222,17 +188,17 @@ def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
     x = keras.layers.Flatten()(x)
     dense = OrthogonalDense(3, block_size=24, orthogonalize=orthogonal.cayley, name="dense")
     model = keras.Model(inputs, dense(x))
-    turned = [layer for layer in model.layers if hasattr(layer, "fix")]
-    assert [len(layer.rotations) for layer in turned] == [1, 2, 1]
+    rotated = [layer for layer in model.layers if hasattr(layer, "fix")]
+    assert [len(layer.rotations) for layer in rotated] == [1, 2, 1]
     starts = [v.numpy() for v in model.trainable_variables]
-    fixes = [layer.fix.numpy() for layer in turned]
+    fixes = [layer.fix.numpy() for layer in rotated]
     images, labels = learnable()
     model.compile("adam", LOSS, jit_compile=jit)
     history = model.fit(images, labels, epochs=8, batch_size=16, verbose=0).history["loss"]
     assert history[-1] < 0.8 * history[0]
     for start, variable in zip(starts, model.trainable_variables, strict=True):
         assert np.abs(variable - start).max() > 1e-3, variable.path
-    for layer, fix in zip(turned, fixes, strict=True):
+    for layer, fix in zip(rotated, fixes, strict=True):
         np.testing.assert_array_equal(layer.fix, fix)
         neurons = layer.neurons().numpy()
         bound = 10 * len(fix) * np.finfo("float32").eps * np.abs(fix.T @ fix).max()
@@ -243,28 +209,22 @@ def test_trains_under_fit_and_survives_a_file(tmp_path, jit):
     np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "muon"])
-def test_any_keras_optimizer_trains_it(optimizer):
+def test_muon_trains_it():
+    """An optimizer that factorizes matrices itself."""
     keras.utils.set_random_seed(0)
     model = sequential(orthogonal.gram_schmidt)
-    kwargs = {"exclude_layers": ["dense"]} if optimizer == "muon" else {}
-    model.compile(
-        keras.optimizers.get(
-            {"class_name": optimizer, "config": {"learning_rate": 0.02, **kwargs}}
-        ),
-        LOSS,
-    )
+    model.compile(keras.optimizers.Muon(0.02, exclude_layers=["dense"]), LOSS)
     history = model.fit(*learnable(), epochs=5, batch_size=16, verbose=0).history["loss"]
     assert history[-1] < 0.9 * history[0]
 
 
 @pytest.mark.parametrize(
     ("orthogonalize", "policy"),
-    [(orthogonal.gram_schmidt, "mixed_float16"), (orthogonal.cayley, "mixed_bfloat16")]
-    + [
-        pytest.param(m, policy, marks=pytest.mark.slow)
-        for m in MAPS
-        for policy in ("mixed_float16", "mixed_bfloat16", "bfloat16")
+    [
+        ("gram_schmidt", "mixed_float16"),
+        ("cayley", "mixed_bfloat16"),
+        pytest.param("lowdin", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("householder", "bfloat16", marks=pytest.mark.slow),
     ],
 )
 def test_low_precision_leaves_the_map_in_float32(orthogonalize, policy, tmp_path):
@@ -278,9 +238,8 @@ def test_low_precision_leaves_the_map_in_float32(orthogonalize, policy, tmp_path
             assert layer.fix.dtype == layer.rotation.dtype == layer.neurons().dtype == "float32"
             gram = layer.fix.numpy().T @ layer.fix.numpy()
             neurons = layer.neurons().numpy()
-            np.testing.assert_allclose(
-                neurons.T @ neurons, gram, atol=10 * len(neurons) * np.finfo("float32").eps
-            )
+            bound = 10 * len(neurons) * np.finfo("float32").eps
+            np.testing.assert_allclose(neurons.T @ neurons, gram, atol=bound)
     assert model(images).dtype == policy.removeprefix("mixed_")
     model.save(tmp_path / "model.keras")
     copy = keras.saving.load_model(tmp_path / "model.keras")
@@ -324,9 +283,7 @@ def test_a_layer_called_twice_evaluates_its_map_once_a_forward_pass(jit):
 
 
 def test_gradients_of_a_layer_called_twice():
-    """Against a model in which each call evaluates the map for itself, also where a pass without a
-    tape came before.
-    """
+    """Against the formula, also where a pass without a tape came before."""
     inputs = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
     model = shared_twice(_Counted())
     layer = model.layers[1]
@@ -337,13 +294,10 @@ def test_gradients_of_a_layer_called_twice():
         with tf.GradientTape() as tape:
             total = tf.reduce_sum(model(inputs) ** 2)
         with tf.GradientTape() as plain:
-            once, again = (
-                orthogonal.gram_schmidt(layer.rotation.value) @ layer.fix.value for _ in range(2)
-            )
-            expected = tf.reduce_sum((tf.nn.relu(inputs @ once) @ again) ** 2)
-        return tape.gradient(total, layer.rotation.value), plain.gradient(
-            expected, layer.rotation.value
-        )
+            kernel = orthogonal.gram_schmidt(layer.rotation.value) @ layer.fix.value
+            expected = tf.reduce_sum((tf.nn.relu(inputs @ kernel) @ kernel) ** 2)
+        totals = (tape, total), (plain, expected)
+        return [tape.gradient(total, layer.rotation.value) for tape, total in totals]
 
     actual, expected = run()
     np.testing.assert_allclose(actual, expected, atol=1e-4 * np.abs(expected).max())
@@ -363,9 +317,8 @@ def test_a_folded_evaluation_of_many_batches_evaluates_the_map_once_in_all():
     expected = model.predict(inputs, batch_size=8, verbose=0)
     assert int(evaluations) == 8
     evaluations.assign(0)
-    np.testing.assert_allclose(
-        fold_model(model).predict(inputs, batch_size=8, verbose=0), expected, atol=1e-5
-    )
+    folded = fold_model(model).predict(inputs, batch_size=8, verbose=0)
+    np.testing.assert_allclose(folded, expected, atol=1e-5)
     assert int(evaluations) == 1
 
 
@@ -405,10 +358,10 @@ def test_a_map_by_its_name(tmp_path):
         model.add(StochasticOrthogonalDense(2, orthogonalize=name))
     model.save(tmp_path / "model.keras")
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    turned = [orthogonalize_model(plain, name).layers[0] for name in names]
+    rotated = [orthogonalize_model(plain, name).layers[0] for name in names]
     for copy in (model, keras.saving.load_model(tmp_path / "model.keras")):
         found = [layer.orthogonalize for layer in copy.layers]
-        assert found[::2] == found[1::2] == [layer.orthogonalize for layer in turned]
+        assert found[::2] == found[1::2] == [layer.orthogonalize for layer in rotated]
         assert found[::2] == [getattr(orthogonal, name) for name in names]
 
 
@@ -421,12 +374,7 @@ class _Unregistered(Reflected):
 
 
 @pytest.mark.parametrize(
-    ("own", "name"),
-    [
-        (_unregistered, "_unregistered"),
-        (_Unregistered(), "_Unregistered"),
-        (lambda w: orthogonal.gram_schmidt(w), "<lambda>"),
-    ],
+    ("own", "name"), [(_unregistered, "_unregistered"), (_Unregistered(), "_Unregistered")]
 )
 def test_a_map_that_is_not_registered_is_refused_when_saving(tmp_path, own, name):
     """Not when the file is loaded, by somebody else, later."""
@@ -455,7 +403,10 @@ def test_a_map_that_is_none_is_an_error_at_build(wrong, message):
 
 @pytest.mark.slow
 def test_two_replicas_train_as_one():
-    """MirroredStrategy over two logical CPUs against one device, in a process that can have two."""
+    """MirroredStrategy over two logical CPUs against one device, in a process that can have two.
+
+    TensorFlow would say on stderr if two branches of a condition in a map kept different dtypes.
+    """
     code = """
 import keras, numpy as np, tensorflow as tf
 from tests.test_layers import LOSS, learnable, orthogonal, sequential
@@ -465,23 +416,26 @@ results = []
 for strategy in (tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), tf.distribute.get_strategy()):
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        model = sequential(orthogonal.gram_schmidt)
+        model = sequential(orthogonal.cayley)
         model.compile(keras.optimizers.SGD(0.05), LOSS)
     history = model.fit(*learnable(), epochs=3, batch_size=16, shuffle=False, verbose=0)
     results.append(history.history["loss"])
 np.testing.assert_allclose(results[0], results[1], rtol=1e-4)
 assert results[0][-1] < results[0][0]
 """
-    subprocess.run([sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[1], check=True)
+    options = {"cwd": ROOT, "check": True, "capture_output": True, "text": True}
+    errors = subprocess.run([sys.executable, "-c", code], **options).stderr
+    assert "Type inference failed" not in errors
+    assert "invalid graph" not in errors
 
 
 def test_energy_and_drift_in_the_logs(tmp_path):
+    """Of each layer, and their means."""
     model = sequential(orthogonal.gram_schmidt)
     model.compile("adam", LOSS, jit_compile=False)
-    callbacks = [EnergyLogger(), keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))]
-    history = model.fit(
-        *learnable(), epochs=3, batch_size=16, verbose=0, callbacks=callbacks
-    ).history
+    callbacks = [EnergyLogger(per_layer=False), EnergyLogger()]
+    callbacks += [keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))]
+    history = model.fit(*learnable(), 16, epochs=3, verbose=0, callbacks=callbacks).history
     names = [layer.name for layer in model.layers if hasattr(layer, "fix")]
     assert len(names) == 2
     for name in names:
@@ -489,22 +443,11 @@ def test_energy_and_drift_in_the_logs(tmp_path):
         assert np.abs(energies / energies[0] - 1).max() < 1e-4
         assert max(drifts) < 10 * 54 * np.finfo("float32").eps
         assert f"energy/{name}" in (tmp_path / "log.csv").read_text()
-
-
-def test_means_alone_in_the_logs():
-    """Two columns however many layers there are, with the means of those that each layer has."""
-    model = sequential(orthogonal.gram_schmidt)
-    model.compile("adam", LOSS, jit_compile=False)
-    callbacks = [EnergyLogger(per_layer=False), EnergyLogger()]
-    history = model.fit(*learnable(), epochs=2, verbose=0, callbacks=callbacks).history
     for figure in ("energy", "drift"):
-        names = [name for name in history if name.startswith(f"{figure}/")]
-        assert len(names) == 3
-        each = [history[name] for name in names if name != f"{figure}/mean"]
+        each = [history[f"{figure}/{name}"] for name in names]
         np.testing.assert_allclose(history[f"{figure}/mean"], np.mean(each, axis=0), rtol=1e-12)
-    plain = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     logger, logs = EnergyLogger(per_layer=False), {}
-    logger.set_model(plain)
+    logger.set_model(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]))
     logger.on_epoch_end(0, logs)  # no layer, so no mean
     assert logs == {}
 
@@ -571,62 +514,37 @@ def test_the_fused_kernel_agrees_with_kerass_own_way(jit):
         np.testing.assert_allclose(ours, keras_own, atol=400 * np.finfo("float32").eps * scale)
 
 
-@pytest.mark.slow
-def test_no_alarm_while_a_model_trains():
-    """TensorFlow says so on stderr where the two branches of a condition keep different dtypes."""
-    code = """
-import keras, numpy as np
-from common.layers import OrthogonalDense
-from common.orthogonal import cayley
-model = keras.Sequential([keras.Input((8,)), OrthogonalDense(4, orthogonalize=cayley)])
-model.compile("adam", "mse")
-model.fit(np.ones((8, 8)), np.ones((8, 4)), verbose=0)
-"""
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(
-        command, cwd=pathlib.Path(__file__).parents[1], check=True, capture_output=True, text=True
-    )
-    assert "Type inference failed" not in result.stderr
-    assert "invalid graph" not in result.stderr
-
-
 # Kinds
 
 
+SIX = {"filters": 6, "kernel_size": 3}
+EINSUM = {"output_shape": (None, 6), "bias_axes": "e"}
+
+
 @pytest.mark.parametrize(
-    ("plain", "shape", "arguments", "n"),
+    ("name", "shape", "arguments", "n"),
     [
-        (keras.layers.Dense, (6, 5), {"units": 7, "activation": "tanh"}, 5),
-        (keras.layers.Dense, (3, 4, 5), {"units": 7}, 5),
-        *(
-            (keras.layers.Conv2D, (2, 9, 8, 4), {"filters": 6, "kernel_size": 3} | arguments, n)
-            for arguments, n in (
-                ({"padding": "same"}, 36),
-                ({"kernel_size": (3, 2), "strides": (2, 1), "activation": "relu"}, 24),
-                ({"kernel_size": (1, 3), "dilation_rate": 2, "padding": "same"}, 12),
-                ({"groups": 2}, 18),
-            )
-        ),
-        (keras.layers.Conv1D, (2, 7, 4), {"filters": 6, "kernel_size": 3, "padding": "causal"}, 12),
-        (keras.layers.Conv3D, (2, 4, 3, 4, 2), {"filters": 3, "kernel_size": (1, 2, 3)}, 12),
+        ("Dense", (6, 5), {"units": 7, "activation": "tanh"}, 5),
+        ("Dense", (3, 4, 5), {"units": 7}, 5),
+        ("Conv2D", (2, 9, 8, 4), {**SIX, "padding": "same"}, 36),
+        ("Conv2D", (2, 9, 8, 4), {**SIX, "kernel_size": (3, 2), "strides": (2, 1)}, 24),
+        ("Conv2D", (2, 9, 8, 4), {**SIX, "kernel_size": (1, 3), "dilation_rate": 2}, 12),
+        ("Conv2D", (2, 9, 8, 4), {**SIX, "groups": 2, "activation": "relu"}, 18),
+        ("Conv1D", (2, 7, 4), {**SIX, "padding": "causal"}, 12),
+        ("Conv3D", (2, 4, 3, 4, 2), {"filters": 3, "kernel_size": (1, 2, 3)}, 12),
+        ("EinsumDense", (2, 5, 3, 4), {**EINSUM, "equation": "abcd,ecd->abe"}, 12),
         (
-            keras.layers.EinsumDense,
-            (2, 5, 3, 4),
-            {"equation": "abcd,ecd->abe", "output_shape": (None, 6), "bias_axes": "e"},
-            12,
-        ),
-        (
-            keras.layers.EinsumDense,
+            "EinsumDense",
             (2, 5, 3, 4),
             {"equation": "abcd,cde->abce", "output_shape": (None, 3, 6)},
             4,
         ),
     ],
 )
-def test_every_kind_is_kerass_layer_with_neurons_rotated(plain, shape, arguments, n):
-    """Each neuron is rotated by one matrix: the entries that a sum runs over are its own."""
+def test_every_kind_is_kerass_layer_with_neurons_rotated(name, shape, arguments, n):
+    """Each neuron is rotated by one matrix: it has the entries that a sum runs over."""
     inputs = np.random.default_rng(0).normal(size=shape).astype("float32")
-    kind = getattr(layers, f"Orthogonal{plain.__name__}")
+    kind, plain = getattr(layers, f"Orthogonal{name}"), getattr(keras.layers, name)
     layer = kind(**arguments, rotation_initializer=DRAWN, bias_initializer="ones")
     outputs = layer(inputs)
     assert layer.rotation.shape == (n, n)
@@ -645,12 +563,14 @@ def test_every_kind_is_kerass_layer_with_neurons_rotated(plain, shape, arguments
 def test_what_is_for_plain_layers_is_refused():
     layer = OrthogonalDense(3)
     layer.build((None, 4))
-    for refused in (lambda: layer.quantize("int8"), lambda: layer.enable_lora(2)):
+    for refused in (
+        lambda: layer.quantize("int8"),
+        lambda: layer.enable_lora(2),
+        lambda: OrthogonalDense(3, lora_rank=2).build((None, 4)),
+        lambda: OrthogonalDense(3, dtype="int8_from_float32").build((None, 4)),
+    ):
         with pytest.raises(NotImplementedError, match="fold the model with `fold_model`"):
             refused()
-    for arguments in ({"lora_rank": 2}, {"dtype": "int8_from_float32"}):
-        with pytest.raises(NotImplementedError, match="fold the model with `fold_model`"):
-            OrthogonalDense(3, **arguments).build((None, 4))
     model = keras.Sequential([keras.Input((4,)), OrthogonalDense(3)])
     fold_model(model, copy=False)
     model.quantize("int8")

@@ -18,9 +18,8 @@ from matplotlib.image import imsave
 from common.backbones import cnn6
 from common.errors import UserError
 from common.orthogonal import gram_schmidt
-from common.training.method import Method, check_saving
+from common.training.method import check_saving, opt_model
 from common.training.methods import known
-from common.training.opt_model import opt_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = ["--widths=4,4,4,4", "--batch_size=16", "--dataset=digits", "--iterations=10"]
@@ -120,8 +119,7 @@ class _Forgets:
     ],
 )
 def test_a_map_that_would_be_lost_is_refused_before_training(own, message):
-    method = Method(functools.partial(opt_model, orthogonalize=own))
-    model = method.build_model(cnn6, widths=[2] * 4)
+    model = opt_model(own, known()["opt_gs"]())(cnn6, widths=[2] * 4)
     if message is None:
         check_saving(model)
         return

@@ -1,4 +1,4 @@
-"""Schedules, momentum, and OGD by their formulae."""
+"""Schedules, and OGD by its formulae."""
 
 import contextlib
 
@@ -86,9 +86,7 @@ def test_kerass_weight_decay_leaves_rotations_alone():
 
 
 def test_kerass_averages_leave_rotations_alone():
-    """With `use_ema` the kernel ends at its average, and the rotation at its last value: an average
-    of rotations is shorter.
-    """
+    """With `use_ema` the kernel ends at its average, and the rotation at its last value."""
     random = np.random.default_rng(0)
     gradients = [tf.constant(random.normal(size=(4, 4))) for _ in range(6)]
     ends = []
@@ -104,42 +102,18 @@ def test_kerass_averages_leave_rotations_alone():
     assert np.abs(ends[0][1] - ends[1][1]).max() > 0.1
 
 
-def test_momentum_keeps_the_rate_outside_the_average():
-    """Against v -= rate * m, m = 0.9 m + g, through a drop of the rate; Keras's SGD gives something
-    else.
-    """
-    gradients = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
-    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.1, 0.01])
-    results = {}
-    for optimizer in (optimizers.Momentum(schedule), keras.optimizers.SGD(schedule, momentum=0.9)):
-        variable = keras.Variable(np.ones(3, "float32"))
-        for gradient in gradients:
-            optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-        results[type(optimizer)] = variable.numpy()
-    v, m = np.ones(3), 0.0
-    for i, gradient in enumerate(gradients):
-        m = 0.9 * m + gradient
-        v = v - (0.1 if i <= 2 else 0.01) * m
-    np.testing.assert_allclose(results[optimizers.Momentum], v, rtol=1e-6)
-    assert np.abs(results[keras.optimizers.SGD] - v).max() > 1e-2
-
-
 # Orthogonality-preserving gradient descent
 
 
-def updates(count: int, n: int, dtype: str, **kwargs) -> np.ndarray:
+def updates(count: int, n: int, **kwargs) -> np.ndarray:
     """Returns X after that many updates by OGD from I, along random gradients."""
     optimizer = optimizers.OGD(**kwargs)
-    rotation = mark(keras.Variable(np.eye(n), dtype=dtype), ROTATION)
+    rotation = mark(keras.Variable(np.eye(n)), ROTATION)
     optimizer.build([rotation])
     random = tf.random.Generator.from_seed(0)
-
-    @tf.function
-    def run(count):
-        for _ in tf.range(count):
-            optimizer.apply([random.normal([n, n], dtype=dtype)], [rotation])
-
-    run(tf.constant(count))
+    update = tf.function(lambda: optimizer.apply([random.normal([n, n])], [rotation]))
+    for _ in range(count):
+        update()
     return rotation.numpy()
 
 
@@ -159,8 +133,8 @@ def test_ogd_drifts_as_its_truncation_says_and_can_be_corrected():
     ten such errors and rounding, eps sqrt(n) a product.
     """
     steps, n, eps = 1000, 144, np.finfo("float32").eps
-    free = drift(updates(steps, n, "float32"))
-    corrected = drift(updates(steps, n, "float32", reorthogonalize_every=10))
+    free = drift(updates(steps, n))
+    corrected = drift(updates(steps, n, reorthogonalize_every=10))
     print(f"drift after {steps} updates: {free:.1e}, corrected every ten: {corrected:.1e}")
     average, largest = (steps * s4 / n**2 / 4 for s4 in (2, 16))
     assert average / 2 < free < largest
@@ -189,9 +163,7 @@ def test_reorthogonalization_falls_on_every_third_update():
     ["graph", "loaded", *(pytest.param(c, marks=pytest.mark.slow) for c in ("XLA", "replicas"))],
 )
 def test_ogd_refuses_a_start_that_is_not_orthogonal(case):
-    """At the first update, wherever it runs, so that weights may be loaded after the optimizer is
-    built.
-    """
+    """At the first update, so that weights may be loaded after the optimizer is built."""
     random = np.random.default_rng(0)
     replicas = tf.distribute.MirroredStrategy(["CPU:0"]).scope()
     with replicas if case == "replicas" else contextlib.nullcontext():

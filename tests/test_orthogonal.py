@@ -1,6 +1,4 @@
-"""The maps against the original's values, against finite differences, and against what orthogonal
-means.
-"""
+"""The maps against the original's values, finite differences and orthogonality."""
 
 import functools
 
@@ -22,8 +20,7 @@ each_dtype = pytest.mark.parametrize("dtype", EPS)
 
 @functools.cache
 def traced(function, jit: bool, gradient: bool = False):
-    """Returns ``function`` as a `tf.function`, one for all tests: XLA's code stays in memory until
-    the process ends, and a process has room for a limited number of pieces of it.
+    """Returns ``function`` as a `tf.function`, one for all tests: XLA's code stays in memory.
 
     With ``gradient`` it takes a cotangent first, and returns a value and gradients, see `evaluate`.
     """
@@ -39,19 +36,14 @@ def traced(function, jit: bool, gradient: bool = False):
 
 
 def evaluate(function, *tensors, cotangent, jit: bool):
-    """Returns function(*tensors) and the gradients of sum(cotangent * function(*tensors)), as NumPy
-    arrays.
-    """
-    value, gradients = traced(function, jit, gradient=True)(
-        *map(tf.constant, (cotangent, *tensors))
-    )
+    """Returns function(*tensors) and the gradients of sum(cotangent * function(*tensors))."""
+    run = traced(function, jit, gradient=True)
+    value, gradients = run(*map(tf.constant, (cotangent, *tensors)))
     return value.numpy(), *(g.numpy() for g in gradients)
 
 
 def condition(name: str, w: np.ndarray) -> float:
-    """Condition number of the matrix that the map inverts: of I - S for Cayley's, of w for the
-    others.
-    """
+    """Returns the condition of the matrix that the map inverts: I - S for Cayley's, else w."""
     w = w.astype("float64")
     if name == "cayley":
         upper = np.triu(w)
@@ -60,9 +52,7 @@ def condition(name: str, w: np.ndarray) -> float:
 
 
 def with_condition(n: int, kappa: float, seed: int = 0) -> np.ndarray:
-    """Returns a float64 matrix whose singular values fall evenly, in logarithm, from 1 to 1 /
-    kappa.
-    """
+    """Returns a float64 matrix with singular values from 1 to 1 / kappa, evenly in logarithm."""
     random = np.random.default_rng(seed)
     u, v = (np.linalg.qr(random.normal(size=(n, n)))[0] for _ in range(2))
     return u * np.geomspace(1, 1 / kappa, n) @ v
@@ -139,10 +129,7 @@ def test_householder_is_the_product_of_its_reflections(n, jit):
 @each_mode
 @pytest.mark.parametrize("n", [4, 5])
 def test_householder_at_the_identity_is_its_limit(n, jit):
-    """The reflections divide by zero there.
-
-    The determinant is (-1)^(n-1), at upper triangular matrices too.
-    """
+    """The reflections divide by zero there, and at upper triangular matrices."""
     expected = np.diag([1.0] * (n - 1) + [(-1.0) ** (n - 1)])
     householder = traced(orthogonal.householder, jit)
     for w in (np.eye(n), np.triu(np.ones((n, n))), np.diag(np.arange(1.0, n + 1))):
@@ -192,9 +179,7 @@ def rotations(n: int = 6) -> dict[str, np.ndarray]:
 
 
 def differences(function, w: np.ndarray, cotangent: np.ndarray, step: float = 1e-4) -> np.ndarray:
-    """Returns the gradient of sum(cotangent * function(w)) by differences of fourth order, all
-    entries in one batch.
-    """
+    """Returns the gradient of sum(cotangent * function(w)) by differences of fourth order."""
     units = np.eye(w.size).reshape(w.size, *w.shape) * step
     weights = {1: 8, -1: -8, 2: -1, -2: 1}
     total = sum(
@@ -208,9 +193,7 @@ def differences(function, w: np.ndarray, cotangent: np.ndarray, step: float = 1e
 @pytest.mark.parametrize("where", rotations())
 @each_map
 def test_gradient_against_finite_differences(name, where, jit):
-    """Truncation is of order step^4 / (smallest singular value)^5, rounding eps / step: both below
-    1e-8 here.
-    """
+    """Truncation, step^4 / (least singular value)^5, and rounding, eps / step, are below 1e-8."""
     w = rotations()[where]
     cotangent = np.random.default_rng(1).normal(size=w.shape)
     _, gradient = evaluate(MAPS[name], w, cotangent=cotangent, jit=jit)
@@ -233,32 +216,16 @@ def test_thin_product_is_the_map_times_the_neurons(name, dtype, jit):
 # Under XLA
 
 
-def compiled(function, w, f) -> str:
-    """Returns the HLO of function(w, f) and its gradients, before XLA optimizes it."""
-
-    @tf.function(jit_compile=True)
-    def run(w, f):
-        with tf.GradientTape() as tape:
-            tape.watch(w)
-            value = function(w, f)
-        return value, tape.gradient(value, w)
-
-    return run.experimental_get_compiler_ir(w, f)(stage="hlo")
-
-
 @pytest.mark.slow
 @each_map
 def test_no_product_of_a_map_is_left_to_tf32(name):
-    """TensorFlow asks for full precision where TF32 is off, and XLA may do as it likes where it is
-    on.
-    """
+    """Where TF32 is on, XLA may use it unless asked for full precision."""
     tf.config.experimental.enable_tensor_float_32_execution(True)
     w, f = tf.zeros((16, 16)), tf.zeros((16, 3))
-    for function, exact in (
-        (lambda w, f: orthogonal.product(MAPS[name], w, f), True),
-        (tf.matmul, False),
-    ):
-        dots = [line for line in compiled(function, w, f).splitlines() if " dot(" in line]
+    for function, exact in ((MAPS[name].product, True), (tf.matmul, False)):
+        run = traced(function, jit=True, gradient=True)
+        program = run.experimental_get_compiler_ir(f, w, f)(stage="hlo")
+        dots = [line for line in program.splitlines() if " dot(" in line]
         assert dots
         assert all(("operand_precision={highest,highest}" in line) == exact for line in dots)
 
@@ -266,9 +233,7 @@ def test_no_product_of_a_map_is_left_to_tf32(name):
 @pytest.mark.slow
 @each_map
 def test_rows_of_full_kibibytes(name):
-    """They are padded for speed; value and gradients stay those of the formulae without padding,
-    however small ``w`` is.
-    """
+    """They are padded for speed; value and gradients are those without padding for any scale."""
     random = np.random.default_rng(0)
     w, f, cotangent = (random.normal(size=(1, 512, c)) for c in (512, 3, 3))
     scale = 1 if name == "cayley" else 2.0**-66  # which takes that for the identity
@@ -389,9 +354,7 @@ def test_what_is_no_square_float_matrix_is_refused(name):
 
 @each_map
 def test_second_and_forward_mode_derivatives_raise(name):
-    """They would leave out what the gradient takes as constant; so they are refused, even of a
-    linear loss. Forward mode would take them on its way.
-    """
+    """They would leave out what the gradient takes as constant."""
     w, neurons = (tf.constant(np.random.default_rng(0).normal(size=(5, c))) for c in (5, 2))
     for call in (MAPS[name], lambda w: MAPS[name].product(w, neurons)):
         with tf.GradientTape() as outer:

@@ -9,13 +9,15 @@ from common import energy
 from common.convert import fold_model, orthogonalize_model
 from common.errors import UserError
 from common.layers import BatchNormalization, OrthogonalConv2D
+from common.layers.orthogonal import OrthogonalLayer
 from common.losses import smoothed_cross_entropy
 from common.optimizers import OGD
 from common.orthogonal import identity, lowdin
 from common.training.settings import PRECISIONS
 from common.training.steps import make_step, policy, scaled
+from tests.conftest import method_named
 from tests.test_run import settings
-from tests.test_scripts import METHODS, method_of
+from tests.test_scripts import METHODS
 
 MIXED = PRECISIONS[1:]
 # half the distance of neighbouring numbers around 1: bfloat16 has 8 bits, float16 has 11
@@ -27,7 +29,7 @@ LABELS = np.arange(16) % 10
 def built(method: str, precision: str, rate: float = 0.01) -> tuple:
     """Returns the model of a method, its optimizer, and its training step, not compiled."""
     keras.utils.set_random_seed(0)
-    ours = method_of(method)
+    ours = method_named(method)
     with policy(precision):
         model = ours.build_model(num_classes=10, widths=(4, 4, 4, 4))
     optimizer = scaled(ours.make_optimizer(rate, lambda rate, factor=0.1: rate), precision)
@@ -69,7 +71,7 @@ def test_every_method_takes_a_step(method, precision):
     assert float(figures["reg"]) == float(exact["reg"])
     assert float(figures["penalty"]) == float(exact["penalty"])
     for layer in model.layers:
-        if energy.is_orthogonal_layer(layer) and layer.orthogonalize is not identity:
+        if isinstance(layer, OrthogonalLayer) and layer.orthogonalize is not identity:
             n = layer.rotation.shape[0]
             drift = energy.orthogonality_drift(layer.orthogonalize(layer.rotation.value))
             assert drift < n * np.finfo("float32").eps

@@ -10,11 +10,10 @@ import pytest
 from matplotlib.image import imsave
 
 import predict
-from baseline.architecture import METHOD as BASELINE
 from common.backbones import cnn6
 from common.convert import fold_model
 from common.errors import UserError
-from opt_gs.architecture import METHOD as GRAM_SCHMIDT
+from tests.conftest import method_named
 
 
 def answer(capsys, model: pathlib.Path, image: pathlib.Path) -> list[str]:
@@ -84,8 +83,8 @@ def test_the_model_and_the_folded_one_next_to_it(tmp_path, capsys, red):
     (tmp_path / "classes.txt").write_text("a\nb\nc\n")
     write_run(tmp_path / "run.json", "opt_gs", "two\nlines")
     keras.utils.set_random_seed(0)
-    for method in (GRAM_SCHMIDT, BASELINE):
-        model = method.build_model(cnn6, num_classes=3, widths=(4, 4, 4, 4))
+    for method in ("opt_gs", "baseline"):
+        model = method_named(method).build_model(cnn6, num_classes=3, widths=(4, 4, 4, 4))
         model.save(tmp_path / "model.keras")
         fold_model(model).save(tmp_path / "folded.keras")
         answers = [answer(capsys, tmp_path / f"{name}.keras", red) for name in ("model", "folded")]

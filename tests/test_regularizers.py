@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import baseline.architecture
-import mhe.architecture
 from common import backbones
 from common.backbones import cnn6
 from common.regularizers import POWERS, HypersphericalEnergy
 from common.training.steps import make_train_step
+from tests.conftest import method_named
 from tests.test_upstream_parity import deviation, each_mode
 
 with np.load(pathlib.Path(__file__).parent / "golden" / "mhe.npz") as _file:
@@ -114,11 +113,7 @@ def odd_kernels() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     ("dtype", "jit"),
-    [
-        ("float32", None),
-        ("float16", None),
-        pytest.param("float32", True, marks=pytest.mark.slow),
-    ],
+    [("float32", None), ("float16", None), pytest.param("float32", True, marks=pytest.mark.slow)],
 )
 def test_odd_neurons_have_finite_values_and_gradients(dtype, jit):
     # in float16 the weight keeps the gradients in range
@@ -207,18 +202,15 @@ def test_the_methods_penalties(name, model, power):
     """Every convolution and fc6 has the published weight, the scores theirs, in full space."""
     keras.utils.set_random_seed(0)
     widths = (4, 6, 8, 10) if name == "cnn6" else (4, 6, 8)
-    backbone = backbones.known()[name]
-    network = mhe.architecture.build_model(backbone, model, power, num_classes=5, widths=widths)
+    method = method_named("mhe", model=model, power=power)
+    network = method.build_model(backbones.known()[name], num_classes=5, widths=widths)
     weight = 1.0 if power == "2" else 0.1
     expected = []
     for layer in network.layers:
         if hasattr(layer, "kernel"):
             score = layer.name == "score"
-            energy = formula(
-                np.asarray(layer.kernel, "float64"),
-                power,
-                half_space=not score and model == "half_mhe",
-            )
+            kernel, half_space = layer.kernel.numpy(), not score and model == "half_mhe"
+            energy = formula(kernel.astype("float64"), power, half_space)
             expected.append(weight * (10 if score else 1) * energy)
     assert len(expected) == (8 if name == "cnn6" else 20)
     assert len(network.losses) == len(expected)
@@ -230,7 +222,7 @@ def test_the_step_adds_the_penalty_to_the_loss():
     """One step moves kernels away from the baseline's of equal start by the penalty's gradient."""
     kernels, penalties = [], []
     images, labels = np.full((4, 32, 32, 3), 100.0, "float32"), np.zeros(4, "int32")
-    for method in (mhe.architecture.METHOD, baseline.architecture.METHOD):
+    for method in (method_named(name) for name in ("mhe", "baseline")):
         keras.utils.set_random_seed(0)
         model = method.build_model(cnn6, num_classes=5, widths=(4, 4, 4, 4))
         layer = model.get_layer("fc6")

@@ -2,7 +2,6 @@
 
 import csv
 import glob
-import importlib
 import importlib.util
 import json
 import os
@@ -21,9 +20,9 @@ from common.layers.orthogonal import OrthogonalLayer
 from common.orthogonal import identity
 from common.training import loop
 from common.training.command_line import help_text, parse
-from common.training.method import Method
-from common.training.methods import known
+from common.training.methods import known, method_of
 from tests import archives
+from tests.conftest import method_named
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 METHODS = sorted(known())
@@ -41,7 +40,7 @@ def start(method: str, *arguments: str) -> subprocess.CompletedProcess:
 def train(method: str, *flags: object) -> None:
     """Trains in this process, as train.py does after its imports."""
     settings = parse(known()[method], [str(flag) for flag in flags])
-    loop.train(settings, method_of(method).with_options(**settings.own()))
+    loop.train(settings, method_of(settings))
 
 
 def rows_of(log: pathlib.Path) -> list[dict[str, str]]:
@@ -50,14 +49,9 @@ def rows_of(log: pathlib.Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def method_of(name: str) -> Method:
-    """Returns the method in the folder ``name``, as it is without flags."""
-    return importlib.import_module(f"{name}.architecture").METHOD
-
-
 def episodes_of(name: str, length: int) -> list[str]:
     """Returns the flag for episodes of ``length`` iterations; nothing for a method without any."""
-    return [f"--iterations_per_episode={length}"] if method_of(name).episode_length else []
+    return [f"--iterations_per_episode={length}"] if method_named(name).episode_length else []
 
 
 # by what share the energies of neurons may move, if these stay the same but for rotations: by a map
@@ -152,7 +146,7 @@ def test_where_the_rates_drop():
     usual, stochastic = (0.4, 2 / 3, 13 / 15), (0.4, 0.65, 0.85)
     for name in METHODS:
         expected = stochastic if name == "sopt_gs" else usual
-        assert method_of(name).drops == pytest.approx(expected)
+        assert method_named(name).drops == pytest.approx(expected)
 
 
 @pytest.mark.slow
@@ -167,7 +161,7 @@ def test_learned_neurons_warm_up_and_folding(tmp_path, method):
     train(method, *SMALL, *words, f"--log_dir={tmp_path}")
     rows = rows_of(tmp_path)
     rates = {int(row["iteration"]): float(row["learning_rate"]) for row in rows if row["fit"]}
-    drops = [round(24 * f) for f in method_of(method).drops]
+    drops = [round(24 * f) for f in method_named(method).drops]
     for i, rate in rates.items():
         expected = 0.1 * min(1, (i + 1) / 20) * 0.1 ** sum(i >= d for d in drops)
         assert rate == pytest.approx(expected, rel=1e-5)
@@ -185,8 +179,8 @@ def test_learned_neurons_warm_up_and_folding(tmp_path, method):
 
 
 def test_the_scale_of_the_rotations():
-    build_model = importlib.import_module("opt_gs.architecture").build_model
-    rotation = build_model(rotation_stddev=0.2, widths=(4, 4, 4, 4)).get_layer("fc6").rotation
+    model = method_named("opt_gs", rotation_stddev=0.2).build_model(widths=(4, 4, 4, 4))
+    rotation = model.get_layer("fc6").rotation
     assert np.std(rotation) == pytest.approx(0.2, rel=0.1)
 
 
@@ -247,7 +241,7 @@ def test_flags_read_twice():
     assert (one.seed, one.widths, one.resume) == (3, (1, 2, 3, 4), False)
     other = parse(known()["opt_cp"], ["--backbone=resnet20", "--data_dir=~"])
     assert (other.seed, other.widths, other.data_dir) == (0, None, pathlib.Path.home())
-    assert parse(known()["sopt_gs"], []).own()["reset_bn"] is True
+    assert parse(known()["sopt_gs"], []).reset_bn is True
     with pytest.raises(UserError, match="--seed=-1"):
         known()["upt"](seed=-1)  # an object made in Python is checked too
 

@@ -1,4 +1,4 @@
-"""S-OPT: which rows turn, what an episode's end leaves, and that any map will do."""
+"""S-OPT: which rows are rotated, what an episode's end leaves, and other maps."""
 
 import keras
 import numpy as np
@@ -9,7 +9,8 @@ from common import orthogonal
 from common.backbones import cnn6
 from common.layers import StochasticEpisodes, StochasticOrthogonalConv2D, StochasticOrthogonalDense
 from common.layers.stochastic import draw_rows
-from sopt_gs.architecture import build_model, start_episode
+from sopt_gs.architecture import start_episode
+from tests.conftest import method_named
 
 # the usual map, and the one whose map(I) is not I
 MAPS = [orthogonal.gram_schmidt, orthogonal.householder]
@@ -22,35 +23,41 @@ def built_layer(orthogonalize, channels: int = 8, **kwargs) -> StochasticOrthogo
     return layer
 
 
-def turn(layer: StochasticOrthogonalConv2D) -> None:
-    layer.rotation.assign(np.random.default_rng(0).normal(size=layer.rotation.shape))
+def rotate(layer: StochasticOrthogonalConv2D) -> None:
+    random = np.random.default_rng(0)
+    for rotation in layer.rotations:
+        rotation.assign(random.normal(size=rotation.shape))
 
 
+def matrices(layer: StochasticOrthogonalConv2D) -> list[tf.Tensor]:
+    """Returns the rotations, one matrix for each block."""
+    return [m for v in layer.rotations for m in tf.unstack(tf.reshape(v, [-1, *v.shape[-2:]]))]
+
+
+@pytest.mark.parametrize(("block_size", "sizes"), [(None, [18]), (8, [8, 8, 2])])
 @each_map
-def test_the_named_rows_turn_in_their_order_and_the_others_stay(orthogonalize):
-    layer = built_layer(orthogonalize)
-    turn(layer)
-    rows, fix = layer.indices.numpy(), layer.fix.numpy()
-    assert len(set(rows)) == len(rows) == 9 * 2
-    expected = fix.copy()
-    expected[rows] = orthogonalize(layer.rotation.value).numpy() @ fix[rows]
-    np.testing.assert_allclose(layer.neurons(), expected, atol=1e-6)
-    untouched = np.setdiff1d(np.arange(72), rows)
-    np.testing.assert_array_equal(layer.neurons().numpy()[untouched], fix[untouched])
-
-
-@each_map
-def test_an_episodes_end_changes_no_neuron(orthogonalize):
-    """Merge and restart leave the neurons as they were; Householder's map of I, in 18 dimensions,
-    is not I.
+def test_some_rows_are_rotated_and_an_episodes_end_changes_no_neuron(
+    orthogonalize, block_size, sizes
+):
+    """The rows of ``indices`` in their order. Householder's map of I, in even dimensions, is not
+    I.
     """
-    layer = built_layer(orthogonalize)
-    turn(layer)
-    before = layer.neurons().numpy()
+    layer = built_layer(orthogonalize, block_size=block_size)
+    rotate(layer)
+    rows, fix, neurons = layer.indices.numpy(), layer.fix.numpy(), layer.neurons().numpy()
+    assert len(set(rows)) == len(rows) == 9 * 2
+    assert [len(m) for m in matrices(layer)] == sizes
+    expected = fix.copy()
+    for m, part in zip(matrices(layer), np.split(rows, np.cumsum(sizes)[:-1]), strict=True):
+        expected[part] = orthogonalize(m).numpy() @ fix[part]
+    np.testing.assert_allclose(neurons, expected, atol=1e-6)
+    others = np.setdiff1d(np.arange(72), rows)
+    np.testing.assert_array_equal(neurons[others], fix[others])
     layer.merge()
     layer.restart(np.arange(72)[::-1][:18])
-    np.testing.assert_allclose(layer.neurons(), before, atol=1e-6)
-    np.testing.assert_array_equal(layer.rotation, np.eye(18))
+    np.testing.assert_allclose(layer.neurons(), neurons, atol=1e-6)
+    for matrix in matrices(layer):
+        np.testing.assert_array_equal(matrix, np.eye(len(matrix)))
     assert layer.indices.numpy().tolist() == list(range(71, 53, -1))
 
 
@@ -59,14 +66,13 @@ def test_angles_between_neurons_survive_many_episodes(orthogonalize):
     layer = built_layer(orthogonalize)
     angles = layer.fix.numpy().T @ layer.fix.numpy()
     for episode in range(20):
-        turn(layer)
+        rotate(layer)
         layer.merge()
         layer.restart(draw_rows(0, episode, 0, 72, 18))
     # each of the twenty merges rounds sums of 18 float32 terms
     tolerance = 20 * 18 * np.finfo("float32").eps * np.abs(angles).max()
-    np.testing.assert_allclose(
-        layer.neurons().numpy().T @ layer.neurons().numpy(), angles, atol=tolerance
-    )
+    neurons = layer.neurons().numpy()
+    np.testing.assert_allclose(neurons.T @ neurons, angles, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -89,33 +95,27 @@ def test_bad_arguments_are_refused():
             layer.restart(list(indices))
 
 
-def small_model(**kwargs) -> keras.Model:
-    return build_model(cnn6, num_classes=10, widths=(4, 4, 4, 4), **kwargs)
+def small_model(**settings) -> keras.Model:
+    method = method_named("sopt_gs", **settings)
+    return method.build_model(cnn6, num_classes=10, widths=(4, 4, 4, 4))
 
 
 def test_start_episode_resets_what_the_original_resets():
     model = small_model()
-    stochastic = [
-        layer.name for layer in model.layers if isinstance(layer, StochasticOrthogonalConv2D)
-    ]
-    assert stochastic == ["conv1_1", "conv2_0", "conv2_1", "conv3_0", "conv3_1", "fc6"]
-    names = ["conv1_0", *stochastic]
-    for name in names:
-        layer = model.get_layer(name)
-        layer.rotation.assign(np.random.default_rng(1).normal(size=layer.rotation.shape))
-    for layer in model.layers:
-        if layer.name.endswith("_bn"):
-            layer.gamma.assign(layer.gamma + 1)
-    first_rotation = model.get_layer("conv1_0").rotation.numpy()
+    first, *stochastic = [layer for layer in model.layers if hasattr(layer, "rotation")]
+    names = [layer.name for layer in stochastic if hasattr(layer, "indices")]
+    assert names == ["conv1_1", "conv2_0", "conv2_1", "conv3_0", "conv3_1", "fc6"]
+    normalizations = {v.name: v for v in model.layers if v.name.endswith("_bn")}
+    for layer in (first, *stochastic):
+        rotate(layer)
+    for layer in normalizations.values():
+        layer.gamma.assign(layer.gamma + 1)
+    before = first.rotation.numpy()
     start_episode(model, seed=0, episode=1)
-    np.testing.assert_array_equal(model.get_layer("conv1_0").rotation, first_rotation)
-    for name in stochastic:
-        np.testing.assert_array_equal(
-            model.get_layer(name).rotation, np.eye(model.get_layer(name).rotation.shape[0])
-        )
-    gammas = {
-        layer.name: float(layer.gamma[0]) for layer in model.layers if layer.name.endswith("_bn")
-    }
+    np.testing.assert_array_equal(first.rotation, before)
+    for layer in stochastic:
+        np.testing.assert_array_equal(layer.rotation, np.eye(layer.rotation.shape[0]))
+    gammas = {name: float(layer.gamma[0]) for name, layer in normalizations.items()}
     assert gammas.pop("conv1_0_bn") == 2
     assert set(gammas.values()) == {1}
     model.get_layer("conv2_0_bn").gamma.assign(3 * np.ones(4))
@@ -129,19 +129,19 @@ def test_rows_are_a_function_of_seed_episode_and_layer():
     for seed, episode in [(0, 0), (0, 1), (1, 0)]:
         for model in models:
             start_episode(model, seed, episode)
-        rows = [
+        one, other = (
             [tuple(layer.indices.numpy()) for layer in m.layers if hasattr(layer, "indices")]
             for m in models
-        ]
-        assert rows[0] == rows[1]
-        drawn |= set(rows[0])
+        )
+        assert one == other
+        drawn |= set(one)
     assert len(drawn) == 3 * 6
 
 
 @pytest.mark.slow
 def test_another_map_trains_and_survives_a_file(tmp_path):
     keras.utils.set_random_seed(0)
-    model = small_model(orthogonalize=orthogonal.lowdin)
+    model = small_model(orthogonalize="lowdin")
     images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("float32")
     labels = np.arange(32) % 10
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -154,25 +154,16 @@ def test_another_map_trains_and_survives_a_file(tmp_path):
 
 @each_map
 def test_learned_neurons_are_merged_too(orthogonalize):
-    """Rows that no rotation turns learn as well, and an episode's end keeps all that was
-    learned.
-    """
+    """Rows that are not rotated learn as well, and an episode's end keeps what was learned."""
     layer = built_layer(orthogonalize, use_bias=False, learn_neurons=True)
-    turn(layer)
+    rotate(layer)
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(layer(np.ones((2, 8, 8, 8), "float32")) ** 2)
-    gradients = dict(
-        zip(
-            ["fix", "rotation"],
-            tape.gradient(total, [layer.fix.value, layer.rotation.value]),
-            strict=True,
-        )
-    )
+    of_fix, of_rotation = tape.gradient(total, [layer.fix.value, layer.rotation.value])
     assert sorted(v.name for v in layer.trainable_variables) == ["fix", "rotation"]
-    assert all(np.abs(g).max() > 0 for g in gradients.values())
-    still = np.setdiff1d(np.arange(72), layer.indices.numpy())
-    assert (np.abs(gradients["fix"].numpy()[still]).max(axis=1) > 0).all()
-    layer.fix.assign_sub(0.01 * gradients["fix"])
+    assert np.abs(of_rotation).max() > 0
+    assert (np.abs(of_fix).max(axis=1) > 0).all()
+    layer.fix.assign_sub(0.01 * of_fix)
     before = layer.neurons().numpy()
     layer.merge()
     layer.restart(np.arange(18))

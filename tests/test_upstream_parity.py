@@ -7,7 +7,6 @@ step are those that training uses. A deviation is max |a - b| / max(1, max |b|).
 
 import contextlib
 import functools
-import importlib
 import math
 import os
 import pathlib
@@ -23,6 +22,7 @@ from common.backbones import cnn6
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.marks import ROTATION, mark
 from common.training.steps import make_train_step
+from tests.conftest import method_named
 
 GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", pathlib.Path(__file__).parent / "golden"))
 METHODS = sorted(
@@ -79,22 +79,18 @@ class Replay:
     def __init__(
         self, name: str, data: Mapping[str, np.ndarray], jit: bool = False, rounded: bool = False
     ):
-        module = importlib.import_module(f"{folder_of(name)}.architecture")
-        self.method = module.METHOD
         widths = [
             data[f"init/{layer}/fix"].shape[1] for layer in ("conv1_0", "conv2_0", "conv3_0", "fc6")
         ]
         classes = data["init/score/filter"].shape[-1]
-        arguments = {}
-        if self.method.start_episode:
+        options = {"rotation_lr": float(data["rotation_lr"])} if "rotation_lr" in data else {}
+        if "episode_starts" in data:
             small, full = (data[f"init/fc6/{key}"].shape[0] for key in ("rotation", "fix"))
             usual = 16 * max(1, round(0.25 * full / 16))  # of fc6's 4x4 kernel
-            arguments["rotated_fraction"] = 0.25 if small == usual else small / full
-        self.model = module.build_model(cnn6, num_classes=classes, widths=widths, **arguments)
-        rates = {"rotation_lr": float(data["rotation_lr"])} if "rotation_lr" in data else {}
-        optimizer = self.method.make_optimizer(
-            float(data["lr"]), lambda rate, factor=0.1: rate, **rates
-        )
+            options["rotated_fraction"] = 0.25 if small == usual else small / full
+        self.method = method_named(folder_of(name), **options)
+        self.model = self.method.build_model(cnn6, num_classes=classes, widths=widths)
+        optimizer = self.method.make_optimizer(float(data["lr"]), lambda rate, factor=0.1: rate)
         for layer in self.normalizations():
             layer.debias = False
         if rounded:
@@ -142,9 +138,7 @@ class Replay:
         }
 
     def start_episode(self, episode: int) -> dict[str, float]:
-        """Starts an episode with the file's rows in place of the draw; returns the deviations of
-        the first merge.
-        """
+        """Starts an episode with the file's rows; returns the deviations of the first merge."""
         layers = [
             layer for layer in self.model.layers if isinstance(layer, StochasticOrthogonalConv2D)
         ]
@@ -162,7 +156,7 @@ class Replay:
             for layer, fix in zip(layers, before, strict=True):
                 layer.fix.assign(fix)
         self.method.start_episode(
-            self.model, seed=0, episode=episode, draw=lambda _, __, number, **___: rows[number]
+            self.model, seed=0, episode=episode, draw=lambda seed, episode, number, *_: rows[number]
         )
         return result
 
@@ -188,9 +182,8 @@ class Replay:
         result |= {key: deviation(values, self.data[key]) for key, values in self.figures.items()}
         result |= self.deviations("final")
         logits = self.model(self.data["test_images"], training=False).numpy()
-        result["test_logits"] = (
-            np.abs(logits - self.data["test_logits"]).max() / np.abs(self.data["test_logits"]).max()
-        )
+        expected = self.data["test_logits"]
+        result["test_logits"] = np.abs(logits - expected).max() / np.abs(expected).max()
         left = {
             key
             for key in self.data
@@ -254,16 +247,13 @@ def test_parity_in_float64(name, rounded, jit):
 DRAWS, TIES_AT_ONCE = 32, 2
 
 
-def moved(data: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
+def moved(data: dict[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
     """Returns ``data`` with initial values that are off by what float32's rounding amounts to."""
     rng = np.random.default_rng(seed)
     longest = max(value.shape[0] for key, value in data.items() if key.endswith("/fix"))
     size = math.sqrt(longest) * 2.0**-24
     starts = {key: value for key, value in data.items() if key.startswith("init/")}
-    return {
-        **data,
-        **{key: v * (1 + size * rng.uniform(-1, 1, v.shape)) for key, v in starts.items()},
-    }
+    return data | {k: v * (1 + size * rng.uniform(-1, 1, v.shape)) for k, v in starts.items()}
 
 
 @functools.cache
@@ -294,9 +284,7 @@ def beyond(name: str, figures: Mapping[str, list[float]], expected: Mapping) -> 
 @each_mode
 @each_method
 def test_parity_in_float32(name, jit):
-    """The losses in the precision that training has, to 1e-4 or what ties can do, where that is
-    more.
-    """
+    """The losses in the precision that training has, to 1e-4 or what ties can do, if more."""
     data = load(name)
     replay = Replay(name, data, jit)
     result = replay.run()
@@ -322,36 +310,23 @@ def test_a_transposed_map_is_beyond_what_ties_can_do(name):
 # The optimizers alone
 
 
-class _Table(keras.optimizers.schedules.LearningRateSchedule):
-    """The rates of a file, one an iteration."""
-
-    def __init__(self, rates: np.ndarray):
-        self.rates = tf.constant(rates, tf.float64)
-
-    def __call__(self, step):
-        return tf.gather(self.rates, step)
-
-    def get_config(self):
-        return {"rates": self.rates.numpy().tolist()}
-
-
 @pytest.mark.parametrize("rule", ["ogd", "momentum"])
 def test_optimizers(rule):
-    """Every update of the file, through its drops of the rate and OGD's cap of the step, to
-    1e-9.
-    """
+    """Every update of the file, through drops of the rate and OGD's cap of the step, to 1e-9."""
     data = load("optimizers")
     gradients, rates = data[f"{rule}/gradient"], data[f"{rule}/rate"]
     with floatx("float64"):
         if rule == "ogd":
-            optimizer = optimizers.OGD(rotation_learning_rate=_Table(rates))
+            optimizer = optimizers.OGD()
             variable = mark(keras.Variable(np.eye(gradients.shape[-1]), dtype="float64"), ROTATION)
             expected = data["ogd/rotation"]
         else:
-            optimizer = optimizers.Momentum(_Table(rates), momentum=float(np.float32(0.9)))
+            optimizer = optimizers.Momentum(momentum=float(np.float32(0.9)))
             variable = keras.Variable(np.zeros(gradients.shape[-1]), dtype="float64")
             expected = data["momentum/variable"]
-        for gradient, value in zip(gradients, expected, strict=True):
+        name = "rotation_learning_rate" if rule == "ogd" else "learning_rate"
+        for gradient, rate, value in zip(gradients, rates, expected, strict=True):
+            setattr(optimizer, name, float(rate))
             optimizer.apply([tf.constant(gradient, tf.float64)], [variable])
             assert deviation(variable.numpy(), value) <= 1e-9
     assert len(np.unique(rates)) > 1

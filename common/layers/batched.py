@@ -1,7 +1,6 @@
 """The neurons of several layers at once: rotations of one size in one call of their map.
 
-On a GPU a map of five matrices takes as many kernels as a map of one. On a CPU nothing is gained:
-TensorFlow's factorizations treat a batch matrix by matrix.
+On a GPU a map of five matrices takes as many kernels as a map of one. On a CPU nothing is gained.
 """
 
 import collections
@@ -14,7 +13,6 @@ import tensorflow as tf
 
 from .. import orthogonal
 from ..private import all_layers, forward_pass, is_compiled_by_xla
-from .blocks import joined, split
 
 Tensors = Sequence[tf.Tensor]
 _BY_XLA = contextvars.ContextVar("_BY_XLA", default=False)
@@ -22,15 +20,29 @@ _BY_XLA = contextvars.ContextVar("_BY_XLA", default=False)
 
 @contextlib.contextmanager
 def maps_by_xla() -> Iterator[None]:
-    """Has XLA compile the maps in a forward pass that it does not compile itself.
-
-    For several devices: XLA cannot compile what they exchange in a step.
-    """
+    """Has XLA compile the maps of a forward pass that it cannot compile: one on several devices."""
     token = _BY_XLA.set(True)
     try:
         yield
     finally:
         _BY_XLA.reset(token)
+
+
+def split(matrices: Tensors, rows: tf.Tensor) -> list[tf.Tensor]:
+    """Returns the part of ``rows [n, c]`` that belongs to each matrix.
+
+    It is ``[b, c]`` for a matrix ``[b, b]``, and ``[blocks, b, c]`` for ``[blocks, b, b]``.
+    """
+    counts = [matrix.shape[:-1].num_elements() for matrix in matrices]
+    return [
+        tf.reshape(part, [*matrix.shape[:-1], -1])
+        for matrix, part in zip(matrices, tf.split(rows, counts), strict=True)
+    ]
+
+
+def joined(parts: Tensors) -> tf.Tensor:
+    """Returns ``[n, c]``, the rows that `split` has split."""
+    return tf.concat([tf.reshape(part, [-1, part.shape[-1]]) for part in parts], axis=0)
 
 
 def neurons_together(layers: Iterable[Any]) -> list[tf.Tensor]:
@@ -80,19 +92,17 @@ def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> T
 def _rotated(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
     """Returns ``map(m) @ r`` of each map, matrix m and rows r.
 
-    Rotations of one size are stacked if their map is of this package; another may take no batch.
+    Matrices of one size are stacked if their map is of this package; another may take no batch.
     """
     groups = collections.defaultdict(list)
     for i, (rotate, matrix, part) in enumerate(zip(maps, matrices, rows, strict=True)):
         alone = None if rotate in orthogonal.ALL else i
         groups[id(rotate), matrix.dtype, matrix.shape[-1], part.shape[-1], alone].append(i)
-    rotated: list = [None] * len(maps)
+    rotated: dict[int, tf.Tensor] = {}
     for group in groups.values():
         pair = [matrices[i] for i in group], [rows[i] for i in group]
-        products = _together(maps[group[0]], *pair)
-        for i, product in zip(group, products, strict=True):
-            rotated[i] = product
-    return rotated
+        rotated |= zip(group, _together(maps[group[0]], *pair), strict=True)
+    return [rotated[i] for i in range(len(maps))]
 
 
 def _together(orthogonalize: orthogonal.Map, matrices: Tensors, rows: Tensors) -> Tensors:
@@ -119,10 +129,7 @@ def neurons_of_this_pass(layer: Any) -> tf.Tensor:
     entry, memory = current
     if layer not in memory:
         others = all_layers(entry) if is_compiled_by_xla() or _BY_XLA.get() else []
-        asked = [
-            other
-            for other in dict.fromkeys([layer, *others])
-            if hasattr(other, "rows_to_rotate") and other.built and forward_pass(other) is not None
-        ]
+        found = [v for v in others if hasattr(v, "rows_to_rotate") and v.built and forward_pass(v)]
+        asked = dict.fromkeys([layer, *found])
         memory.update(zip(asked, neurons_together(asked), strict=True))
     return memory[layer]

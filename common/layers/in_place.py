@@ -22,19 +22,13 @@ def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **arguments: 
     """Makes a ``kind`` of a built ``kind.plain`` with the same kernel.
 
     Raises:
-        ValueError: if an argument is wrong, or map(R) is not orthogonal; the layer then stays.
+        ValueError: if an argument is wrong, or map(R) is not orthogonal; `fold` then undoes it.
     """
-    kernel = tf.convert_to_tensor(layer.kernel)
-    try:
-        _add_rotation(layer, kind, arguments)
-        matrices = layer.orthogonal_matrices()
-        if any(orthogonality_drift(q) > 1e-3 for q in matrices):
-            raise ValueError(
-                f"{layer.name}: the map makes no orthogonal matrix of the initial rotation"
-            )
-    except Exception:
-        fold(layer, kernel)
-        raise
+    _add_rotation(layer, kind, arguments)
+    matrices = layer.orthogonal_matrices()
+    if any(orthogonality_drift(q) > 1e-3 for q in matrices):
+        reason = "the map makes no orthogonal matrix of the initial rotation"
+        raise ValueError(f"{layer.name}: {reason}")
     layer.rotate_back(matrices)
 
 
@@ -45,9 +39,8 @@ def _add_rotation(layer: keras.layers.Layer, kind: type[OrthogonalLayer], argume
         layer.add_rotation()
 
 
-def fold(layer: OrthogonalLayer, kernel: tf.Tensor | None = None) -> None:
-    """Makes the layer of Keras of an OPT layer, with its current kernel or with ``kernel``."""
-    kernel = layer.kernel if kernel is None else kernel
+def fold(layer: OrthogonalLayer, kernel: tf.Tensor) -> None:
+    """Makes the layer of Keras with ``kernel`` of an OPT layer, or of an unfinished one."""
     with weights_may_change(layer):
         for name in (*layer.opt_arguments, *_OURS):
             if isinstance(vars(layer).get(name), keras.Variable):
@@ -76,8 +69,7 @@ def normalization_to_plain(layer: BatchNormalization) -> None:
 def copied(model: keras.Model) -> keras.Model:
     """Returns a copy of a built model, not compiled, by Keras's saving and loading.
 
-    Keras rebuilds a custom model with plain layers. So OPT layers are copied as plain ones and
-    rotated again.
+    Keras rebuilds a custom model with plain layers, so OPT layers are copied as plain ones.
 
     Raises:
         ValueError: if Keras cannot copy it.
@@ -87,19 +79,17 @@ def copied(model: keras.Model) -> keras.Model:
             result = copy.deepcopy(model)
             if not result.built:
                 raise ValueError("its copy is not built, which takes a method `build`")
-            layers = list(zip(all_layers(model), all_layers(result), strict=True))
-            for old, new in layers:
+            pairs = list(zip(all_layers(model), all_layers(result), strict=True))
+            for old, new in pairs:
                 if type(old) is not type(new) or old.built != new.built:
                     raise ValueError(f"its layer {old.name} comes back as another")
     except Exception as error:
         cause: BaseException = error
         while cause.__context__:
             cause = cause.__context__
-        raise ValueError(
-            f"Keras cannot copy {model.name}: {textwrap.shorten(str(cause), 200)}; with copy=False "
-            "it is changed in place"
-        ) from error
-    for old, new in layers:
+        reason = f"{textwrap.shorten(str(cause), 200)}; with copy=False it is changed in place"
+        raise ValueError(f"Keras cannot copy {model.name}: {reason}") from error
+    for old, new in pairs:
         if isinstance(old, OrthogonalLayer) and old.built:
             arguments = {name: getattr(old, name) for name in old.opt_arguments}
             _add_rotation(new, type(old), arguments | {"check_map": False})

@@ -12,12 +12,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     The averages of mean and (biased) variance start at zero, as in the original. After t steps they
     are too small by the factor ``1 - momentum^t``: with 0.999 the original's first tests mean
-    nothing. Here inference divides the averages by that factor, which ends close to 1.
+    nothing. Here inference divides the averages by that factor.
 
     Args:
         momentum: decay of the averages per step. Defaults to 0.999.
-        debias: whether inference divides by ``1 - momentum^t``. False uses the original's raw
-            averages. Defaults to True.
+        debias: whether inference divides by the factor. False uses the original's raw averages.
+            Defaults to True.
         **kwargs: as in `keras.layers.BatchNormalization`.
 
     Raises:

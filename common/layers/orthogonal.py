@@ -1,5 +1,6 @@
 """OrthogonalLayer: mixed into a layer of Keras, it rotates that layer's kernel."""
 
+import copy
 import functools
 import inspect
 import logging
@@ -13,10 +14,9 @@ import tensorflow as tf
 
 from .. import orthogonal
 from ..marks import NEURONS, ROTATION, mark
-from ..orthogonal import Map
+from ..orthogonal import Map, matmul
 from ..private import autocast, move_to_end, remove_weight
-from .batched import neurons_of_this_pass, neurons_together
-from .blocks import drawn_one_by_one, rotated_back
+from .batched import joined, neurons_of_this_pass, neurons_together, split
 
 _LOGGER = logging.getLogger(__name__)
 _LARGE = 4096  # rows of a rotation that is logged as a warning: 67 MB in float32
@@ -26,21 +26,21 @@ for _map in orthogonal.ALL:  # a saved model stores its map by name
 
 
 def check_map(orthogonalize: Map, shape: Sequence[int]) -> None:
-    """Raises ValueError for a map whose result is not orthogonal.
+    """Raises ValueError for a map that makes no orthogonal matrices of random ones.
 
-    It is tried on random float32 matrices of at most 8 rows, in place of those of ``shape``.
+    They are as those of ``shape``, but float32 and of at most 8 rows.
     """
     size = min(shape[-1], 8)
     sample = np.random.default_rng(0).normal(size=[2] * (len(shape) - 2) + [size] * 2)
     with tf.init_scope():  # eagerly, also where a graph is being traced
         q = np.asarray(orthogonalize(tf.constant(sample, "float32")), "float64")
-    advice = "check_map=False turns this check off"
-    if q.shape != sample.shape:
-        raise ValueError(f"the map takes {sample.shape} to {q.shape}; {advice}")
-    deviation = np.abs(q @ np.swapaxes(q, -1, -2) - np.eye(size)).max()
-    if not deviation <= 1e-3:
-        found = f"of a random matrix of shape {sample.shape}, max |Q Q^T - I| is {deviation:.2g}"
-        raise ValueError(f"the map's result is not orthogonal: {found}; {advice}")
+    problem = f"takes {sample.shape} to {q.shape}"
+    if q.shape == sample.shape:
+        deviation = np.abs(q @ np.swapaxes(q, -1, -2) - np.eye(size)).max()
+        if deviation <= 1e-3:
+            return
+        problem = f"is not orthogonal: max |Q Q^T - I| of random matrices is {deviation:.2g}"
+    raise ValueError(f"the map {problem}; check_map=False turns this check off")
 
 
 def he_normal() -> keras.initializers.Initializer:
@@ -62,16 +62,32 @@ def contracted_axes(layer: keras.layers.Layer, rank: int) -> list[int]:
     return [i for i, letter in enumerate(kernel) if letter in inputs and letter not in output]
 
 
-class _OfTheClass:
-    """A signature that help and editors show for a class; an instance has that of its call."""
+def drawn_one_by_one(initializer: Any, first: int = 0) -> Callable[..., tf.Tensor]:
+    """Returns an initializer of ``[b, b]`` and ``[blocks, b, b]`` that draws each matrix by itself.
 
-    def __init__(self, signature: inspect.Signature):
-        self.signature = signature
+    Keras's Identity takes a single matrix, and its Orthogonal makes no orthogonal ones of a batch.
+    Block number i, counted from ``first``, adds i to an initializer's seed.
+    """
+
+    def draw(shape, dtype=None):
+        if len(shape) > 2:
+            blocks = range(first, first + shape[0])
+            return tf.stack([drawn_one_by_one(initializer, i)(shape[1:], dtype) for i in blocks])
+        draws = copy.copy(initializer)
+        if isinstance(getattr(draws, "seed", None), int):
+            draws.seed += first
+        return draws(shape, dtype=dtype)
+
+    return draw
+
+
+class _OfTheClass(inspect.Signature):
+    """A signature that help shows for a class; an instance has that of its call."""
 
     def __get__(self, layer: keras.layers.Layer | None, kind: type) -> inspect.Signature:
         if layer is not None:
             raise AttributeError("__signature__")
-        return self.signature
+        return self
 
 
 class OrthogonalLayer(keras.layers.Layer):
@@ -79,9 +95,9 @@ class OrthogonalLayer(keras.layers.Layer):
 
     A neuron is a column of ``fix``: the kernel's n entries on the axes that are summed over. For
     Dense these are the input's features; for a convolution the kernel's area times its input
-    channels, with one rotation for all groups; for EinsumDense the letters that are in the input
-    and not in the output. Arguments, shapes, dtypes and masks are as in Keras's layer, except that
-    ``kernel_initializer`` defaults to He's, variance 2 / n.
+    channels, with one rotation for all groups; for EinsumDense the letters that the input has and
+    the output lacks. All else is as in Keras's layer, except that ``kernel_initializer`` defaults
+    to He's, variance 2 / n.
 
     Args:
         orthogonalize: the map ``[..., n, n] -> [..., n, n]``, or the name of one. Defaults to
@@ -119,7 +135,7 @@ class OrthogonalLayer(keras.layers.Layer):
         cls.opt_arguments = tuple(p.name for p in ours)
         cls.plain = next(c for c in cls.__mro__ if c.__module__.startswith("keras."))
         _, *theirs, rest = inspect.signature(cls.plain.__init__).parameters.values()
-        cls.__signature__ = _OfTheClass(inspect.Signature([*theirs, *ours, rest]))
+        cls.__signature__ = _OfTheClass([*theirs, *ours, rest])
 
     def __init__(self, *args, **kwargs):
         given = inspect.signature(type(self)).bind(*args, **kwargs).arguments
@@ -183,11 +199,11 @@ class OrthogonalLayer(keras.layers.Layer):
             check_map(self.orthogonalize, shape)
         precision = "float64" if self.variable_dtype == "float64" else "float32"
         if size >= _LARGE:
-            each = rows * np.dtype(precision).itemsize / 1e6  # MB per column
+            column = rows * np.dtype(precision).itemsize / 1e6  # in MB
             _LOGGER.warning(
-                f"{self.name}: the rotation of {rows:,} rows takes {each * size:,.0f} MB, and its "
-                "gradient and each average of the optimizer as much again; with block_size=256 it "
-                f"would take {each * 256:,.0f} MB"
+                f"{self.name}: the rotation of {rows:,} rows takes {column * size:,.0f} MB, and "
+                "its gradient and each average of the optimizer as much again; with "
+                f"block_size=256 it would take {column * 256:,.0f} MB"
             )
         add = functools.partial(self.add_weight, dtype=precision, autocast=False)
 
@@ -195,11 +211,10 @@ class OrthogonalLayer(keras.layers.Layer):
             return tf.reshape(tf.transpose(tf.cast(kernel, dtype), self._axes), shape)
 
         def rotation(name: str, shape: tuple[int, ...], first: int = 0) -> keras.Variable:
-            draw = drawn_one_by_one(self.rotation_initializer, first)
+            start = drawn_one_by_one(self.rotation_initializer, first)
             penalty = self.rotation_regularizer
-            return mark(
-                add(name=name, shape=shape, initializer=draw, regularizer=penalty), ROTATION
-            )
+            variable = add(name=name, shape=shape, initializer=start, regularizer=penalty)
+            return mark(variable, ROTATION)
 
         neurons = math.prod(self._permuted_shape) // n
         fix = add(name="fix", shape=(n, neurons), initializer=columns, trainable=self.learn_neurons)
@@ -212,7 +227,7 @@ class OrthogonalLayer(keras.layers.Layer):
             move_to_end(self, self.bias)
 
     def number_of_rows(self, n: int, channels: int) -> int:
-        """Returns how many of the n rows of ``fix`` are rotated: all."""
+        """Returns how many of the n rows of ``fix`` are rotated."""
         return n
 
     @property
@@ -233,8 +248,10 @@ class OrthogonalLayer(keras.layers.Layer):
         return rotated
 
     def rotate_back(self, matrices: list[tf.Tensor]) -> None:
-        """Multiplies the rows to rotate by ``matrices`` transposed: ``fix`` becomes the neurons."""
-        self.fix.assign(self.with_rotated_rows(rotated_back(matrices, self.rows_to_rotate())))
+        """Multiplies `rows_to_rotate` by each matrix transposed, in ``fix``."""
+        parts = zip(matrices, split(matrices, self.rows_to_rotate()), strict=True)
+        rotated = joined([matmul(matrix, part, transpose_a=True) for matrix, part in parts])
+        self.fix.assign(self.with_rotated_rows(rotated))
 
     def neurons(self) -> tf.Tensor:
         """Returns the current neurons, ``map(rotation) @ fix``, ``[n, neurons]``, in its dtype."""
@@ -275,14 +292,13 @@ class OrthogonalLayer(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         rotate = self.orthogonalize
-        name = keras.saving.get_registered_name(
-            rotate if inspect.isfunction(rotate) else type(rotate)
-        )
+        kind = rotate if inspect.isfunction(rotate) else type(rotate)
+        name = keras.saving.get_registered_name(kind)
         if keras.saving.get_registered_object(name) is None:
             raise ValueError(
                 f"the layer {self.name} cannot be saved: its map {name} is not registered with "
-                "Keras. It must be a function, or a class with get_config() and from_config(), "
-                "with the decorator @keras.saving.register_keras_serializable()"
+                "Keras: a function, or a class with get_config() and from_config(), with the "
+                "decorator @keras.saving.register_keras_serializable()"
             )
         return {
             **super().get_config(),

@@ -1,6 +1,6 @@
 """S-OPT: layers that rotate only some of the neurons' rows at a time (Liu et al., CVPR 2021)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -13,18 +13,18 @@ from .orthogonal import OrthogonalLayer
 class StochasticLayer(OrthogonalLayer):
     """An OPT layer that rotates only some rows at a time.
 
-    The rotations rotate the rows ``indices [r]`` of ``fix``, in that order, with
+    These are the rows ``indices [r]`` of ``fix``, in that order, with
     ``r = area * max(1, round(rotated_fraction * channels))``; the channels are the last of the
     kernel's axes on which a neuron's entries lie, the area all others. After an episode of
     training, `merge` writes the rotated rows into ``fix``; then `restart` resets the rotation to I
-    and selects other rows. The callback `StochasticEpisodes` does both. It works with any map.
+    and selects other rows. The callback `StochasticEpisodes` does both.
 
     Args:
         rotated_fraction: the share of the channels that is rotated at a time, over 0 and at most 1.
             Defaults to the original's 0.25.
 
-    The other arguments and weights are those of `OrthogonalLayer`. The weight ``indices``, int32
-    ``[r]``, is not trained. The first ones are drawn at random.
+    The other arguments and weights are those of `OrthogonalLayer`. The weight ``indices``, int32,
+    is not trained; the first rows are drawn at random.
 
     Raises:
         ValueError: also if ``rotated_fraction`` is not in (0, 1].
@@ -37,7 +37,6 @@ class StochasticLayer(OrthogonalLayer):
         self.rotated_fraction = rotated_fraction
 
     def number_of_rows(self, n: int, channels: int) -> int:
-        """Returns r."""
         return n // channels * max(1, round(self.rotated_fraction * channels))
 
     def add_rotation(self) -> None:
@@ -72,10 +71,9 @@ class StochasticLayer(OrthogonalLayer):
         Raises:
             ValueError: if ``indices`` does not hold r different rows.
         """
-        if len(np.unique(indices)) != self.indices.shape[0]:
-            raise ValueError(
-                f"`indices` must hold {self.indices.shape[0]} different rows, not {indices}"
-            )
+        count = self.indices.shape[0]
+        if len(np.unique(indices)) != count:
+            raise ValueError(f"`indices` must hold {count} different rows, not {indices}")
         for rotation in self.rotations:
             *blocks, size, _ = rotation.shape
             rotation.assign(tf.eye(size, batch_shape=blocks, dtype=rotation.dtype))
@@ -91,8 +89,20 @@ def draw_rows(seed: int, episode: int, number: int, n: int, rows: int) -> np.nda
     return np.random.default_rng([seed, episode, number]).permutation(n)[:rows]
 
 
+def restart_layers(
+    layers: Iterable[StochasticLayer],
+    seed: int,
+    episode: int,
+    draw: Callable[..., Sequence[int] | np.ndarray] = draw_rows,
+) -> None:
+    """Merges the layers' rotations into their neurons and selects other rows."""
+    for number, layer in enumerate(layers):
+        layer.merge()
+        layer.restart(draw(seed, episode, number, layer.fix.shape[0], layer.indices.shape[0]))
+
+
 class StochasticEpisodes(keras.callbacks.Callback):
-    """Has the stochastic layers of a model merge their rotations and select other rows.
+    """Merges the rotations of a model's stochastic layers and selects other rows.
 
     ``model.fit(images, labels, epochs=10, callbacks=[StochasticEpisodes(steps=750)])``. Training
     that goes on after a break draws the rows that it would have drawn without one.
@@ -120,10 +130,6 @@ class StochasticEpisodes(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         episode = int(self.model.optimizer.iterations) // self.steps
-        if episode == self.episode:
-            return
-        self.episode = episode
-        for number, layer in enumerate(self.layers):
-            layer.merge()
-            n, rows = layer.fix.shape[0], layer.indices.shape[0]
-            layer.restart(draw_rows(self.seed, episode, number, n, rows))
+        if episode != self.episode:
+            self.episode = episode
+            restart_layers(self.layers, self.seed, episode)

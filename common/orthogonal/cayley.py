@@ -68,10 +68,7 @@ def _skew(w: tf.Tensor) -> tf.Tensor:
 
 
 def _skew_gradient(z: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Returns the gradient of w from ``Z Y^T``, the gradient of S.
-
-    It is the upper triangle of Z Y^T - Y Z^T, which takes one product.
-    """
+    """Returns w's gradient, the upper triangle of Z Y^T - Y Z^T, by one product."""
     ds = matmul(tf.concat([z, -y], axis=-1), tf.concat([y, z], axis=-1), transpose_b=True)
     return tf.linalg.band_part(ds, 0, -1)
 
@@ -84,8 +81,8 @@ def _unit_lower(lu: tf.Tensor) -> tf.Tensor:
 def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Returns ``2 (I - S)^-1 F - F``; forward and backward pass share one factorization.
 
-    LU leaves an error of eps |S|. Where that could be more than a few n eps, the inverse takes the
-    place of the factors, computed in float64 or from a polar factor.
+    LU leaves an error of eps |S|. Where that could be more than a few n eps, `_wide_inverse` takes
+    the place of the factors.
     """
     s = _skew(w)
     is_near = _is_near(s, w.dtype)

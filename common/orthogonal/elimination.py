@@ -21,15 +21,9 @@ def orthogonal_rows(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns Q, T and det Q of ``Q = T @ w``, T lower triangular with a positive diagonal.
 
-    Q is orthogonal up to rounding for every ``w``.
-
-    Args:
-        w: ``[..., n, n]``, float32 or float64, with rows whose largest entries are near 1.
-        determinant: whether to compute det Q; without it the third result means nothing.
-
-    Returns:
-        ``[..., n, n]`` twice, then ``[...]``, all of the dtype of ``w``. Q is finite; T can grow
-        like 2^n, and overflow.
+    Q is orthogonal up to rounding for every ``w [..., n, n]`` with rows whose largest entries are
+    near 1; T can grow like 2^n, and overflow. Without ``determinant`` the third result, ``[...]``,
+    means nothing.
     """
     q, t, is_accurate = _by_blocks(w)
     sign = tf.ones(tf.shape(w)[:-2], w.dtype)
@@ -84,10 +78,7 @@ def _by_blocks(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 def _split(n: int) -> tuple[int, int]:
-    """Returns the number of rows of the last blocks, and after how many halvings they are left.
-
-    There are ``rows * 2^halvings`` rows, which is n or a little more.
-    """
+    """Returns rows and halvings with ``rows * 2^halvings`` equal to n or a little more."""
     halvings = max(0, math.ceil(math.log2(n / FEW_ROWS)))
     return -(-n >> halvings), halvings
 

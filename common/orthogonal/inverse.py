@@ -14,12 +14,8 @@ def inverse_of_positive(a: tf.Tensor, bound: tf.Tensor, least: float = 1e-3) -> 
 
     Newton's iteration X <- X (2 - a X) takes an eigenvalue z of a X to z (2 - z). Here each step is
     scaled: c z (low + high - z), for z from low to high, is smallest at both ends. This takes the
-    ratio of high and low to a quarter of it.
-
-    Args:
-        a: of float32 or float64.
-        bound: not less than the largest eigenvalue, ``[...]``.
-        least: the result is accurate if no eigenvalue is below ``least * bound``.
+    ratio of high and low to a quarter of it. ``bound [...]`` is not less than the largest
+    eigenvalue, and the result is accurate if none is below ``least * bound``.
     """
     bound = bound[..., tf.newaxis, tf.newaxis]
     a /= bound

@@ -31,10 +31,9 @@ def product(orthogonalize: Map, w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
 
 
 def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Returns ``function`` with a check of its arguments, and float32 in place of 16 bits.
+    """Returns ``function`` with float32 in place of 16 bits, and a check of its first argument.
 
-    The new function raises ValueError if its first argument is not a batch of square matrices of a
-    floating-point dtype. It casts float16 and bfloat16 to float32, and the result back.
+    ValueError if that is not a batch of square matrices of a floating-point dtype.
     """
 
     @functools.wraps(function)
@@ -76,9 +75,8 @@ def _exact_product(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Callable]:
 def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tensor]:
     """Returns `tf.custom_gradient(function)`, with an error for other derivatives than first ones.
 
-    A custom gradient treats values kept from the forward pass as constants. A second derivative
-    would be wrong, without an error. So it raises NotImplementedError instead, and so does forward
-    mode, which differentiates the gradient.
+    A custom gradient treats values kept from the forward pass as constants, so a second derivative
+    would be wrong. It raises NotImplementedError, as does forward mode, which takes one on its way.
     """
 
     @functools.wraps(function)
@@ -119,11 +117,8 @@ def scale_invariant(*axes: int) -> Callable[[Callable], Callable]:
 
     Its first argument is multiplied by powers of two that bring the largest entries near 1, so that
     no square overflows or underflows. Such a product is exact. Where the gradient is too large for
-    the dtype, it is the largest number. Where all these entries are 0, it is 0.
-
-    Args:
-        axes: the largest entry is taken over these: -1 for a factor of each row, -2 for one of each
-            column, both for one of the matrix.
+    the dtype, it is the largest number. Where all these entries are 0, it is 0. The largest entry
+    is taken over ``axes``: -1 for a factor of each row, -2 for one of each column.
     """
 
     def decorator(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:

@@ -66,10 +66,7 @@ lowdin.product = for_square_matrices(_polar)  # type: ignore[attr-defined]
 
 
 def _polar_by_svd(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
-    """Returns U V^T of ``w = U S V^T``, or its product with ``neurons``.
-
-    For the product, U V^T itself is never computed.
-    """
+    """Returns U V^T of ``w = U S V^T``, or its product with ``neurons`` without computing U V^T."""
 
     @once_differentiable
     def polar(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:

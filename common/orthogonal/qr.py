@@ -83,12 +83,8 @@ def _pulled_back(q: tf.Tensor, solve: Callable, dq: tf.Tensor, dqq: tf.Tensor) -
 
         da^T = R^-1 (dQ^T - M Q^T),    M symmetric, with the lower triangle of dQ^T Q
 
-    (Roberts and Roberts, arXiv 2009.10071; here Q is square and only Q has a gradient.)
-
-    Args:
-        q: the first factor, ``[..., n, n]``.
-        solve: takes y ``[..., n, n]`` to R^-1 y.
-        dq, dqq: dQ^T and dQ^T Q, each ``[..., n, n]``.
+    (Roberts and Roberts, arXiv 2009.10071; here Q is square and only Q has a gradient.) ``solve``
+    takes y ``[..., n, n]`` to R^-1 y; ``dq`` and ``dqq`` are dQ^T and dQ^T Q.
     """
     lower = np.tri(q.shape[-1], dtype=bool)
     return solve(dq - matmul(tf.where(lower, dqq, transpose(dqq)), q, transpose_b=True))
@@ -99,13 +95,9 @@ def _factors(
 ) -> tuple[tf.Tensor, tf.Tensor, Callable[[tf.Tensor], tf.Tensor], tf.Tensor]:
     """Returns the factors of ``a = Q R``, where Q is orthogonal up to rounding for every ``a``.
 
-    Args:
-        a: ``[..., n, n]``, with columns whose largest entries are near 1.
-        determinant: whether to compute det Q.
-
-    Returns:
-        Q; the signs of R's diagonal, ``[..., n, 1]``; a function that takes y ``[..., n, n]`` to
-        R^-1 y, without NaN also where R is singular; and det Q, ``[...]``.
+    They are Q; the signs of R's diagonal, ``[..., n, 1]``; a function that takes y ``[..., n, n]``
+    to R^-1 y, without NaN also where R is singular; and det Q, ``[...]``, if asked for. The largest
+    entries of a's columns are near 1.
     """
     # A narrow network in float32 stays close to the same run in float64 until a rounding error
     # changes which side of a ReLU or which entry of a pool wins. QR's error, some ten eps, is the
@@ -125,8 +117,7 @@ def _by_library(
 ) -> tuple[tf.Tensor, tf.Tensor, Callable[[tf.Tensor], tf.Tensor], tf.Tensor]:
     """Does the same as `_factors`, without XLA.
 
-    Block Gram-Schmidt with Cholesky factors, by matrix products, is no faster on two cores and
-    needs both of them. This needs one and leaves the other to another layer.
+    Block Gram-Schmidt with Cholesky factors, by matrix products, is no faster on two cores.
     """
     n = a.shape[-1]
     q, r = _by_counted_reflections(a) if determinant and n > 128 else _by_reflections(a)

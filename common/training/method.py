@@ -1,15 +1,20 @@
-"""Method: how training methods differ. A folder's architecture.py makes one."""
+"""Method: how training methods differ. A folder's architecture.py makes one of its settings."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
 from .. import optimizers
-from ..energy import is_orthogonal_layer
+from ..backbones import cnn6
 from ..errors import UserError
+from ..layers import OrthogonalConv2D
+from ..layers.orthogonal import OrthogonalLayer
+from ..orthogonal import Map
 from ..private import all_layers
+from .settings import LayerSettings
 
 
 def momentum(base_lr: float, decay: Callable) -> optimizers.Momentum:
@@ -22,8 +27,8 @@ class Method:
     """How a method differs from the others.
 
     Attributes:
-        build_model: takes ``backbone``, a callable that takes a layer factory, and returns the
-            model.
+        build_model: takes a backbone, by default `cnn6`, and the backbone's arguments (num_classes,
+            widths), and returns the model.
         make_optimizer: takes ``base_lr`` and ``decay``, a callable ``(rate, factor=0.1)`` that
             returns the run's schedule of a rate. Defaults to `momentum`.
         decay_factor: factor of the weight decay in the loss; the printed value is without it.
@@ -42,19 +47,48 @@ class Method:
     episode_length: int | None = None
     start_episode: Callable[[keras.Model, int, int], None] | None = None
 
-    def with_options(self, **options) -> "Method":
-        """Returns the method with its folder's settings; by default they are the model's."""
-        return dataclasses.replace(self, build_model=functools.partial(self.build_model, **options))
+
+def opt_model(
+    orthogonalize: Map,
+    settings: LayerSettings,
+    rotation_stddev: float | None = None,
+    layer: Callable[..., keras.layers.Layer] = OrthogonalConv2D,
+    stem: Callable[..., keras.layers.Layer] | None = None,
+    **options,
+) -> Callable[..., keras.Model]:
+    """Returns a `Method.build_model` with OPT layers.
+
+    Args:
+        orthogonalize: the map.
+        settings: of the method.
+        rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to None: they start at I.
+        layer: the class of the layers. Defaults to `OrthogonalConv2D`.
+        stem: that of the first layer. Defaults to ``layer``.
+        **options: other arguments of the layers.
+    """
+
+    def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.Model:
+        drawn = rotation_stddev and keras.initializers.RandomNormal(stddev=rotation_stddev)
+        arguments: dict[str, Any] = {
+            "orthogonalize": orthogonalize,
+            "rotation_initializer": drawn or "identity",
+            "learn_neurons": settings.learn_neurons,
+            "block_size": settings.block_size or None,
+            "use_bias": False,
+            **options,
+        }
+        first, others = (functools.partial(kind, **arguments) for kind in (stem or layer, layer))
+        return backbone(others, stem=first, **kwargs)
+
+    return build_model
 
 
 def check_saving(model: keras.Model) -> None:
-    """Raises UserError for a model that could not be saved or loaded, before its training.
-
-    Keras may not know a map, or another part, of a new method.
-    """
+    """Raises UserError for a model that could not be saved or loaded, before its training."""
     try:
         model.to_json()
-        for layer in filter(is_orthogonal_layer, all_layers(model)):
-            type(layer).from_config(layer.get_config())
-    except Exception as error:  # a method's code can raise anything
+        for layer in all_layers(model):
+            if isinstance(layer, OrthogonalLayer):
+                type(layer).from_config(layer.get_config())
+    except Exception as error:  # a method's code, such as its map, can raise anything
         raise UserError(f"a run saves its model, but {error}") from error

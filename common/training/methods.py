@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import sys
+from typing import Any
 
 from .command_line import run_program
 from .settings import ROOT, Settings
@@ -19,13 +20,15 @@ def known() -> dict[str, type[Settings]]:
     return {kind.method: kind for kind in sorted(found, key=lambda kind: (kind.row, kind.method))}
 
 
+def method_of(settings: Settings) -> Any:
+    """Returns the `Method` that ``settings`` say."""
+    return importlib.import_module(f"{settings.method}.architecture").method(settings)
+
+
 def run(script: str) -> None:
-    """Trains a method with the settings of the command line; every train.py ends with it.
+    """Trains the method in the folder of ``script``; every train.py ends with it.
 
     Exits with code 2 and one line on stderr if the user made a mistake.
-
-    Args:
-        script: ``__file__`` of the train.py, whose folder is the method.
     """
     name = pathlib.Path(script).resolve().parent.name
     if sys.platform == "win32":  # it lacks these file locks and signals
@@ -37,7 +40,6 @@ def run(script: str) -> None:
         import_tensorflow()
         from .loop import train
 
-        method = importlib.import_module(f"{name}.architecture").METHOD
-        train(settings, method.with_options(**settings.own()))
+        train(settings, method_of(settings))
 
-    run_program(importlib.import_module(f"{name}.settings").Settings, train, f"{name}/train.py")
+    run_program(known()[name], train, f"{name}/train.py")

@@ -124,11 +124,6 @@ class Settings(Options):
         """Returns the method and all settings by name."""
         return {"method": self.method} | vars(self)
 
-    def own(self) -> dict[str, Any]:
-        """Returns the settings that only this method has, by name."""
-        shared = Settings.__dataclass_fields__
-        return {name: value for name, value in vars(self).items() if name not in shared}
-
     def result_settings(self) -> dict[str, Any]:
         """Returns the settings that must be the same to continue from a checkpoint, by name."""
         return {name: value for name, value in self.named().items() if name not in _FREE}
