@@ -94,22 +94,27 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def worker(index: int, ports: list[int], log_dir: pathlib.Path, *flags: str) -> subprocess.Popen:
-    addresses = [f"127.0.0.1:{port}" for port in ports]
-    config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+def both(log_dir: pathlib.Path, *flags: str) -> list[subprocess.Popen]:
+    """Starts two workers, whose output goes into files next to ``log_dir``."""
+    log_dir.parent.mkdir(exist_ok=True)
     words = ["--dataset=digits", "--widths=8,8,8,8", "--batch_size=32", "--log_every=1"]
     words += ["--eval_every=10", "--checkpoint_every=5", "--distribute=multi_worker"]
     command = [sys.executable, "train.py", *words, f"--log_dir={log_dir}", *flags]
-    environment = os.environ | {"TF_CONFIG": json.dumps(config)}
-    output = (log_dir.parent / f"worker_{index}.txt").open("w")
-    return subprocess.Popen(
-        command, cwd=ROOT / "opt_gs", env=environment, stdout=output, stderr=subprocess.STDOUT
-    )
+    addresses, processes = [f"127.0.0.1:{port}" for port in free_ports(2)], []
+    for index in range(2):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        output = (log_dir.parent / f"worker_{index}.txt").open("w")
+        options = {"cwd": ROOT / "opt_gs", "stdout": output, "stderr": subprocess.STDOUT}
+        options["env"] = os.environ | {"TF_CONFIG": json.dumps(config)}
+        processes.append(subprocess.Popen(command, **options))
+    return processes
 
 
-def both(ports, log_dir, *flags: str) -> list[subprocess.Popen]:
-    log_dir.parent.mkdir(exist_ok=True)
-    return [worker(i, ports, log_dir, *flags) for i in range(2)]
+def wait_for(path: pathlib.Path) -> None:
+    end = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -119,17 +124,14 @@ def test_two_processes_train_and_survive_a_restart(tmp_path):
     for kill in (False, True):
         log = tmp_path / str(kill) / "log"
         flags = ["--iterations=30"]
-        running = both(free_ports(2), log, *flags)
+        running = both(log, *flags)
         if kill:
-            end = time.monotonic() + 120
-            while not (log / "checkpoints" / "checkpoint_00000010.npz").exists():
-                assert time.monotonic() < end
-                time.sleep(0.05)
+            wait_for(log / "checkpoints" / "checkpoint_00000010.npz")
             assert [process.poll() for process in running] == [None, None]
             for process in running:
                 process.kill()
             assert [process.wait() for process in running] == [-signal.SIGKILL] * 2
-            running = both(free_ports(2), log, *flags, "--resume")
+            running = both(log, *flags, "--resume")
         output = [log.parent / f"worker_{i}.txt" for i in range(2)]
         codes = [process.wait(timeout=200) for process in running]
         assert codes == [0, 0], output[0].read_text() + output[1].read_text()
@@ -148,11 +150,8 @@ def test_two_processes_train_and_survive_a_restart(tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_is_lost_ends_the_others_with_a_message(tmp_path):
     log = tmp_path / "run" / "log"
-    running = both(free_ports(2), log, "--iterations=3000")
-    end = time.monotonic() + 120
-    while not (log / "checkpoints" / "checkpoint_00000005.npz").exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    running = both(log, "--iterations=3000")
+    wait_for(log / "checkpoints" / "checkpoint_00000005.npz")
     running[1].kill()
     running[1].wait()
     assert running[0].wait(timeout=120) == 2

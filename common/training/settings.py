@@ -49,7 +49,7 @@ class Settings(Options):
         75_000, "training steps; the rate drops at the same fractions of any", **_COUNT | _ONE
     )
     batch_size: int | None = setting(
-        None, f"images per step (default: {BATCH_SIZE}, or all of a smaller training set)", **_ONE
+        None, f"images per step (default: {BATCH_SIZE}, or what fits fewer images)", **_ONE
     )
     base_lr: float = setting(0.1, "the first learning rate", least=0)
     warmup_iterations: int = setting(
@@ -156,6 +156,6 @@ class RotationSettings(LayerSettings):
     rotation_stddev: float = setting(
         1.0,
         "standard deviation of the rotations R at the start. With a small R a step rotates the "
-        "neurons more. Weight decay shrinks R, in 3,200 iterations at rate 0.1 to 0.2",
+        "neurons more. Weight decay shrinks R: to 0.2 in 3,200 iterations at rate 0.1",
         above=0,
     )

@@ -8,10 +8,8 @@ import tempfile
 from typing import Any
 
 # what TensorFlow 2.21 says without a GPU, before any setting of its log takes effect
-NOTES = (
-    rb"WARNING: All log messages before absl|\] (oneDNN custom operations are on|Could not find "
-)
-NOTES += rb"cuda drivers|failed call to cuInit)"
+NOTES = rb"WARNING: All log messages before absl|\] oneDNN custom operations are on"
+NOTES += rb"|\] Could not find cuda drivers|\] failed call to cuInit"
 os.environ |= {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}
 # by default TensorFlow uses oneDNN on new CPUs alone; on others a step takes half the time too
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
