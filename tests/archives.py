@@ -12,9 +12,7 @@ from common.datasets import CIFAR100
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Writes what Python 2 wrote into the official archives: protocol 2, text and bytes both as
-    plain strings.
-    """
+    """Writes text and bytes as Python 2 wrote them into the official archives."""
 
     dispatch = dict(pickle._Pickler.dispatch)  # noqa: RUF012 (the library's own form)
 

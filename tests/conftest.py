@@ -3,8 +3,11 @@
 import importlib
 import importlib.util
 import os
+import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +41,27 @@ def method_named(name: str, **settings: object) -> Any:
     return method_of(known()[name](**settings))
 
 
+def run(*words: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    """Runs Python with ``words``, which must succeed, without a GPU."""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"} | environment
+    options = {"env": environment, "capture_output": True, "text": True, "timeout": 3000}
+    result = subprocess.run([sys.executable, *map(str, words)], cwd=cwd, **options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def wait_for(happens: Callable[[], object], *processes: subprocess.Popen) -> None:
+    """Returns once something has happened, while ``processes`` run."""
+    deadline = time.monotonic() + 300
+    while not happens():
+        assert not [p for p in processes if p.poll() is not None]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def opt_keras(monkeypatch):
-    """Returns the package `opt_keras`, made of the modules of `common`; importable until the test
-    ends.
-    """
+    """Returns the package `opt_keras`, made of the modules of `common`."""
     for name in library_modules():
         other = "opt_keras" + name.removeprefix("common")
         monkeypatch.setitem(sys.modules, other, importlib.import_module(name))

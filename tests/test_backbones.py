@@ -25,9 +25,7 @@ PAIRS += [(name, "sopt_gs") for name in WIDTHS if name != "cnn6"]
 
 
 def convolutions(name: str) -> list[tuple[str, int, int, int]]:
-    """Returns name, kernel area, input channels and neurons of every layer that a factory makes, as
-    the papers have it.
-    """
+    """Returns name, kernel area, input channels and neurons of every layer, by the papers."""
     widths, plain = WIDTHS[name], name.startswith("cnn")
     if plain:
         ends = [str(i) for i in range(int(name[3:]) // 3)]
@@ -139,9 +137,7 @@ def test_resnets_have_the_published_numbers_of_parameters(backbone, millions):
 
 
 def test_shortcuts_of_kind_a():
-    """Where a stage begins: every second pixel, and zeros for the new channels, after the old
-    ones.
-    """
+    """Where a stage begins: every second pixel, and zeros for the new channels."""
     model = baseline.architecture.build_model(
         backbones.resnet20, num_classes=3, widths=WIDTHS["resnet20"]
     )

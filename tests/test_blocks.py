@@ -41,9 +41,7 @@ def matrices(layer: OrthogonalDense) -> list[np.ndarray]:
 @each_map
 @pytest.mark.parametrize(("n", "block_size", "sizes"), SPLITS)
 def test_the_kernel_is_that_of_a_block_diagonal_rotation(orthogonalize, n, block_size, sizes):
-    """The matrix is orthogonal, so lengths, angles and the energy are those of the drawn neurons;
-    the parts of the neurons within a block keep theirs too.
-    """
+    """It keeps lengths, angles and the energy, and also those of the parts within a block."""
     layer = built(n, block_size, orthogonalize=orthogonalize)
     assert [len(m) for m in matrices(layer)] == sizes
     assert layer.rotation.shape == (n // block_size, block_size, block_size)
@@ -94,10 +92,7 @@ def test_gradients_are_those_of_each_block_by_itself(orthogonalize, jit):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_peft_merges_the_same_weight(dtype):
-    """OFT of Hugging Face's PEFT, from the same skew parameters; see golden/peft_oft.py.
-
-    As a Dense layer, and as attention's layers of two heads before and after: they are EinsumDense.
-    """
+    """In Dense and in attention's EinsumDense; see golden/peft_oft.py."""
     golden = np.load(pathlib.Path(__file__).parent / "golden" / "peft_oft.npz")
     blocks, (units, n) = len(golden["skew"]), golden["weight"].shape
     b = n // blocks

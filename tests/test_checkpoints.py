@@ -24,12 +24,8 @@ from common.training.checkpoints import Checkpoints, Progress
 from common.training.methods import method_of
 from common.training.run_folder import RunFolder
 from tests.test_hostile import peak
+from tests.test_kills import content
 from tests.test_run import settings
-
-
-def files(folder: pathlib.Path) -> dict[str, bytes]:
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_data_is_read(tmp_path):
@@ -84,10 +80,7 @@ def saved(tmp_path) -> tuple[Checkpoints, pathlib.Path]:
 
 
 def restored(checkpoints: Checkpoints, path: pathlib.Path, capsys) -> int:
-    """Restores, and returns after how many iterations that was: 6, or 3 if ``path`` is damaged.
-
-    All must be exactly as it was when that checkpoint was saved, and only a damaged one is named.
-    """
+    """Restores exactly, and returns after how many iterations: 3 if ``path`` is damaged, else 6."""
     train(checkpoints, 0)
     progress = checkpoints.restore()
     assert progress == reached(progress.iteration)
@@ -98,9 +91,7 @@ def restored(checkpoints: Checkpoints, path: pathlib.Path, capsys) -> int:
 
 
 def test_truncations(saved, tmp_path, capsys):
-    """A checkpoint that was cut is named as damaged, and the one before is taken; where there is
-    none, a message says so.
-    """
+    """The checkpoint before is taken; where there is none, a message says so."""
     checkpoints, path = saved
     alone, size = small(tmp_path / "alone"), path.stat().st_size
     alone.folder.mkdir()
@@ -115,13 +106,11 @@ def test_truncations(saved, tmp_path, capsys):
 
 
 def test_flips_of_random_bits(saved, capsys):
-    """Of the zip's headers too, which no sum covers: nothing wrong is ever restored without a
-    word.
-    """
+    """Of the zip's headers too, which no sum covers."""
     checkpoints, path = saved
-    content, chance, found = path.read_bytes(), random.Random(0), []  # noqa: S311
-    for at, bit in [(chance.randrange(len(content)), chance.randrange(8)) for _ in range(300)]:
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+    whole, chance, found = path.read_bytes(), random.Random(0), []  # noqa: S311
+    for at, bit in [(chance.randrange(len(whole)), chance.randrange(8)) for _ in range(300)]:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
         found.append(restored(checkpoints, path, capsys))
     assert found.count(3) > found.count(6)
 
@@ -175,8 +164,8 @@ def hostile(path: pathlib.Path, evil: Evil) -> Iterator[tuple[str, Callable[[], 
     yield "256 MB", functools.partial(write, {"0000": bomb}, zipfile.ZIP_DEFLATED, 64)
     contents = [b"", b"PK\x05\x06" + bytes(18), bytes(4096), pickle.dumps(evil)]
     contents += [npy("'<f4'", "(3, 2)"), b"junk" + whole[9:]]
-    for content in contents:
-        yield f"the bytes {content[:20]}", functools.partial(path.write_bytes, content)
+    for wrong in contents:
+        yield f"the bytes {wrong[:20]}", functools.partial(path.write_bytes, wrong)
     yield "a folder", path.mkdir
     yield "a link to itself", functools.partial(path.symlink_to, path)
     yield "a pipe, which nobody writes into", functools.partial(os.mkfifo, path)
@@ -248,7 +237,7 @@ def test_what_cannot_be_read_does_not_take_the_place_of_what_can(saved):
 def test_a_write_that_fails(saved, monkeypatch, name):
     """Earlier files stay, no half-written one is left, and the message names the last good."""
     checkpoints, path = saved
-    before = files(path.parent)
+    before = content(path.parent)
 
     def fail(target, *_, **__):
         if name == "numpy.lib.format.write_array":
@@ -262,12 +251,12 @@ def test_a_write_that_fails(saved, monkeypatch, name):
     here = path.parent / "checkpoint_00000009.npz"
     good = f"; the last good checkpoint is {path}, and --resume goes on from it"
     assert str(raised.value) == f"{here} cannot be written: No space left on device{good}"
-    assert files(path.parent) == before
+    assert content(path.parent) == before
 
 
 def test_weights_that_are_not_finite_are_not_saved(saved):
     checkpoints, path = saved
-    before = files(path.parent)
+    before = content(path.parent)
     for at, value in itertools.product(np.ndindex(3, 2), (np.nan, np.inf, -np.inf)):
         wrong = weights(9)[0]
         wrong[at] = value
@@ -275,7 +264,7 @@ def test_weights_that_are_not_finite_are_not_saved(saved):
         message = "^after iteration 8 a weight is not finite; "
         with pytest.raises(UserError, match=f"{message}the last good checkpoint is {path}, "):
             checkpoints.save(reached(9))
-    assert files(path.parent) == before
+    assert content(path.parent) == before
 
 
 ROW = {"fit": 1.0, "reg": 2.0, "acc": 0.5, "seconds": 1.0}

@@ -62,9 +62,7 @@ def test_all_batches_of_the_last_300_iterations_show_it(batches, state):
 
 
 def test_a_collapsed_run_says_so_once(tmp_path, capsys):
-    """Rate 1 throws plain training into saturation within some steps; its drops to 0.1 and less
-    leave it there.
-    """
+    """Rate 1 saturates plain training within some steps; its drops leave it there."""
     words = ["--base_lr=1", "--iterations=600", "--batch_size=16", f"--log_dir={tmp_path}"]
     train("baseline", *SMALL[:2], *words)
     lines = re.findall(r"warning: the network has collapsed: .*", capsys.readouterr().err)

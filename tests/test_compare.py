@@ -9,29 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 
 import compare
 from common.errors import UserError
 from tests import made_up_runs
+from tests.conftest import ROOT, run, wait_for
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = ["--dataset=digits", "--iterations=60", "--widths=8,8,8,8", "--batch_size=32"]
 OPTIONS = {"cwd": ROOT, "env": os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}}
 
 
 def command(out: pathlib.Path, *words: str) -> list[str]:
-    return [sys.executable, "compare.py", *SMALL, f"--out={out}", *words]
-
-
-def run(out: pathlib.Path, *words: str) -> str:
-    """Runs compare.py and returns its output."""
-    options = {"capture_output": True, "text": True, "timeout": 900, "check": False}
-    result = subprocess.run(command(out, *words), **OPTIONS, **options)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    return ["compare.py", *SMALL, f"--out={out}", *words]
 
 
 def results(out: pathlib.Path) -> dict[tuple[str, str], dict[str, str]]:
@@ -51,16 +42,8 @@ def assert_written(out: pathlib.Path, titles: list[str]) -> None:
 
 def begin(out: pathlib.Path, *words: str) -> subprocess.Popen:
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command(out, *words), start_new_session=True, **OPTIONS, **pipes)
-
-
-def wait_for(happens: Callable[[], object], process: subprocess.Popen) -> None:
-    """Returns once something has happened, while ``process`` runs."""
-    deadline = time.monotonic() + 300
-    while not happens():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    line = [sys.executable, *command(out, *words)]
+    return subprocess.Popen(line, start_new_session=True, **OPTIONS, **pipes)
 
 
 @pytest.mark.slow
@@ -79,7 +62,7 @@ def test_killed_in_the_middle_and_called_again(tmp_path):
         except (FileNotFoundError, ProcessLookupError):  # a process that has ended since
             continue
     assert len(list(runs.glob("*/run.json"))) == 2
-    assert "1 of 4 runs are finished already" in run(cut, *words, "--jobs=2")
+    assert "1 of 4 runs are finished already" in run(*command(cut, *words, "--jobs=2")).stdout
     assert_written(cut, ["Baseline", "OPT (GS), rotation_stddev 0.2"])
     assert re.search(r"stddev 0.2 \| \d+\.\d\d ± \d+\.\d\d \|", (cut / "table.md").read_text())
     found = results(cut)
@@ -90,7 +73,7 @@ def test_killed_in_the_middle_and_called_again(tmp_path):
     assert plain["drift"] == ""
     facts = json.loads((runs / "opt_gs_rotation_stddev=0.2_seed1" / "run.json").read_text())
     assert facts["settings"]["rotation_stddev"] == 0.2
-    run(tmp_path / "uncut", "--methods=baseline", "--seeds=2")
+    run(*command(tmp_path / "uncut", "--methods=baseline", "--seeds=2"))
     uncut = results(tmp_path / "uncut")["baseline", "2"]
     # they do not depend on the machine's pace
     for name in ("status", "best_error", "last_error", "energy"):
@@ -117,7 +100,7 @@ def test_a_signal_loses_no_iteration(tmp_path):
         stop = int(said[-1])
         assert (folder / "checkpoints" / f"checkpoint_{stop:08}.npz").is_file()
         assert done <= stop < 500
-    run(tmp_path, *words)
+    run(*command(tmp_path, *words))
     assert json.loads((folder / "run.json").read_text())["resumed_after"] == stop
     assert iterations_logged(folder) == 500
 
@@ -130,9 +113,7 @@ def iterations_logged(folder: pathlib.Path) -> int:
 
 
 def test_a_run_that_fails_and_a_readme_in_an_ascii_locale(tmp_path):
-    """From another folder, with Python told not to look for modules in the script's. A folder in
-    the place of its lock makes opt_gs fail; the table says so and has the other.
-    """
+    """From another folder; a folder in the place of its lock makes opt_gs fail."""
     words = ["--methods=baseline,opt_gs", "--iterations=60", "--seeds=1,2"]
     out, readme = tmp_path / "out", tmp_path / "notes.md"
     marks = "<!-- comparison: begin -->\nold\n<!-- comparison: end -->"

@@ -60,9 +60,7 @@ def test_no_public_layer_is_left_out(opt_keras):
 
 
 def cases() -> list:
-    """Returns layer, map, number of the case; quick are the first map, and the first case of all
-    maps in one layer.
-    """
+    """Returns layer, map, number of the case; not slow are the first map and some of Dense."""
     found = []
     for name, own in itertools.product(CASES, orthogonal.ALL):
         for i in range(len(CASES[name])):

@@ -1,8 +1,6 @@
 """Plain models into OPT models and back: the outputs stay, on inputs larger than the kernels."""
 
 import logging
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -16,14 +14,13 @@ from common.layers.orthogonal import OrthogonalLayer
 from common.marks import ROTATION, purpose_of
 from common.regularizers import HypersphericalEnergy
 from common.rotations import load_rotations, save_rotations
+from tests.conftest import run
 
 PICTURES = np.random.default_rng(0).normal(size=(3, 13, 11, 4)).astype("float32")
 
 
 def plain_model() -> keras.Model:
-    """A functional model with convolutions of every kind, a shared layer, a branch and a model
-    inside.
-    """
+    """Convolutions of every kind, a shared layer, a branch and a model inside."""
     inputs = keras.Input(PICTURES.shape[1:])
     x = keras.layers.Conv2D(6, (3, 2), padding="same", activation="relu")(inputs)
     x = keras.layers.BatchNormalization()(x)
@@ -103,10 +100,7 @@ def test_a_folded_model_loads_where_this_repository_is_not(tmp_path):
     code = "import keras, sys; layers = keras.saving.load_model('folded.keras').layers; "
     code += "assert 'common' not in sys.modules; "
     code += "print(*(type(x.kernel_regularizer).__name__ for x in layers[:2]))"
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    assert result.stdout.split() == ["NoneType", "L2"]
+    assert run("-c", code, cwd=tmp_path).stdout.split() == ["NoneType", "L2"]
 
 
 def test_folding_debiases_the_averages():
@@ -365,9 +359,7 @@ def test_what_is_converted_is_converted_again_without_a_change():
 
 
 def test_a_file_of_layers_inside_layers_of_ones_own(tmp_path):
-    """Keras rebuilds them by their constructors, which know of no rotation: it does not load in
-    silence, and a model that is converted again takes the file's weights.
-    """
+    """Keras's constructors know of no rotation: a file loads into a converted model only."""
     model = orthogonalize_model(model_with_attention(), rotation_initializer="orthogonal")
     model.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match=r"expected \d+ variables|weights"):

@@ -130,9 +130,7 @@ def tfds_copy(written_by_tfds, tmp_path):
 
 
 def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch):
-    """TFDS would import the module that features.json names; a file next to it could be that
-    module.
-    """
+    """TFDS would import the module that features.json names."""
     import tensorflow_datasets as tfds
 
     folder, ran = next((tfds_copy / "cifar100").glob("*")), tfds_copy / "ran"

@@ -22,12 +22,9 @@ def listing(root: pathlib.Path) -> dict[str, tuple]:
 
 
 def peak() -> int:
-    """Returns the most memory of this process in bytes; getrusage's begins with that of the process
-    that started it.
-    """
-    return 1024 * int(
-        re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1]
-    )
+    """Returns the most memory of this process in bytes; getrusage's may be another process's."""
+    status = pathlib.Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
 
 # "GIVEN" stands for a folder that the test makes, "HERE" for one that is to stay empty

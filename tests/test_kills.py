@@ -10,14 +10,14 @@ import csv
 import json
 import pathlib
 import shutil
-import subprocess
 import sys
 import zipfile
 
 import numpy as np
 import pytest
 
-from tests.test_scripts import ROOT, train
+from tests.conftest import run
+from tests.test_scripts import train
 
 FLAGS = ["--dataset=digits", "--widths=4,4,4,4", "--batch_size=32", "--log_every=2"]
 FLAGS += ["--iterations=8", "--eval_every=4", "--checkpoint_every=3"]
@@ -106,10 +106,7 @@ def main(folder: pathlib.Path, most: int) -> None:
 @pytest.mark.parametrize("most", [5, pytest.param(1000, marks=pytest.mark.slow)])
 def test_the_next_start_finishes_a_killed_run(tmp_path, most):
     """At five of the file events, or at all of them; a second run in the same folder included."""
-    command = [sys.executable, "-m", "tests.test_kills", str(tmp_path), str(most)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
-    assert result.returncode == 0, result.stderr
-    count = result.stdout.count("\n## ")
+    count = run("-m", "tests.test_kills", tmp_path, most).stdout.count("\n## ")
     assert count == 5 if most == 5 else count > 50
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import inspect
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -20,7 +18,6 @@ from common.layers import (
     StochasticOrthogonalDense,
 )
 from common.layers.batched import maps_by_xla
-from tests.conftest import ROOT
 
 DRAWN = keras.initializers.RandomNormal(stddev=1.0)
 
@@ -127,9 +124,7 @@ def test_xla_compiles_the_maps_of_a_pass_that_it_does_not_compile():
 
 
 def test_layers_evaluated_together_give_what_each_gives_by_itself():
-    """Under XLA all maps of a model are evaluated at once: in a nested model, for a layer that is
-    called twice, for layers of two maps, in blocks, with gradient checkpointing.
-    """
+    """Under XLA all maps of a model are evaluated at once, whatever the layers are in."""
 
     def dense(orthogonalize, **kwargs):
         return OrthogonalDense(6, orthogonalize=orthogonalize, dtype="float64", **kwargs)
@@ -218,18 +213,10 @@ def test_muon_trains_it():
     assert history[-1] < 0.9 * history[0]
 
 
-@pytest.mark.parametrize(
-    ("orthogonalize", "policy"),
-    [
-        ("gram_schmidt", "mixed_float16"),
-        ("cayley", "mixed_bfloat16"),
-        pytest.param("lowdin", "bfloat16", marks=pytest.mark.slow),
-        pytest.param("householder", "bfloat16", marks=pytest.mark.slow),
-    ],
-)
-def test_low_precision_leaves_the_map_in_float32(orthogonalize, policy, tmp_path):
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16"])
+def test_low_precision_leaves_the_map_in_float32(policy, tmp_path):
     keras.utils.set_random_seed(0)
-    model = sequential(orthogonalize, dtype=policy)
+    model = sequential(orthogonal.cayley, dtype=policy)
     images, labels = learnable()
     model.compile("adam", LOSS, jit_compile=False)
     model.fit(images, labels, epochs=2, batch_size=16, verbose=0)
@@ -246,34 +233,21 @@ def test_low_precision_leaves_the_map_in_float32(orthogonalize, policy, tmp_path
     np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
 
 
-class _Counted:
-    """A map that counts how often it is traced or evaluated."""
-
-    __name__ = "counted"
-
-    def __init__(self):
-        self.calls = 0
-
-    def __call__(self, w):
-        self.calls += 1
-        return orthogonal.gram_schmidt(w)
-
-
-def shared_twice(counted) -> keras.Model:
+def shared_twice(orthogonalize) -> keras.Model:
     inputs = keras.Input((6,))
-    layer = OrthogonalDense(6, orthogonalize=counted)
+    layer = OrthogonalDense(6, orthogonalize=orthogonalize)
     return keras.Model(inputs, layer(keras.layers.ReLU()(layer(inputs))))
 
 
 @pytest.mark.parametrize("jit", [None, False, True], ids=["eager", "graph", "jit"])
 def test_a_layer_called_twice_evaluates_its_map_once_a_forward_pass(jit):
-    counted = _Counted()
-    model = shared_twice(counted)
+    traced = []
+    model = shared_twice(lambda w: traced.append(w) or orthogonal.gram_schmidt(w))
     run = model if jit is None else tf.function(model, jit_compile=jit)
     inputs = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
-    counted.calls = 0
+    traced.clear()
     first = run(inputs).numpy()
-    assert counted.calls == 1
+    assert len(traced) == 1
     # and the next pass sees what has been trained since
     layer = model.layers[1]
     layer.rotation.assign(-layer.rotation)
@@ -285,7 +259,7 @@ def test_a_layer_called_twice_evaluates_its_map_once_a_forward_pass(jit):
 def test_gradients_of_a_layer_called_twice():
     """Against the formula, also where a pass without a tape came before."""
     inputs = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
-    model = shared_twice(_Counted())
+    model = shared_twice(lambda w: orthogonal.gram_schmidt(w))
     layer = model.layers[1]
 
     @tf.function
@@ -326,7 +300,7 @@ def test_a_folded_evaluation_of_many_batches_evaluates_the_map_once_in_all():
 class Reflected:
     """A map with a setting: Gram-Schmidt, or its negative."""
 
-    def __init__(self, sign: int = 1):
+    def __init__(self, sign: int):
         self.sign = sign
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
@@ -365,21 +339,10 @@ def test_a_map_by_its_name(tmp_path):
         assert found[::2] == [getattr(orthogonal, name) for name in names]
 
 
-def _unregistered(w: tf.Tensor) -> tf.Tensor:
-    return orthogonal.gram_schmidt(w)
-
-
-class _Unregistered(Reflected):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("own", "name"), [(_unregistered, "_unregistered"), (_Unregistered(), "_Unregistered")]
-)
-def test_a_map_that_is_not_registered_is_refused_when_saving(tmp_path, own, name):
+def test_a_map_that_is_not_registered_is_refused_when_saving(tmp_path):
     """Not when the file is loaded, by somebody else, later."""
-    model = keras.Sequential([keras.Input((4,)), OrthogonalDense(3, orthogonalize=own, name="x")])
-    with pytest.raises(ValueError, match=rf"x cannot be saved: its map {name} is not registered"):
+    model = sequential(lambda w: orthogonal.gram_schmidt(w))
+    with pytest.raises(ValueError, match="cannot be saved: its map <lambda> is not registered"):
         model.save(tmp_path / "model.keras")
 
 
@@ -399,34 +362,6 @@ def test_a_map_that_is_none_is_an_error_at_build(wrong, message):
     layer = OrthogonalConv2D(3, 3, orthogonalize=wrong)
     with pytest.raises(ValueError, match=message):
         tf.function(lambda x: layer(x))(tf.ones([1, 5, 5, 4]))
-
-
-@pytest.mark.slow
-def test_two_replicas_train_as_one():
-    """MirroredStrategy over two logical CPUs against one device, in a process that can have two.
-
-    TensorFlow would say on stderr if two branches of a condition in a map kept different dtypes.
-    """
-    code = """
-import keras, numpy as np, tensorflow as tf
-from tests.test_layers import LOSS, learnable, orthogonal, sequential
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-results = []
-for strategy in (tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), tf.distribute.get_strategy()):
-    keras.utils.set_random_seed(0)
-    with strategy.scope():
-        model = sequential(orthogonal.cayley)
-        model.compile(keras.optimizers.SGD(0.05), LOSS)
-    history = model.fit(*learnable(), epochs=3, batch_size=16, shuffle=False, verbose=0)
-    results.append(history.history["loss"])
-np.testing.assert_allclose(results[0], results[1], rtol=1e-4)
-assert results[0][-1] < results[0][0]
-"""
-    options = {"cwd": ROOT, "check": True, "capture_output": True, "text": True}
-    errors = subprocess.run([sys.executable, "-c", code], **options).stderr
-    assert "Type inference failed" not in errors
-    assert "invalid graph" not in errors
 
 
 def test_energy_and_drift_in_the_logs(tmp_path):
@@ -487,9 +422,7 @@ def test_an_untrained_layer_passes_its_inputs_on(dtype):
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_fused_kernel_agrees_with_kerass_own_way(jit):
-    """Outputs, gradients and averages of the fused path against those of
-    keras.layers.BatchNormalization.
-    """
+    """Outputs, gradients and averages, against keras.layers.BatchNormalization."""
     batch, weight = tf.constant(batches(1)[0]), tf.constant(batches(2)[1])
     results = []
     for layer in (

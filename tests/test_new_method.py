@@ -1,12 +1,10 @@
 """A method is one folder: what stands in it is all that the rest of the repository needs."""
 
 import functools
-import os
 import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import textwrap
 
 import keras
@@ -20,8 +18,9 @@ from common.errors import UserError
 from common.orthogonal import gram_schmidt
 from common.training.method import check_saving, opt_model
 from common.training.methods import known
+from tests.conftest import ROOT, run
+from tests.test_layers import Reflected
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 SMALL = ["--widths=4,4,4,4", "--batch_size=16", "--dataset=digits", "--iterations=10"]
 
 
@@ -30,16 +29,6 @@ def example(of: str) -> str:
     text = (ROOT / "CONTRIBUTING.md").read_text().split(f"**{of}.**")[1].split("\n**")[0]
     code = "".join(re.findall(r"^(?:    .*)?\n", text, re.MULTILINE))
     return textwrap.dedent(code).strip() + "\n"
-
-
-def run(folder: pathlib.Path, *words: str) -> str:
-    """Runs ``python *words`` in ``folder``, which must succeed, and returns its output."""
-    # without PYTHONPATH: the copy is to be tested, and not what it was copied from
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": ""}
-    options = {"env": environment, "capture_output": True, "text": True, "timeout": 600}
-    result = subprocess.run([sys.executable, *words], cwd=folder, **options)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +55,9 @@ def test_programs_have_it_by_default(copy):
     program += "; print(*kinds, kinds['opt_xx'].title, {'tensorflow', 'keras'} & set(sys.modules))"
     expected = list(known())
     expected.insert(expected.index("opt_gs") + 1, "opt_xx")
-    assert run(copy, "-c", program) == f"{' '.join(expected)} OPT (XX) set()\n"
+    # without PYTHONPATH the copy is tested, and not what it was copied from
+    printed = run("-c", program, cwd=copy, PYTHONPATH="").stdout
+    assert printed == f"{' '.join(expected)} OPT (XX) set()\n"
 
 
 def test_the_example_works_with_xla():
@@ -92,21 +83,11 @@ def test_the_example_works_with_xla():
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class _Forgets:
+class _Forgets(Reflected):
     """A map whose configuration lacks its setting: it is saved, but cannot be loaded."""
-
-    def __init__(self, sign: int):
-        self.sign = sign
-
-    def __call__(self, w):
-        return self.sign * gram_schmidt(w)
 
     def get_config(self) -> dict:
         return {}
-
-    @classmethod
-    def from_config(cls, config: dict):
-        return cls(**config)
 
 
 @pytest.mark.parametrize(
@@ -130,15 +111,17 @@ def test_a_map_that_would_be_lost_is_refused_before_training(own, message):
 @pytest.mark.slow
 def test_compare_trains_it_and_predict_loads_it(copy, tmp_path):
     """predict.py finds the map, which `common` does not know."""
-    run(copy, "compare.py", "--methods=baseline,opt_xx", *SMALL, f"--out={tmp_path}")
+    there = {"cwd": copy, "PYTHONPATH": ""}
+    run("compare.py", "--methods=baseline,opt_xx", *SMALL, f"--out={tmp_path}", **there)
     table = (tmp_path / "table.md").read_text()
     titles = [line.split("|")[1].strip() for line in table.splitlines()[2:4]]
     assert titles == ["Baseline", "OPT (XX)"]
     imsave(tmp_path / "red.png", np.full((32, 32, 3), [250, 0, 0], "uint8"))
     words = ["predict.py", str(tmp_path / "red.png")]
     log = tmp_path / "runs/opt_xx_seed1"
-    answers = [run(copy, *words, f"--model={log / name}.keras") for name in ("model", "folded")]
-    assert answers[0].splitlines()[2:] == answers[1].splitlines()[1:]
+    models = [f"--model={log / name}.keras" for name in ("model", "folded")]
+    answers = [run(*words, model, **there).stdout.splitlines() for model in models]
+    assert answers[0][2:] == answers[1][1:]
 
 
 @pytest.mark.slow
@@ -146,9 +129,10 @@ def test_the_tests_have_it(copy):
     """Those of scripts, backbones and signals are asked of it, and those tried here pass."""
     pytest_words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", ""]
     files = [f"tests/test_{name}.py" for name in ("scripts", "backbones", "signals")]
-    lines = run(copy, *pytest_words, "--collect-only", *files).splitlines()
+    there = {"cwd": copy, "PYTHONPATH": ""}
+    lines = run(*pytest_words, "--collect-only", *files, **there).stdout.splitlines()
     tests = [f"{files[0]}::test_trains_on_digits[opt_xx]"]
     tests += [f"{files[0]}::test_help_shows_our_flags_first[opt_xx]"]
     tests += [f"{files[1]}::test_parameters[cnn6-opt_xx]"]
     assert {*tests, f"{files[2]}::test_resumed_from_the_middle[opt_xx]"} <= set(lines)
-    assert "3 passed" in run(copy, *pytest_words, *tests)
+    assert "3 passed" in run(*pytest_words, *tests, **there).stdout

@@ -20,10 +20,7 @@ each_dtype = pytest.mark.parametrize("dtype", EPS)
 
 @functools.cache
 def traced(function, jit: bool, gradient: bool = False):
-    """Returns ``function`` as a `tf.function`, one for all tests: XLA's code stays in memory.
-
-    With ``gradient`` it takes a cotangent first, and returns a value and gradients, see `evaluate`.
-    """
+    """Returns ``function``, or its value and gradients, as one `tf.function` for all tests."""
 
     def run(cotangent, *tensors):
         with tf.GradientTape() as tape:

@@ -1,10 +1,8 @@
 """The library as others install it: the package opt_keras."""
 
 import ast
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 import zipfile
@@ -14,23 +12,9 @@ import numpy as np
 import pytest
 
 import common
-from tests.conftest import ROOT, library_modules
+from tests.conftest import ROOT, library_modules, run
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-
-
-def run(*words: object, cwd: Path = ROOT, **environment: str) -> str:
-    """Runs Python with ``words`` to its end and returns its output."""
-    result = subprocess.run(
-        [sys.executable, *map(str, words)],
-        cwd=cwd,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def test_imports(tmp_path):
@@ -47,7 +31,7 @@ before = dict(os.environ)
 import opt_keras
 print("opt_keras.layers" in sys.modules, os.environ == before)
 """
-    printed = run("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT)).splitlines()
+    printed = run("-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT)).stdout.splitlines()
     assert printed == ["[]", "True", "True True"]
 
 
@@ -135,10 +119,7 @@ print(type(model.layers[0]).__module__, model.compiled and type(model.optimizer)
 @pytest.mark.slow
 @pytest.mark.parametrize("saver", ["opt_keras", "common"])
 def test_files_load_under_either_name(wheel, tmp_path, saver):
-    """Layers, maps, penalties, loss and optimizer are found by whichever package is imported.
-
-    In the repository the layers alone are enough for a model that is not trained on.
-    """
+    """In the repository the layers alone are enough for a model that is not trained on."""
     images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3)).astype("float32")
     np.save(tmp_path / "images.npy", images)
     paths = {"opt_keras": str(wheel), "common": str(ROOT)}  # a wheel is a zip file
@@ -147,6 +128,6 @@ def test_files_load_under_either_name(wheel, tmp_path, saver):
     if saver == "opt_keras":
         loader, module, optimizer = "common", "common.layers, common.regularizers", False
     code = LOAD.format(module=module, compiled=bool(optimizer))
-    printed = run("-c", code, cwd=tmp_path, PYTHONPATH=paths[loader])
-    assert printed.splitlines()[-1] == f"{loader}.layers {optimizer}"
+    result = run("-c", code, cwd=tmp_path, PYTHONPATH=paths[loader])
+    assert result.stdout.splitlines()[-1] == f"{loader}.layers {optimizer}"
     np.testing.assert_array_equal(np.load(tmp_path / "loaded.npy"), np.load(tmp_path / "saved.npy"))

@@ -108,9 +108,7 @@ def test_the_policy_before_comes_back():
 
 @pytest.mark.parametrize("precision", MIXED)
 def test_fit_save_fold_and_turn(tmp_path, precision):
-    """Under the policy `fit` trains, files hold the model, and plain and turned copies agree: with
-    the same kernels exactly, with kernels that float32 rounds otherwise to a few roundings.
-    """
+    """Kernels that float32 rounds otherwise give outputs that are off by a few roundings."""
     keras.utils.set_random_seed(0)
     with policy(precision):
         layers = [

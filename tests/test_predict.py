@@ -37,9 +37,7 @@ def write_run(path: pathlib.Path, method: object, data: str) -> None:
 
 
 def test_the_five_likeliest_classes(tmp_path, capsys, red):
-    """A model that gives red pictures class 4 does so. It is of an earlier run, which has other
-    classes and description.
-    """
+    """The model is of an earlier run, which has other classes and another description."""
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     model = keras.Model(inputs, keras.layers.Dense(7, use_bias=False)(x))

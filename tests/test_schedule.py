@@ -12,9 +12,7 @@ def due(given: list[Chunk]) -> list[tuple]:
 
 
 def test_the_originals_lines():
-    """Lines at 100, 200, ..., tests at 500, 1000, ... and after the last iteration; nothing at
-    0.
-    """
+    """Lines every 100 and tests every 500, but none at 0; a test after the last iteration."""
     events = due(list(chunks(Settings())))
     logged = [log for _, log, _, _ in events if log]
     tested = [test for _, _, test, _ in events if test]

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 
-from tests.test_scripts import ROOT, has_gpu
+from tests.conftest import ROOT
+from tests.test_scripts import has_gpu
 
 # as TensorFlow 2.21 prints them
 SAID = """\
@@ -33,18 +34,16 @@ def test_notes_alone_are_hidden(tmp_path):
     """TensorFlow is here a module that prints notes, warnings and errors, and may then fail."""
     (tmp_path / "keras.py").write_text("from unittest.mock import Mock\nconfig = Mock()")
     for fails, level, shown in (
-        (False, None, SAID + REAL if has_gpu() else REAL),
-        (False, "0", SAID + REAL),  # the user asks for all
-        (True, None, SAID + REAL if has_gpu() else REAL),
+        (False, {}, SAID + REAL if has_gpu() else REAL),
+        (False, {"TF_CPP_MIN_LOG_LEVEL": "0"}, SAID + REAL),  # the user asks for all
+        (True, {}, SAID + REAL if has_gpu() else REAL),
     ):
         module = f"import os, types\nos.write(2, {(SAID + REAL).encode()!r})\n"
         module += "1 / 0\n" if fails else ""
         module += "config = types.SimpleNamespace(list_physical_devices=list)"
         (tmp_path / "tensorflow.py").write_text(module)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "CUDA_"))}
-        kept |= {"PYTHONPATH": f"{tmp_path}:{ROOT}"} | (
-            {"TF_CPP_MIN_LOG_LEVEL": level} if level else {}
-        )
+        kept |= {"PYTHONPATH": f"{tmp_path}:{ROOT}"} | level
         words = [sys.executable, "-c", CODE]
         result = subprocess.run(words, env=kept, capture_output=True, text=True)
         assert result.stderr.startswith(shown + "after\n")

@@ -11,6 +11,7 @@ from common.layers import StochasticEpisodes, StochasticOrthogonalConv2D, Stocha
 from common.layers.stochastic import draw_rows
 from sopt_gs.architecture import start_episode
 from tests.conftest import method_named
+from tests.test_blocks import matrices
 
 # the usual map, and the one whose map(I) is not I
 MAPS = [orthogonal.gram_schmidt, orthogonal.householder]
@@ -29,19 +30,12 @@ def rotate(layer: StochasticOrthogonalConv2D) -> None:
         rotation.assign(random.normal(size=rotation.shape))
 
 
-def matrices(layer: StochasticOrthogonalConv2D) -> list[tf.Tensor]:
-    """Returns the rotations, one matrix for each block."""
-    return [m for v in layer.rotations for m in tf.unstack(tf.reshape(v, [-1, *v.shape[-2:]]))]
-
-
 @pytest.mark.parametrize(("block_size", "sizes"), [(None, [18]), (8, [8, 8, 2])])
 @each_map
 def test_some_rows_are_rotated_and_an_episodes_end_changes_no_neuron(
     orthogonalize, block_size, sizes
 ):
-    """The rows of ``indices`` in their order. Householder's map of I, in even dimensions, is not
-    I.
-    """
+    """The rows of ``indices`` in their order. Householder's map of I is not I."""
     layer = built_layer(orthogonalize, block_size=block_size)
     rotate(layer)
     rows, fix, neurons = layer.indices.numpy(), layer.fix.numpy(), layer.neurons().numpy()
@@ -95,9 +89,8 @@ def test_bad_arguments_are_refused():
             layer.restart(list(indices))
 
 
-def small_model(**settings) -> keras.Model:
-    method = method_named("sopt_gs", **settings)
-    return method.build_model(cnn6, num_classes=10, widths=(4, 4, 4, 4))
+def small_model() -> keras.Model:
+    return method_named("sopt_gs").build_model(cnn6, num_classes=10, widths=(4, 4, 4, 4))
 
 
 def test_start_episode_resets_what_the_original_resets():
@@ -136,20 +129,6 @@ def test_rows_are_a_function_of_seed_episode_and_layer():
         assert one == other
         drawn |= set(one)
     assert len(drawn) == 3 * 6
-
-
-@pytest.mark.slow
-def test_another_map_trains_and_survives_a_file(tmp_path):
-    keras.utils.set_random_seed(0)
-    model = small_model(orthogonalize="lowdin")
-    images = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3)).astype("float32")
-    labels = np.arange(32) % 10
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    history = model.fit(images, labels, epochs=6, batch_size=16, verbose=0).history["loss"]
-    assert history[-1] < history[0]
-    model.save(tmp_path / "model.keras")
-    copy = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(copy.predict(images, verbose=0), model.predict(images, verbose=0))
 
 
 @each_map

@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 
 import keras
 
 from common.training import run_folder
+from tests.conftest import ROOT, run
 from tests.test_checkpoints import ROW, logs
-from tests.test_scripts import ROOT, SMALL
+from tests.test_scripts import SMALL
 
 # train.py on a file system that has no locks and cannot sync a folder
 ODD_FILE_SYSTEM = """
@@ -30,8 +30,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_a_run_in_odd_surroundings(tmp_path):
     """On such a file system, with settings that each would end the run."""
     (tmp_path / "keras.json").write_text('{"backend": "no", "image_data_format": "channels_first"}')
-    environment = os.environ | {
-        "CUDA_VISIBLE_DEVICES": "-1",
+    environment = {
         "KERAS_HOME": str(tmp_path),
         "KERAS_BACKEND": "torch",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # of a notebook
@@ -44,9 +43,7 @@ def test_a_run_in_odd_surroundings(tmp_path):
     script, log = ROOT / "opt_gs" / "train.py", tmp_path / "log"
     flags = [*SMALL, "--iterations=4", "--log_every=2", "--eval_every=4", f"--log_dir={log}"]
     code = f"import sys; sys.argv = {[str(script), *flags]}\n{ODD_FILE_SYSTEM}"
-    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
-    result = subprocess.run([sys.executable, "-c", code], **options, timeout=300)
-    assert result.returncode == 0, result.stderr
+    result = run("-c", code, cwd=tmp_path, **environment)
     said = [line for line in re.split(r"[\r\n]+", result.stderr) if line.startswith("warning")]
     reason = os.strerror(errno.ENOLCK)
     other = "do not start another run there before this one ends"

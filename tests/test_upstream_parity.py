@@ -214,9 +214,7 @@ def test_the_files_are_all_there():
 )
 @each_method
 def test_parity_in_float64(name, rounded, jit):
-    """Losses and variables to 1e-6, averages 1e-5, logits 1e-4; all to 1e-9 with the original's
-    rounding. A change of one part in ten thousand is seen.
-    """
+    """With the original's rounding to 1e-9. A change of one part in ten thousand is seen."""
     with floatx("float64"):
         replay = Replay(name, load(name), jit, rounded)
         result = worst(replay.run())
