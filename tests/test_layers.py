@@ -22,13 +22,6 @@ from common.layers.batched import maps_by_xla
 DRAWN = keras.initializers.RandomNormal(stddev=1.0)
 
 
-def test_neurons_are_learned_on_request():
-    layer = OrthogonalConv2D(4, 3, learn_neurons=True)
-    layer.build((None, 5, 5, 2))
-    assert {v.name for v in layer.trainable_variables} == {"fix", "rotation", "bias"}
-    assert OrthogonalConv2D.from_config(layer.get_config()).learn_neurons
-
-
 def test_arguments_stand_in_kerass_order():
     """Arguments that Keras's layers take by position, ours take in the same place."""
     for ours, theirs in (
