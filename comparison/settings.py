@@ -39,7 +39,6 @@ def _same(name: str, default: Any = None) -> Any:
     return dataclasses.field(default=default, metadata=Settings.__dataclass_fields__[name].metadata)
 
 
-@dataclasses.dataclass(frozen=True)
 class Comparison(Options):
     """The settings of a comparison; checking them completes those that are None, by the preset."""
 

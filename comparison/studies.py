@@ -6,7 +6,6 @@ images.png: test error against the number of training images. fit.png: test erro
 loss at the end. Small marks are seeds, large ones means.
 """
 
-import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from comparison.styles import styles_of
 NETWORK = {"widths": "widths", "iterations": "iterations", "warmup_iterations": "warm-up"}
 
 
-@dataclasses.dataclass(frozen=True)
 class Study(Options):
     folders: tuple[str, ...] = setting((), "folders of comparisons", positional=True)
     methods: tuple[str, ...] = setting((), "rows to draw (default: all)")

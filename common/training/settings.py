@@ -1,6 +1,5 @@
 """A run's settings: the flags that all methods share. A method's folder adds more."""
 
-import dataclasses
 import pathlib
 from typing import Any, ClassVar
 
@@ -18,7 +17,6 @@ _FREE = {"data_dir", "gpu_no", "jit", "log_dir", "log_every", "eval_every", "che
 _FREE |= {"resume", "steps_per_execution", "distribute", "deterministic"}
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings(Options):
     """The settings that all methods share."""
 
@@ -93,6 +91,7 @@ class Settings(Options):
     )
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         cls.method = cls.__module__.partition(".")[0]
 
     @classmethod
@@ -129,7 +128,6 @@ class Settings(Options):
         return {name: value for name, value in self.named().items() if name not in _FREE}
 
 
-@dataclasses.dataclass(frozen=True)
 class LayerSettings(Settings):
     """Settings of the methods with OPT layers."""
 
@@ -149,7 +147,6 @@ class LayerSettings(Settings):
             raise UserError("--block_size=1: must be 0, or 2 or more")
 
 
-@dataclasses.dataclass(frozen=True)
 class RotationSettings(LayerSettings):
     """Settings of the methods whose rotations are drawn at random."""
 
