@@ -3,8 +3,8 @@
     python predict.py image.png
     python predict.py --model=sopt_gs/log/folded.keras cat.png dog.jpg
 
-It loads folded.keras or model.keras of a run, and classes.txt and run.json in the same folder; of
-an earlier run, folded_00.keras and so on. Images are resized to the model's size, as in training.
+It loads folded.keras or model.keras of a run (folded_00.keras of an earlier one), and classes.txt
+and run.json in the same folder. Images are resized to the model's size, as in training.
 """
 
 import importlib

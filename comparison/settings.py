@@ -1,7 +1,6 @@
 """The settings of a comparison, which are the flags of compare.py."""
 
 import csv
-import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -36,7 +35,7 @@ PRESETS: dict[str | None, dict[str, Any]] = {
 
 def _same(name: str, default: Any = None) -> Any:
     """Returns the field of all methods' settings with this default."""
-    return dataclasses.field(default=default, metadata=Settings.__dataclass_fields__[name].metadata)
+    return setting(default, **vars(Settings.abouts[name]))
 
 
 class Comparison(Options):

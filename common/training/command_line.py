@@ -45,11 +45,8 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
     The field's type is str, int, float, bool, pathlib.Path, a tuple of one of these such as
     ``tuple[int, ...]`` (values separated by commas), or one of all these ``| None``. A subclass may
     give a field another default without a call of this function: ``iterations: int = 300_000``.
-
-    Args:
-        default, help: the value without the flag, and a line about it.
-        **checks: ``choices``; ``least``, ``most`` and ``above``, bounds of each number;
-            ``positional=True`` for a tuple that takes the words that are not flags.
+    ``checks`` are ``choices``; ``least``, ``most`` and ``above``, bounds of each number; and
+    ``positional=True`` for a tuple that takes the words that are not flags.
     """
     return dataclasses.field(default=default, metadata={"about": _About(help, **checks)})
 
@@ -99,8 +96,7 @@ def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
         define(name, None, "", values)
     try:
         others = values([sys.argv[0], *words])[1:]
-    # ValueError: from a flagfile that is not text; RecursionError: from a flag with a long name,
-    # since absl looks for similar ones
+    # ValueError: a flagfile that is not text; RecursionError: absl's search for a long name
     except (flags.Error, ValueError, RecursionError) as error:
         raise UserError(str(error)) from error
     present = {name: values[name].value for name in values if values[name].present}
