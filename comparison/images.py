@@ -77,10 +77,7 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
 
 
 def line_of(summary: Summary, panel: Panel) -> np.ndarray:
-    """Returns iterations, means and standard deviations over seeds, ``[3, points]``.
-
-    They are those of the valid runs, or of the collapsed ones if all are.
-    """
+    """Returns iterations, means and deviations over seeds, valid if any, ``[3, points]``."""
     seeds = [panel.values_of(run.results) for run in summary.valid or summary.finished]
     common = sorted(set.intersection(*map(set, seeds))) if seeds else []
     if not common:

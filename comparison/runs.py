@@ -100,11 +100,7 @@ class Run:
 
 
 def with_other_seeds(runs: list[Run]) -> list[Run]:
-    """Returns ``runs`` and, after those of each row, its finished or damaged ones of other seeds.
-
-    Raises:
-        UserError: if one of these was run with other settings.
-    """
+    """Returns ``runs``, and after each row's its finished or damaged ones of other seeds."""
     found: list[Run] = []
     for row, group in itertools.groupby(runs, key=lambda run: run.row):
         asked = list(group)

@@ -35,15 +35,12 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of a run; ``good`` is the one that was saved or restored last.
+    """The checkpoints of a run in ``folder``.
 
-    Args:
-        folder: where the checkpoints are; it is made with the first one.
-        variables: Keras variables, the same in the same order at every start of the run.
-        settings: by name, what must be equal for the run to continue from a checkpoint.
+    It continues from one with the same Keras ``variables``, in this order, and ``settings``.
     """
 
-    good: pathlib.Path | None = None
+    good: pathlib.Path | None = None  # the one that was saved or restored last
 
     def __init__(self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object]):
         self.folder, self.variables, self.settings = folder, list(variables), settings

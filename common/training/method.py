@@ -19,27 +19,19 @@ from .settings import LayerSettings
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """How a method differs from the others.
+    """How a method differs from the others."""
 
-    Attributes:
-        build_model: takes a backbone, by default `cnn6`, and its arguments; returns the model.
-        make_optimizer: takes ``base_lr`` and ``decay``, a callable ``(rate, factor=0.1)`` that
-            returns the run's schedule of a rate.
-        decay_factor: factor of the weight decay in the loss; the printed value is without it.
-        undecayed: the marks of the weights without weight decay (see common.marks).
-        drops: where the rates drop, in fractions of the run.
-        episode_length: iterations per episode, for methods that have episodes.
-        start_episode: takes the model, the run's seed and the episode's number.
-    """
-
+    # takes a backbone, by default `cnn6`, and its arguments
     build_model: Callable[..., keras.Model]
+    # takes base_lr and decay, a callable (rate, factor=0.1) that returns the schedule of a rate
     make_optimizer: Callable[[float, Callable], keras.optimizers.Optimizer] = (
         lambda base_lr, decay: optimizers.Momentum(decay(base_lr))
     )
-    decay_factor: float = 1.0
-    undecayed: tuple[str, ...] = ()
-    drops: tuple[float, ...] = optimizers.DROPS
-    episode_length: int | None = None
+    decay_factor: float = 1.0  # of the weight decay in the loss; it is printed without it
+    undecayed: tuple[str, ...] = ()  # marks of the weights without weight decay (common.marks)
+    drops: tuple[float, ...] = optimizers.DROPS  # of the rates, in fractions of the run
+    episode_length: int | None = None  # in iterations, for methods that have episodes
+    # takes the model, the run's seed and the episode's number
     start_episode: Callable[[keras.Model, int, int], None] | None = None
 
 
