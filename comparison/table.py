@@ -67,10 +67,7 @@ def mean_and_deviation(values: list[float], digits: int = 2) -> str:
 
 
 def markdown(summaries: list[Summary], times: dict[str, float] | None) -> list[str]:
-    """Returns the table's lines, with the best row's last error in bold.
-
-    ``times`` are milliseconds of a step by row; None: as the runs measured them.
-    """
+    """Returns the table's lines; ``times`` of steps are in ms, by default as the runs took."""
     if times is None:
         found = {summary.row.name: summary.values("step_ms") for summary in summaries}
         times = {name: statistics.mean(values) for name, values in found.items() if values}

@@ -29,8 +29,7 @@ def read_text(path: pathlib.Path) -> str:
 def shown(text: object, most: int = 500) -> str:
     """Returns text in one line for a terminal or a table: printable, ``most`` characters at most.
 
-    Other characters become escapes such as ``\\x1b``: a terminal obeys some, ends of lines break
-    tables, and marks of direction change how the rest reads.
+    Others, such as ends of lines and what a terminal obeys, become escapes such as ``\\x1b``.
     """
     text = str(text)
     text = text if len(text) <= most else text[: most - 4] + " ..."
