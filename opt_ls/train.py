@@ -1,6 +1,8 @@
 """OPT (LS): neurons rotated by Loewdin's symmetric orthogonalization (Liu et al., CVPR 2021).
 
-cd opt_ls && python train.py
+    cd opt_ls && python train.py
+
+Trains CNN-6 on CIFAR-100 as the authors' opt_ls does: 75,000 iterations of batch 128.
 """
 
 import pathlib
