@@ -4,11 +4,10 @@
     python compare.py --iterations=7500 --seeds=1,2,3 --methods=opt_gs,opt_gs:rotation_stddev=0.2
     python compare.py --preset=resnet20 --iterations=1500
 
-A row is a method, or a method with settings: METHOD:FLAG=VALUE:FLAG=VALUE, flags of that method's
-train.py. Each row and seed runs in a separate process, in OUT/runs/ROW_seedN with all that
-train.py leaves. Called again, it skips finished runs and goes on with those that were cut off or
-failed; finished runs of its rows with other seeds are included. Ctrl-C lets the runs save their
-state first. OUT gets results.csv (a line a run), table.md, curves.png and energy.png.
+A row is a method, or a method with flags of its train.py: METHOD:FLAG=VALUE:FLAG=VALUE. Each row
+and seed runs in a separate process, in OUT/runs/ROW_seedN. Called again, it skips finished runs and
+goes on with the others; finished runs with other seeds are included. Ctrl-C lets the runs save
+their state first. OUT gets results.csv (a line a run), table.md, curves.png and energy.png.
 """
 
 import pathlib

@@ -3,11 +3,10 @@
     python predict.py image.png
     python predict.py --model=sopt_gs/log/folded.keras cat.png dog.jpg
 
-It loads folded.keras or model.keras of a run, and classes.txt and run.json in the same folder; of
-an earlier run, folded_00.keras and so on. Images are resized to the model's size, as in training.
+It loads folded.keras or model.keras of a run (folded_00.keras of an earlier one), and classes.txt
+and run.json in the same folder. Images are resized to the model's size, as in training.
 """
 
-import dataclasses
 import importlib
 import json
 import os
@@ -25,7 +24,6 @@ from common.training.startup import import_tensorflow
 from common.training.texts import read_text, shown
 
 
-@dataclasses.dataclass(frozen=True)
 class Prediction(Options):
     images: tuple[pathlib.Path, ...] = setting((), "the files with the images", positional=True)
     model: pathlib.Path = setting(ROOT / "opt_gs/log/folded.keras", "a run's model")

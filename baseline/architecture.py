@@ -19,7 +19,9 @@ def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:
     )
 
 
-def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.Model:
+def build_model(
+    backbone: Callable[..., keras.Model] = cnn6, layer: Callable = layer, **kwargs
+) -> keras.Model:
     """Returns ``backbone`` with ordinary layers; ``kwargs`` go to it (num_classes, widths)."""
     return backbone(layer, **kwargs)
 

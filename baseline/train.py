@@ -1,7 +1,6 @@
 """Baseline: the same network with ordinary trained kernels.
 
     cd baseline && python train.py
-    cd baseline && python train.py --dataset=digits --iterations=300
 
 It has the data, schedule, loss and weight decay of the OPT methods, for comparison with them.
 """

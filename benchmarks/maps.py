@@ -14,7 +14,6 @@ training step does not pay for each map: at n = 27 this is most of the time.
 The tables, with notes on the errors, go to standard output, all figures to maps.csv.
 """
 
-import dataclasses
 import functools
 import pathlib
 import statistics
@@ -44,7 +43,6 @@ NOTE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings(Options):
     sizes: tuple[int, ...] = setting((27, 144, 288, 576, 1024, 2048), "n", least=1)
     implementations: tuple[str, ...] = setting((), "those whose names contain one of these")

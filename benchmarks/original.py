@@ -10,7 +10,6 @@ far two equal programs differ. A run that was interrupted continues.
 """
 
 import csv
-import dataclasses
 import pathlib
 import statistics
 import subprocess
@@ -45,7 +44,6 @@ LOSSES = {
 FLAGS = {"baseline": ("--backbone=cnn9", "--widths=64,128,256,256")}  # other networks
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings(Options):
     runs: tuple[str, ...] = setting(tuple(LOSSES), "the runs", choices=tuple(LOSSES))
     data_dir: pathlib.Path = setting(ROOT / "data", "where CIFAR-100 is")

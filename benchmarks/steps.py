@@ -67,7 +67,6 @@ COLUMNS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings(Options):
     methods: tuple[str, ...] | None = setting(
         None, "rows, as in compare.py (default: all methods, and opt_gs in blocks of 64)"

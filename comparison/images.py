@@ -14,8 +14,6 @@ PARTS = 25  # of a run, over which a batch's noise is averaged
 
 
 class Panel(NamedTuple):
-    """A diagram of a run's values by iteration."""
-
     title: str
     label: str
     values_of: Callable[[Results], Series]
@@ -32,7 +30,7 @@ def _last_errors(results: Results) -> Series:
     return {i: error for i, error in results.errors.items() if i > max(results.errors) * 3 / 4}
 
 
-def _energy_change(results: Results) -> Series:
+def _change(results: Results) -> Series:
     return {i: abs(ratio - 1) for i, ratio in results.energies.items()}
 
 
@@ -43,10 +41,8 @@ CURVES = [
 ]
 ENERGIES = [
     Panel("Energy of the neurons", "E / E at the start", lambda results: results.energies),
-    Panel("Change of the energy", "|E / E at the start - 1|", _energy_change, is_log=True),
-    Panel(
-        "Drift from orthogonality", "max |Q Qᵀ - I|", lambda results: results.drifts, is_log=True
-    ),
+    Panel("Change of the energy", "|E / E at the start - 1|", _change, is_log=True),
+    Panel("Drift from orthogonality", "max |Q Qᵀ - I|", lambda results: results.drifts, True),
 ]
 
 
@@ -81,10 +77,7 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
 
 
 def line_of(summary: Summary, panel: Panel) -> np.ndarray:
-    """Returns a row's line: iterations, means and standard deviations over seeds, ``[3, points]``.
-
-    It is that of the valid runs, or of the collapsed ones if all are.
-    """
+    """Returns iterations, means and deviations over seeds, valid if any, ``[3, points]``."""
     seeds = [panel.values_of(run.results) for run in summary.valid or summary.finished]
     common = sorted(set.intersection(*map(set, seeds))) if seeds else []
     if not common:

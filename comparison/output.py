@@ -50,7 +50,7 @@ def write(runs: list[Run], comparison: Comparison) -> None:
 def _write_csv(path: pathlib.Path, runs: list[Run]) -> None:
     lines = []
     for run in runs:
-        # no HTML; and in many countries a semicolon ends a cell, and the next may be a formula
+        # no HTML; and a semicolon may end a cell, and the next be a formula
         status = (run.failure or "finished").translate(str.maketrans("<>;", "() "))
         line = {"method": run.row.name, "seed": run.seed, "iterations": run.iterations}
         lines.append(line | {"status": status} | ({} if run.failure else run.results.figures))
@@ -73,11 +73,9 @@ def describe(summaries: list[Summary], comparison: Comparison) -> list[str]:
     batches = {str(facts["settings"]["batch_size"]) for facts in found}
     batch = " and ".join(sorted(batches)) or "size by default"
     warmup = f"warm-up {count:,}" if count else "no warm-up"
-    lines = [
-        f"{data}: {distinct('data') or 'no run finished'}",
-        f"{comparison.backbone}, widths {widths}, {warmup}, batch {batch}",
-        _lengths(summaries),
-    ]
+    lines = [f"{data}: {distinct('data') or 'no run finished'}"]
+    lines += [f"{comparison.backbone}, widths {widths}, {warmup}, batch {batch}"]
+    lines += [_lengths(summaries)]
     made = f"{distinct('device')}; {distinct('versions')}; git commit {distinct('git_commit')}"
     return [*lines, made] if found else lines
 

@@ -34,10 +34,7 @@ def put(markdown: pathlib.Path, name: str, lines: list[str]) -> None:
 
 
 def keep(markdown: pathlib.Path, image: pathlib.Path, name: str, alt: str) -> str:
-    """Copies an image to docs/, and returns the line by which ``markdown`` shows it.
-
-    docs/ is the file's folder if that has this name, else a folder next to the file.
-    """
+    """Copies an image to docs/, at or next to ``markdown``, and returns the line that shows it."""
     folder = markdown.absolute().parent
     place = name if folder.name == "docs" else f"docs/{name}"
     (folder / place).parent.mkdir(exist_ok=True)

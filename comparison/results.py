@@ -1,7 +1,6 @@
 """The results of a finished run: run.json and metrics.csv, read once and checked."""
 
 import csv
-import dataclasses
 import io
 import json
 import math
@@ -9,67 +8,33 @@ import os
 import pathlib
 import re
 import statistics
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.training import collapse
 from common.training.texts import read_text, shown
 
 IMAGES = r"[\d,]{1,12} training and [\d,]{1,12} test images of ([1-9]\d{0,6}) classes$"
 LARGEST = 1e39  # beyond float32
+# the types of what is read of run.json, and of its settings
+RUN_JSON = {"settings": (dict,), "data": (str,), "versions": (dict,), "device": (str,)}
+RUN_JSON |= {"git_commit": (str, type(None)), "step_ms": (int, float, type(None))}
+RUN_JSON |= dict.fromkeys(("test_accuracy", "memory_gib", "seconds"), (int, float))
+SETTINGS = {"iterations": (int,), "batch_size": (int,)}
 Rows = list[dict[str, float]]
 Series = dict[int, float]  # values by iteration
 
 
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """The results of a finished run.
+class Results(NamedTuple):
+    """The results of a finished run."""
 
-    Attributes:
-        facts: run.json, with printable texts. ``data`` is the number of images alone.
-        images: the number of training images.
-        figures: values by their name in results.csv; None for a missing one. ``collapsed`` is the
-            state in which the run ended, "guessing" or "saturated".
-        errors: test errors in per cent.
-        losses: of the logged batches.
-        energies: hyperspherical energy over that at the start, the mean over layers.
-        drifts: the largest of all layers.
-        collapse: "guessing at the end" or "saturated at the end", else "".
-    """
-
-    facts: dict[str, Any]
-    images: int
-    figures: dict[str, float | str | None]
-    errors: Series
-    losses: Series
-    energies: Series
-    drifts: Series
-    collapse: str
-
-
-def _number(value: Any, most: float = LARGEST) -> bool:
-    return type(value) in (int, float) and 0 <= value <= most  # nan is neither
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and _number(value, 2**31 - 1)
-
-
-def _holds(values: Any, checks: dict[str, Callable[[Any], object]]) -> bool:
-    return type(values) is dict and all(check(values.get(name)) for name, check in checks.items())
-
-
-RUN_JSON = {
-    "settings": lambda value: _holds(value, {"iterations": _count, "batch_size": _count}),
-    "data": lambda value: type(value) is str and re.search(IMAGES, value, re.ASCII),
-    "versions": lambda value: type(value) is dict,
-    "git_commit": lambda value: value is None or type(value) is str,
-    "device": lambda value: type(value) is str,
-    "test_accuracy": lambda value: _number(value, most=1),
-    "step_ms": lambda value: value is None or _number(value),
-    "memory_gib": _number,
-    "seconds": _number,
-}
+    facts: dict[str, Any]  # run.json, with printable texts; ``data`` is the number of images
+    images: int  # for training
+    figures: dict[str, float | str | None]  # of results.csv; None for a missing one
+    errors: Series  # of tests, in per cent
+    losses: Series  # of the logged batches
+    energies: Series  # over that at the start, the mean over layers
+    drifts: Series  # the largest of all layers
+    collapse: str  # "guessing at the end" or "saturated at the end", else ""
 
 
 def read(folder: pathlib.Path) -> Results | None:
@@ -114,13 +79,13 @@ def metrics(folder: pathlib.Path) -> Rows:
 
 
 def _results(facts: dict[str, Any], rows: Rows) -> Results:
-    for name, check in RUN_JSON.items():
-        if not check(facts.setdefault(name)):
-            raise ValueError(f"run.json has no valid {name}")
+    _check(facts, RUN_JSON)
+    _check(facts["settings"], SETTINGS)
+    if not (images := re.search(IMAGES, facts["data"], re.ASCII)):
+        raise ValueError("run.json has no valid data")
     tests, accuracy = _column(rows, "test_acc"), facts["test_accuracy"]
     if list(tests.items())[-1:] != [(facts["settings"]["iterations"] - 1, accuracy)]:
         raise ValueError("metrics.csv does not end with the test that run.json has")
-    images = re.search(IMAGES, facts["data"], re.ASCII)
     collapsed = collapse.of_run([row for row in rows if "acc" in row], int(images[1]))
     facts["versions"] = ", ".join(f"{name} {text}" for name, text in facts["versions"].items())
     facts |= {name: shown(facts[name]) for name in ("versions", "git_commit", "device")}
@@ -139,9 +104,17 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
         "energy": [None, *means.values()][-1],
         "drift": [None, *largest.values()][-1],
     }
-    series = (errors, _column(rows, "fit"), means, largest)
     count = int(images[0].split()[0].replace(",", ""))
-    return Results(facts, count, figures, *series, f"{collapsed} at the end" if collapsed else "")
+    words = f"{collapsed} at the end" if collapsed else ""
+    return Results(facts, count, figures, errors, _column(rows, "fit"), means, largest, words)
+
+
+def _check(values: dict[str, Any], types: dict[str, tuple]) -> None:
+    for name, kinds in types.items():
+        value = values.setdefault(name)
+        is_number = type(value) in (int, float)
+        if type(value) not in kinds or (is_number and not 0 <= value < LARGEST):  # as nan is not
+            raise ValueError(f"run.json has no valid {name}")
 
 
 def _column(rows: Rows, name: str) -> Series:
@@ -149,7 +122,6 @@ def _column(rows: Rows, name: str) -> Series:
 
 
 def _layers(rows: Rows, kind: str) -> dict[int, list[float]]:
-    """Returns by iteration the values of the columns that begin with ``kind``."""
     pairs = [(row, [row[name] for name in row if name.startswith(kind)]) for row in rows]
     found = {int(row["iteration"]): values for row, values in pairs if values}
     if len(set(map(len, found.values()))) > 1:

@@ -38,8 +38,6 @@ class Row:
 def parse(texts: Iterable[str]) -> list[Row]:
     """Returns the rows of texts such as ``opt_gs:rotation_stddev=0.2``, in the order of tables.
 
-    A setting without ``=`` is true. Rows that say the same are one.
-
     Raises:
         UserError: for an unknown method, and for settings that a row cannot have.
     """

@@ -22,16 +22,13 @@ from comparison.rows import Row
 class Run:
     """One row with one seed, in a folder below ``out``; ``flags`` are the same for all rows.
 
-    ``results`` are those of a finished run, after `is_finished`; ``failure`` says why there are
-    none, of a run that failed or whose files are damaged.
-
     Raises:
         UserError: for settings that train.py does not take.
     """
 
     process: subprocess.Popen | None = None
-    results: Results | None = None
-    failure: str | None = None
+    results: Results | None = None  # of a finished run, after `is_finished`
+    failure: str | None = None  # why there are none
 
     def __init__(self, row: Row, seed: int, out: pathlib.Path, flags: dict[str, Any]):
         self.row, self.seed, self.out, self.flags = row, seed, out, flags
@@ -78,12 +75,10 @@ class Run:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT / self.row.method,
-                # its output is UTF-8 in every locale
                 env=os.environ | {"PYTHONIOENCODING": "utf-8:backslashreplace"},
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # the terminal's Ctrl-C is for compare.py, which then sends one SIGTERM
-                start_new_session=True,
+                start_new_session=True,  # Ctrl-C is for compare.py, which then sends one SIGTERM
                 preexec_fn=_die_with_parent,
             )
 
@@ -105,20 +100,15 @@ class Run:
 
 
 def with_other_seeds(runs: list[Run]) -> list[Run]:
-    """Returns ``runs`` and, after those of each row, its finished or damaged ones of other seeds.
-
-    Raises:
-        UserError: if one of these was run with other settings.
-    """
+    """Returns ``runs``, and after each row's its finished or damaged ones of other seeds."""
     found: list[Run] = []
     for row, group in itertools.groupby(runs, key=lambda run: run.row):
-        first, *more = group
-        start = first.name.removesuffix(str(first.seed))
-        ends = [path.name.removeprefix(start) for path in first.folder.parent.glob(f"{start}*")]
-        seeds = {int(end) for end in ends if re.fullmatch("0|[1-9][0-9]{0,8}", end)}
-        seeds -= {run.seed for run in (first, *more)}
-        others = [Run(row, seed, first.out, first.flags) for seed in sorted(seeds)]
-        found += [first, *more, *(run for run in others if run.is_finished() or run.failure)]
+        asked = list(group)
+        out, flags, start = asked[0].out, asked[0].flags, asked[0].name.rpartition("seed")[0]
+        names = [path.name for path in (out / "runs").glob(f"{start}seed*")]
+        seeds = {int(m[1]) for n in names if (m := re.search("seed(0|[1-9][0-9]{0,8})$", n))}
+        others = [Run(row, seed, out, flags) for seed in sorted(seeds - {r.seed for r in asked})]
+        found += asked + [run for run in others if run.is_finished() or run.failure]
     return found
 
 

@@ -1,7 +1,6 @@
 """The settings of a comparison, which are the flags of compare.py."""
 
 import csv
-import dataclasses
 import functools
 import pathlib
 from typing import Any
@@ -36,10 +35,9 @@ PRESETS: dict[str | None, dict[str, Any]] = {
 
 def _same(name: str, default: Any = None) -> Any:
     """Returns the field of all methods' settings with this default."""
-    return dataclasses.field(default=default, metadata=Settings.__dataclass_fields__[name].metadata)
+    return setting(default, **vars(Settings.abouts[name]))
 
 
-@dataclasses.dataclass(frozen=True)
 class Comparison(Options):
     """The settings of a comparison; checking them completes those that are None, by the preset."""
 

@@ -2,11 +2,11 @@
 
     python -m comparison.studies docs/runs/7500 docs/runs/75000_warmup --out=results/studies
 
-images.png: test error against the number of training images. fit.png: test error against training
-loss at the end. Small marks are seeds, large ones means.
+images.png: test error against the number of training images, of five rows. fit.png: test error
+against training loss at the end, of all rows. Small marks are seeds, large ones means.
 """
 
-import dataclasses
+import itertools
 import pathlib
 from typing import Any, NamedTuple
 
@@ -21,12 +21,14 @@ from comparison.rows import Row, parse, settable
 from comparison.styles import styles_of
 
 NETWORK = {"widths": "widths", "iterations": "iterations", "warmup_iterations": "warm-up"}
+MOST = 5  # rows in images.png
 
 
-@dataclasses.dataclass(frozen=True)
 class Study(Options):
     folders: tuple[str, ...] = setting((), "folders of comparisons", positional=True)
-    methods: tuple[str, ...] = setting((), "rows to draw (default: all)")
+    methods: tuple[str, ...] = setting(
+        (), "at most 5 rows of images.png (default: those with most numbers of training images)"
+    )
     out: pathlib.Path = setting(pathlib.Path("results"), "folder of the pictures")
 
 
@@ -39,7 +41,7 @@ class Point(NamedTuple):
     values: np.ndarray
 
 
-def points(folders: tuple[str, ...], methods: tuple[str, ...] = ()) -> list[Point]:
+def points(folders: tuple[str, ...]) -> list[Point]:
     """Returns the points of all valid runs; a damaged one, or none at all, is a UserError."""
     found: dict[tuple, list[tuple[float, float]]] = {}
     for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("runs/*")):
@@ -55,11 +57,20 @@ def points(folders: tuple[str, ...], methods: tuple[str, ...] = ()) -> list[Poin
         loss = float(np.mean(losses[-max(1, len(losses) // 10) :]))  # of the last tenth
         key = _row(settings), ", ".join(words), results.images
         found.setdefault(key, []).append((loss, results.figures["last_error"]))
-    made = [Point(*key, np.array(found[key])) for key in sorted(found, key=lambda key: key[1:])]
-    rows = parse(methods or [row.name for row, *_ in found])
-    if not (made := [point for row in rows for point in made if point.row == row]):
+    if not found:
         raise UserError("no valid run in these folders; they must have runs/ROW_seedN")
-    return made
+    rows = parse(row.name for row, *_ in found)
+    keys = sorted(found, key=lambda key: (rows.index(key[0]), *key[1:]))
+    return [Point(*key, np.array(found[key])) for key in keys]
+
+
+def selected(found: list[Point], methods: tuple[str, ...]) -> list[Point]:
+    """Returns the points of ``methods``, by default of rows with most numbers of images."""
+    numbers = {point.row: {p.images for p in found if p.row == point.row} for point in found}
+    rows = parse(methods) or sorted(numbers, key=lambda row: -len(numbers[row]))[:MOST]
+    if len(rows) > MOST or not numbers.keys() >= set(rows):
+        raise UserError(f"--methods must name at most {MOST} rows, each with a valid run")
+    return [point for point in found if point.row in rows]
 
 
 def _row(settings: dict[str, Any]) -> Row:
@@ -78,8 +89,8 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
     fills = ("full", "none", "left", "bottom", "right", "top") * 9  # by the network
     fills = dict(zip(dict.fromkeys(point.network for point in found), fills, strict=False))
     sizes = sorted({point.images for point in found})
-    for row, network in dict.fromkeys((point.row, point.network) for point in found):
-        line = [point for point in found if (point.row, point.network) == (row, network)]
+    for (row, network), group in itertools.groupby(found, lambda point: point[:2]):
+        line = list(group)
         values = [p.values if by_loss else p.values * [0, 1] + [p.images, 0] for p in line]
         means = np.array([value.mean(0) for value in values])
         axes.plot(*means.T, lw=1.3, ms=7, fillstyle=fills[network], **looks[row.name])
@@ -91,23 +102,22 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
     legend |= {n: {"marker": "o", "ls": "", "color": "0.4", "fillstyle": fills[n]} for n in fills}
     for label, look in legend.items():
         axes.plot([], [], label=label, **look)
-    if by_loss:
-        axes.set_xlabel("training loss at the end (numbers: training images)")
-        axes.margins(x=0.15)
-    else:
+    axes.set(xlabel="training loss at the end (numbers: training images)", ylabel="test error (%)")
+    axes.margins(x=0.15)
+    if not by_loss:
         axes.set(xlabel="training images", xscale="log")
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
-    axes.set(ylabel="test error (%)")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize=8.5, frameon=False, handlelength=3.5)
     figure.savefig(path, dpi=200)
 
 
 def main(study: Study) -> None:
-    found = points(study.folders, study.methods)
+    found = points(study.folders)
+    some = selected(found, study.methods)
     study.out.mkdir(parents=True, exist_ok=True)
-    draw(study.out / "images.png", found, by_loss=False)
+    draw(study.out / "images.png", some, by_loss=False)
     draw(study.out / "fit.png", found, by_loss=True)
     print(f"written: images.png and fit.png in {study.out.absolute()}")
 

@@ -23,10 +23,7 @@ def style(index: int) -> dict[str, str]:
 
 
 def styles_of(rows: Iterable[Row]) -> dict[str, dict[str, str]]:
-    """Returns the style of each row by its name.
-
-    A method without settings looks the same wherever it is drawn; the others take free styles.
-    """
+    """Returns each row's style by its name; a method without settings always looks the same."""
     rows, methods = list(rows), list(known())
     indices = {row.name: methods.index(row.method) for row in rows if not row.flags}
     free = sorted(set(range(len(methods) + len(rows))) - set(indices.values()))

@@ -15,10 +15,7 @@ HEAD += ["energy / start", "drift"]
 
 
 class Summary:
-    """A row's results over its seeds; ``errors`` are the last ones of the valid runs.
-
-    ``title`` has the number of seeds that the errors leave out.
-    """
+    """A row's results over its seeds; ``errors`` are the last ones of the valid runs."""
 
     def __init__(self, row: Row, runs: list[Run]):
         self.row, self.runs = row, runs
@@ -42,10 +39,7 @@ def summarize(runs: list[Run]) -> list[Summary]:
 
 
 def best_of(summaries: list[Summary]) -> Summary | None:
-    """Returns the row with the smallest mean last error of those whose runs are all valid.
-
-    Returns None if there are fewer than two: there is nothing to be better than.
-    """
+    """Returns the row with the smallest mean last error, of two or more without invalid runs."""
     able = [summary for summary in summaries if len(summary.valid) == len(summary.runs)]
     return min(able, key=lambda row: statistics.mean(row.errors)) if len(able) > 1 else None
 
@@ -57,8 +51,8 @@ def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
         pair = best.errors, other.errors
         if other is best or min(map(len, pair)) < 2:
             return False
-        first, second = map(statistics.mean, pair)
-        return second - first < math.hypot(*map(statistics.stdev, pair))
+        difference = statistics.mean(other.errors) - statistics.mean(best.errors)
+        return difference < math.hypot(*map(statistics.stdev, pair))
 
     return list(filter(is_near, summaries))
 
@@ -73,11 +67,7 @@ def mean_and_deviation(values: list[float], digits: int = 2) -> str:
 
 
 def markdown(summaries: list[Summary], times: dict[str, float] | None) -> list[str]:
-    """Returns the table's lines, with the best row's last error in bold.
-
-    Args:
-        times: milliseconds of a step by row; None: as the runs measured them.
-    """
+    """Returns the table's lines; ``times`` of steps are in ms, by default as the runs took."""
     if times is None:
         found = {summary.row.name: summary.values("step_ms") for summary in summaries}
         times = {name: statistics.mean(values) for name, values in found.items() if values}
@@ -102,7 +92,7 @@ def _errors(summary: Summary) -> list[str]:
 
 
 def _costs(summary: Summary, step: float | None, plain: float | None) -> list[str]:
-    """Returns the other cells, from milliseconds of a step and of the baseline's."""
+    """Returns the other cells; a step and a plain one are in milliseconds."""
     if not summary.finished:
         return [""] * 5
     drifts = summary.values("drift")

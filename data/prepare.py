@@ -4,7 +4,6 @@ python -m data.prepare
 python -m data.prepare --dataset=cifar10 --data_dir=/scratch/data
 """
 
-import dataclasses
 import pathlib
 
 from common.training.command_line import Options, run_program, setting
@@ -12,7 +11,6 @@ from common.training.settings import Settings
 from common.training.startup import import_tensorflow
 
 
-@dataclasses.dataclass(frozen=True)
 class Download(Options):
     dataset: str = setting("cifar100", "the data set", choices=("cifar100", "cifar10"))
     data_dir: pathlib.Path = setting(Settings.data_dir, "the folder for it")

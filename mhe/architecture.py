@@ -1,12 +1,8 @@
 """MHE: plain kernels, with a penalty on the hyperspherical energy of each layer's neurons."""
 
 import functools
-from collections.abc import Callable
 
-import keras
-
-import baseline.architecture
-from common.backbones import cnn6
+from baseline import architecture
 from common.regularizers import HypersphericalEnergy
 from common.training.method import Method
 
@@ -19,9 +15,6 @@ def method(settings: Settings) -> Method:
     penalty = HypersphericalEnergy(weight, settings.power, half_space=half)
     # for the score layer the energy is always in full space
     score_penalty = HypersphericalEnergy(10 * weight, settings.power, half_space=False)
-    layer = functools.partial(baseline.architecture.layer, kernel_regularizer=penalty)
-
-    def build_model(backbone: Callable[..., keras.Model] = cnn6, **kwargs) -> keras.Model:
-        return backbone(layer, score_regularizer=score_penalty, **kwargs)
-
-    return Method(build_model)
+    layer = functools.partial(architecture.layer, kernel_regularizer=penalty)
+    build_model = functools.partial(architecture.build_model, score_regularizer=score_penalty)
+    return Method(functools.partial(build_model, layer=layer))

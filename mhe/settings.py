@@ -1,11 +1,8 @@
 """The method's settings, its title, and its place in tables."""
 
-import dataclasses
-
 from common.training import settings
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings(settings.Settings):
     title = "MHE"
     row = 30

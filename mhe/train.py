@@ -2,7 +2,6 @@
 
     cd mhe && python train.py
     cd mhe && python train.py --model=mhe --power=a2
-    cd mhe && python train.py --dataset=digits --iterations=300
 
 It has the network, data, schedule and weight decay of the baseline. The weighted energies of all
 layers are added to the loss. OPT keeps the energy small by its form, and MHE by this penalty.

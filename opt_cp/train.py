@@ -1,11 +1,9 @@
 """OPT (CP): neurons rotated by Cayley's parametrization (Liu et al., CVPR 2021).
 
     cd opt_cp && python train.py
-    cd opt_cp && python train.py --dataset=digits --iterations=300
 
-Trains CNN-6 on CIFAR-100 as the authors' opt_cp does: 75,000 iterations of batch 128, with the
-widths 32, 64, 128, 128. The other methods have the width 64 everywhere. To compare them, give both
-the same --widths.
+Trains CNN-6 on CIFAR-100 as the authors' opt_cp does: 75,000 iterations of batch 128, with widths
+32, 64, 128, 128. The other methods have 64 everywhere: to compare, give both the same --widths.
 """
 
 import pathlib

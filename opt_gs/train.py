@@ -1,7 +1,6 @@
 """OPT (GS): neurons rotated by unrolled Gram-Schmidt (Liu et al., CVPR 2021).
 
     cd opt_gs && python train.py
-    cd opt_gs && python train.py --dataset=digits --iterations=300
 
 Trains CNN-6 on CIFAR-100 as the authors' opt_gs does: 75,000 iterations of batch 128.
 """

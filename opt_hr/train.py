@@ -1,10 +1,9 @@
 """OPT (HR): neurons rotated by unrolled Householder reflections (Liu et al., CVPR 2021).
 
     cd opt_hr && python train.py
-    cd opt_hr && python train.py --dataset=digits --iterations=300
 
-Trains CNN-6 on CIFAR-100 for 75,000 iterations of batch 128, the settings of the authors' opt_hr.
-Their code divides by zero at R = I: see docs/fidelity.md.
+Trains CNN-6 on CIFAR-100 for 75,000 iterations of batch 128, with the settings of the authors'
+opt_hr, whose code divides by zero at R = I: see docs/fidelity.md.
 """
 
 import pathlib

@@ -1,7 +1,6 @@
 """OPT (LS): neurons rotated by Loewdin's symmetric orthogonalization (Liu et al., CVPR 2021).
 
     cd opt_ls && python train.py
-    cd opt_ls && python train.py --dataset=digits --iterations=300
 
 Trains CNN-6 on CIFAR-100 as the authors' opt_ls does: 75,000 iterations of batch 128.
 """

@@ -1,19 +1,13 @@
 """The method's settings, its title, and its place in tables."""
 
-import dataclasses
-
 from common.training.settings import LayerSettings, setting
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings(LayerSettings):
     title = "OPT (OGD)"
     row = 80
 
     rotation_lr: float = setting(0.02, "the initial learning rate of the rotations", least=0)
     reorthogonalize_every: int = setting(
-        0,
-        "updates between two corrections of the rotations; 0: never, as in the original",
-        least=0,
-        most=2**31 - 1,
+        0, "updates between two corrections of rotations; 0: never", least=0, most=2**31 - 1
     )

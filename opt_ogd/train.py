@@ -1,12 +1,10 @@
 """OPT (OGD): orthogonality-preserving gradient descent on the rotations (Liu et al., CVPR 2021).
 
     cd opt_ogd && python train.py
-    cd opt_ogd && python train.py --dataset=digits --iterations=300
 
 Trains CNN-6 on CIFAR-100 as the authors' opt_ogd does: 75,000 iterations of batch 128. Rotations
-have no weight decay, and other weights a tenth of the other methods' decay. Rounding and the
-truncated update make rotations drift away from orthogonality. The original never corrects this;
---reorthogonalize_every does.
+have no weight decay, other weights a tenth of the usual. Rotations drift from orthogonality; the
+original never corrects this, --reorthogonalize_every does.
 """
 
 import pathlib

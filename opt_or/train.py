@@ -1,7 +1,6 @@
 """OPT (OR): a penalty on rotations that are not orthogonal (Liu et al., CVPR 2021).
 
     cd opt_or && python train.py
-    cd opt_or && python train.py --dataset=digits --iterations=300
 
 Trains CNN-6 on CIFAR-100 as the authors' opt_or does: 75,000 iterations of batch 128. The penalty
 is part of the loss and of metrics.csv, but not of the printed lines, as in the original.

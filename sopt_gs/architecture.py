@@ -1,7 +1,4 @@
-"""S-OPT (GS): OPT layers rotate a quarter of their neurons' rows at a time, by Gram-Schmidt.
-
-Only the first OPT layer rotates all of its rows.
-"""
+"""S-OPT (GS): OPT layers but the first rotate a quarter of their neurons' rows at a time."""
 
 import functools
 from collections.abc import Callable
@@ -26,13 +23,8 @@ def start_episode(
 ) -> None:
     """Merges the rotations of the last episode into the neurons, and selects new rows.
 
-    Args:
-        model: of the method.
-        seed: for the choice of rows.
-        episode: counted from 0.
-        reset_bn: whether to reset gamma and beta after stochastic layers to 1 and 0, as in the
-            original. Defaults to True.
-        draw: a function like `draw_rows`, the default.
+    With ``reset_bn``, gamma and beta after stochastic layers are reset to 1 and 0, as in the
+    original. ``draw`` chooses rows by ``seed`` and ``episode``.
     """
     layers = [layer for layer in model.layers if isinstance(layer, StochasticOrthogonalConv2D)]
     restart_layers(layers, seed, episode, draw)

@@ -79,6 +79,12 @@ def test_pictures_of_a_study(tmp_path, capsys):
         ("opt_ls", 2500, 1),
     ]
     np.testing.assert_allclose(found[1].values, [[5, 61], [5, 62]])
+    assert studies.selected(found, ("opt_ls",)) == found[4:]
+    many = [*found, *(found[0]._replace(row=row) for row in parse(["upt", "mhe", "opt_or"]))]
+    chosen = {point.row.name for point in studies.selected(many, ())}
+    assert chosen == {"baseline", "opt_gs:rotation_stddev=0.2", "opt_ls", "upt", "mhe"}
+    with pytest.raises(UserError, match="at most 5 rows, each with a valid run"):
+        studies.selected(found, ("opt_hr",))
     studies.main(studies.Study(folders, out=tmp_path / "pictures"))
     said = capsys.readouterr().out
     assert "opt_ls_seed1: collapsed" in said

@@ -31,7 +31,6 @@ from common.training.command_line import setting
 from common.training.methods import method_of
 
 name, folder, *runs = sys.argv[1:]
-@dataclasses.dataclass(frozen=True)
 class Exact(importlib.import_module(f"{name}.settings").Settings):
     precision: str = setting("float64", "", choices=("float64",))
 Exact.method = name

@@ -1,11 +1,8 @@
 """The method's settings, its title, and its place in tables."""
 
-import dataclasses
-
 from common.training.settings import LayerSettings, setting
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings(LayerSettings):
     title = "UPT"
     row = 20

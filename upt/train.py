@@ -1,12 +1,10 @@
 """UPT: unconstrained over-parameterized training, the control of OPT (Liu et al., CVPR 2021).
 
     cd upt && python train.py
-    cd upt && python train.py --dataset=digits --iterations=300
 
 A kernel is R @ F as in OPT, but R is an ordinary weight: no map, no penalty, and weight decay. This
-shows what helps: orthogonality, or only the additional matrix. R starts at I, and the network then
-equals the plain one. --rotation_start=normal draws R from N(0, 1), as for OPT's maps; the network
-is then saturated at the start, as in opt_or.
+shows what helps: orthogonality, or only the additional matrix. R starts at I, where the network
+equals the plain one; with --rotation_start=normal it starts saturated, as in opt_or.
 """
 
 import pathlib

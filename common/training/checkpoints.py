@@ -1,9 +1,8 @@
 """Checkpoints: all that a run needs to continue bit for bit.
 
-A checkpoint is one NumPy ``.npz`` file, complete or not there: every weight of the model, every
-variable of the optimizer and, in ``facts``, the run's settings and progress as JSON. The zip format
-has a checksum for each. The order of the images, their augmentation and S-OPT's rows are functions
-of seed and iteration, so no state of a random generator is needed.
+A checkpoint is one NumPy ``.npz`` file: every weight of the model, every variable of the optimizer
+and, in ``facts``, settings and progress as JSON, each with the zip format's checksum. Random draws
+are functions of seed and iteration, so no state of a generator is needed.
 """
 
 import contextlib
@@ -26,34 +25,28 @@ _NAME = re.compile(r"(checkpoint|best)_(\d{8,12})\.npz")
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run has come: iterations done, the seconds they took, and test accuracies.
-
-    ``logs`` has the number of the run's log files, and the size of each in bytes.
-    """
+    """How far a run has come."""
 
     iteration: int = 0
     seconds: float = 0.0
     test_accuracy: float | None = None  # of the last test
     best_accuracy: float = -1.0
-    logs: dict[str, int] = dataclasses.field(default_factory=dict)
+    logs: dict[str, int] = dataclasses.field(default_factory=dict)  # number, and sizes in bytes
 
 
 class Checkpoints:
-    """The checkpoints of a run; ``good`` is the one that was saved or restored last.
+    """The checkpoints of a run in ``folder``.
 
-    Args:
-        folder: where the checkpoints are; it is made with the first one.
-        variables: Keras variables, the same in the same order at every start of the run.
-        settings: by name, what must be equal for the run to continue from a checkpoint.
+    It continues from one with the same Keras ``variables``, in this order, and ``settings``.
     """
 
-    good: pathlib.Path | None = None
+    good: pathlib.Path | None = None  # the one that was saved or restored last
 
     def __init__(self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object]):
         self.folder, self.variables, self.settings = folder, list(variables), settings
 
     def found(self) -> list[tuple[int, str, pathlib.Path]]:
-        """Returns iteration, kind and path of each checkpoint, damaged or not; the newest first."""
+        """Returns iteration, kind and path of each checkpoint, the newest first."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
         named = [(_NAME.fullmatch(path.name), path) for path in paths]
         return sorted([(int(m[2]), m[1], path) for m, path in named if m], reverse=True)
@@ -101,8 +94,7 @@ class Checkpoints:
         Raises:
             UserError: if there is no valid checkpoint, or its settings differ.
         """
-        found = self.found()
-        for *_, path in found:
+        for *_, path in self.found():
             try:
                 progress, arrays = self._read(path)
             except UserError:
@@ -116,8 +108,7 @@ class Checkpoints:
                 variable.assign(array)
             self.good = path
             return progress
-        what = "no valid checkpoint" if found else "no checkpoint"
-        raise UserError(f"--resume: there is {what} in {self.folder}")
+        raise UserError(f"--resume: there is no valid checkpoint in {self.folder}")
 
     def _read(self, path: pathlib.Path) -> tuple[Progress, list[np.ndarray]]:
         if not path.is_file():
@@ -128,8 +119,7 @@ class Checkpoints:
                 raise ValueError("its members are packed")
             facts = json.loads(str(file["facts"]))
             for name in self.settings | facts["settings"]:
-                settings = facts["settings"], self.settings
-                there, here = (as_text(values.get(name)) for values in settings)
+                there, here = (as_text(s.get(name)) for s in (facts["settings"], self.settings))
                 if there != here:
                     other = f"is of {name} {there}, and this run of {name} {here}"
                     raise UserError(f"--resume: {path} {other}")

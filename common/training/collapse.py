@@ -28,10 +28,7 @@ def state(fit: float, acc: float, num_classes: int) -> str | None:
 
 
 def of_run(rows: Sequence[dict[str, float]], num_classes: int) -> str | None:
-    """Returns the state that all logged batches of the last `PATIENCE` iterations show, or None.
-
-    ``rows`` have iteration, fit and acc, as in metrics.csv; those without fit are skipped.
-    """
+    """Returns the state that all ``rows`` with fit of the last `PATIENCE` iterations show."""
     logged = [row for row in rows if "fit" in row]
     last = [row for row in logged if row["iteration"] > logged[-1]["iteration"] - PATIENCE]
     states = {state(row["fit"], row["acc"], num_classes) for row in last}

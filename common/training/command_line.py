@@ -7,7 +7,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from absl import flags
 
@@ -45,25 +45,30 @@ def setting(default: Any, help: str, **checks: Any) -> Any:
     The field's type is str, int, float, bool, pathlib.Path, a tuple of one of these such as
     ``tuple[int, ...]`` (values separated by commas), or one of all these ``| None``. A subclass may
     give a field another default without a call of this function: ``iterations: int = 300_000``.
-
-    Args:
-        default, help: the value without the flag, and a line about it.
-        **checks: ``choices``; ``least``, ``most`` and ``above``, bounds of each number;
-            ``positional=True`` for a tuple that takes the words that are not flags.
+    ``checks`` are ``choices``; ``least``, ``most`` and ``above``, bounds of each number; and
+    ``positional=True`` for a tuple that takes the words that are not flags.
     """
     return dataclasses.field(default=default, metadata={"about": _About(help, **checks)})
 
 
-@dataclasses.dataclass(frozen=True)
+@typing.dataclass_transform(frozen_default=True)
 class Options:
-    """A program's options; subclasses are frozen dataclasses too, and their fields `setting`s.
+    """A program's options; subclasses become frozen dataclasses, and their fields are `setting`s.
 
     Raises:
         UserError: for a value that its field does not take, or values that do not fit together.
     """
 
+    abouts: ClassVar[dict[str, _About]] = {}  # help and checks of each field
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
+
+    def __init_subclass__(cls) -> None:
+        fields = {n: f for n, f in vars(cls).items() if isinstance(f, dataclasses.Field)}
+        cls.abouts = cls.abouts | {name: field.metadata["about"] for name, field in fields.items()}
+        dataclasses.dataclass(frozen=True)(cls)
+
     def __post_init__(self) -> None:
-        for name, about in _abouts(type(self)).items():
+        for name, about in self.abouts.items():
             value = getattr(self, name)
             for one in value if isinstance(value, tuple) else (value,):
                 if problem := None if one is None else about.problem(one):
@@ -83,16 +88,15 @@ def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
     Raises:
         UserError: for a word that is not one of the flags, and as `Options` does.
     """
-    hints, abouts, values = typing.get_type_hints(kind), _abouts(kind), flags.FlagValues()
-    place = next((name for name, about in abouts.items() if about.positional), None)
+    hints, values = typing.get_type_hints(kind), flags.FlagValues()
+    place = next((name for name, about in kind.abouts.items() if about.positional), None)
     values.set_gnu_getopt(True)  # flags may follow other words
-    for name in abouts.keys() - {place}:
+    for name in kind.abouts.keys() - {place}:
         define = flags.DEFINE_boolean if hints[name] is bool else flags.DEFINE_string
         define(name, None, "", values)
     try:
         others = values([sys.argv[0], *words])[1:]
-    # ValueError: from a flagfile that is not text; RecursionError: from a flag with a long name,
-    # since absl looks for similar ones
+    # ValueError: a flagfile that is not text; RecursionError: absl's search for a long name
     except (flags.Error, ValueError, RecursionError) as error:
         raise UserError(str(error)) from error
     present = {name: values[name].value for name in values if values[name].present}
@@ -126,7 +130,7 @@ def run_program(kind: type[Kind], main: Callable[[Kind], None], name: str) -> No
 def help_text(kind: type[Options], about: str) -> str:
     """Returns the text of ``--help``: ``about`` and the flags."""
     lines = [about.strip(), "", "Flags:"]
-    for name, flag in _abouts(kind).items():
+    for name, flag in kind.abouts.items():
         choices = f"<{'|'.join(flag.choices)}>: " if flag.choices else ""
         default = getattr(kind, name)
         end = "" if default in (None, (), "") else f" (default: {as_text(default)})"
@@ -139,15 +143,6 @@ def as_text(value: object) -> str:
     if isinstance(value, tuple | list):
         return ",".join(map(as_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _abouts(kind: type[Options]) -> dict[str, _About]:
-    """Returns help and checks of each field; a field with another default keeps its base's."""
-    found: dict[str, _About] = {}
-    for base in reversed(kind.__mro__):
-        for name, field in base.__dict__.get("__dataclass_fields__", {}).items():
-            found |= {name: field.metadata["about"]} if field.metadata else {}
-    return found
 
 
 def _read(hint: Any, value: Any, flag: str = "") -> Any:

@@ -7,13 +7,7 @@ import numpy as np
 
 
 def draw(rows: Sequence[dict], title: str, path: pathlib.Path) -> None:
-    """Draws loss and error against iterations, and saves the image as ``path``.
-
-    Args:
-        rows: those of metrics.csv that have a line in the logs.
-        title: the heading.
-        path: of a PNG file.
-    """
+    """Draws loss and error of ``rows`` of metrics.csv against iterations, as a PNG file."""
     from matplotlib.figure import Figure  # imported here, since it takes a second
 
     figure = Figure(figsize=(10, 4))

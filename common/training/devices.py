@@ -29,8 +29,7 @@ def strategy_for(settings: Settings) -> tf.distribute.Strategy:
     if settings.distribute == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
-    workers, index = _cluster()
-    print(f"worker {index}: TensorFlow waits until {', '.join(workers)} are there", file=sys.stderr)
+    print(f"TensorFlow waits until {', '.join(_cluster())} are there", file=sys.stderr)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
@@ -39,22 +38,21 @@ def strategy_for(settings: Settings) -> tf.distribute.Strategy:
 
 def uses_xla(settings: Settings) -> bool:
     """Returns whether XLA compiles the steps, or with ``--distribute`` the maps alone."""
-    return settings.jit == "on" or (
-        settings.jit == "auto" and bool(tf.config.get_visible_devices("GPU"))
-    )
+    on_gpu = bool(tf.config.get_visible_devices("GPU"))
+    return on_gpu if settings.jit == "auto" else settings.jit == "on"
 
 
-def _cluster() -> tuple[list[str], int]:
-    """Returns the address of each worker, and this process's index, both from TF_CONFIG."""
+def _cluster() -> list[str]:
+    """Returns the addresses of the workers, from TF_CONFIG."""
     form = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
     try:
         config = json.loads(os.environ["TF_CONFIG"])
-        workers, index = config["cluster"]["worker"], config["task"]["index"]
+        workers, task = config["cluster"]["worker"], config["task"]
         valid = all(0 < int(address.rpartition(":")[2]) < 65_536 for address in workers)
-        valid = valid and config["task"]["type"] == "worker" and [*config["cluster"]] == ["worker"]
-        if not valid or index not in range(len(workers)):
+        valid = valid and config["cluster"].keys() == {"worker"} and task["type"] == "worker"
+        if not valid or task["index"] not in range(len(workers)):
             raise ValueError
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         reason = "--distribute=multi_worker needs the environment variable TF_CONFIG, such as"
         raise UserError(f"{reason} {form}") from error
-    return workers, index
+    return workers

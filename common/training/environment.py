@@ -15,9 +15,9 @@ from .settings import ROOT
 
 def environment() -> dict:
     """Returns the versions of what is imported, the repository's git commit, and the device."""
+    details = tf.config.experimental.get_device_details
     gpus = tf.config.get_visible_devices("GPU")
-    details = map(tf.config.experimental.get_device_details, gpus)
-    names = [found.get("device_name", "GPU") for found in details]
+    names = [details(gpu).get("device_name", "GPU") for gpu in gpus]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # from the modules: the packages tensorflow-cpu and tf-nightly have other names
     versions = {module.__name__: module.__version__ for module in (tf, keras, np)}

@@ -11,17 +11,12 @@ from typing import IO
 
 from ..errors import UserError
 
-# the errors of a file system that lacks locks, or that cannot sync a folder
-_LACKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
-# in front of the name, since Keras goes by the suffix
-_UNFINISHED = ".unfinished_"
+_UNFINISHED = ".unfinished_"  # in front of the name, since Keras goes by the suffix
 
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path) -> Iterator[None]:
-    """Locks ``folder``, made if missing, until the block or the process ends, in whatever way.
-
-    Where the file system has no locks, a warning is printed.
+    """Locks ``folder``, made if missing, until the block or the process ends; or prints a warning.
 
     Raises:
         UserError: if ``folder`` cannot be written, or another process holds it.
@@ -51,7 +46,7 @@ def _lock(file: IO, path: pathlib.Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in _LACKS:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
             raise
         warning = f"warning: {path.parent} cannot be locked ({error.strerror}); "
         warning += "do not start another run there before this one ends"
@@ -62,25 +57,21 @@ def _lock(file: IO, path: pathlib.Path) -> None:
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-    """Writes the names of the files in ``folder`` to the disk, where its file system can do it."""
-    try:
+    """Writes the names of the files in ``folder`` to the disk, where it can be done."""
+    # some file systems cannot do it, and some users may not list a parent folder
+    with contextlib.suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a parent folder that this user may use and not list
-        return
-    try:
-        os.fsync(number)
-    except OSError as error:
-        if error.errno not in _LACKS:
-            raise
-    finally:
-        os.close(number)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 @contextlib.contextmanager
 def atomic_write(path: pathlib.Path, hint: str = "") -> Iterator[pathlib.Path]:
-    """Yields the path of a file that takes the name ``path`` after the block.
+    """Yields the path of a file that is renamed to ``path`` after the block, so never incomplete.
 
-    So it is complete or not there, also after a power cut. Its folder is made if it is missing.
+    Its folder is made if it is missing.
 
     Raises:
         UserError: if it cannot be written, with ``hint`` at the end. An earlier file stays.

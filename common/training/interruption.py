@@ -12,9 +12,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.
 class Interruption:
     """Notes the number of the first stop signal in ``signal`` instead of ending the process.
 
-    Others within a second are ignored: a wrapper may forward one that the process already received.
-    A later one has its usual effect, and ends the process. One that is ignored at the start, as
-    SIGHUP is under nohup, stays ignored.
+    Others within a second are ignored: a wrapper may forward one that was already received. A later
+    one has its usual effect. One that is ignored at the start, as SIGHUP under nohup, stays so.
     """
 
     signal: int | None = None

@@ -59,8 +59,7 @@ def run(
     jit = devices.uses_xla(settings)
     # XLA cannot compile what devices exchange: gradients, and the moments of batch normalization
     jit_step = jit and settings.distribute == "none"
-    # TF32 is too inaccurate for rotations. Under XLA their products ask for full precision
-    # themselves, so TF32 can be on for the convolutions; without XLA it must be off
+    # TF32 is too inaccurate for rotations; under XLA their products ask for full precision
     tf.config.experimental.enable_tensor_float_32_execution(jit_step)
     data = datasets.load(settings.dataset, settings.data_dir, settings.image_size)
     if settings.train_images:
@@ -80,14 +79,14 @@ def run(
     model, optimizer = _build(settings, method, data.num_classes)
     check_saving(model)
     # on a GPU, where XLA is the default, a step is shorter than Python's work between two
-    per_call = settings.steps_per_execution or (20 if jit_step else 1)
+    per_call = 20 if jit_step else 1
     step = make_step(method, model, optimizer, jit_maps=jit and not jit_step)
     steps = make_steps(step, data, batch_size, per_call, jit_step)
     # tests run on the plain model, so that a test of many batches evaluates each map once
     folded = convert.fold_model(model)
     test = make_test(folded, data, jit_step)
-    *rotatable, _ = [layer for layer in folded.layers if hasattr(layer, "kernel")]  # not the scores
-    neurons = {layer.name: layer for layer in rotatable}
+    neurons = {layer.name: layer for layer in folded.layers if hasattr(layer, "kernel")}
+    neurons.popitem()  # the scores
 
     def layer_figures() -> dict[str, float]:  # energies are of the neurons folded last
         return energy.layer_energies(neurons) | energy.layer_drifts(layers_by_path(model))
@@ -99,7 +98,7 @@ def run(
     first = progress.iteration
     # one that goes on from an earlier checkpoint, as its last one is damaged, is not
     is_finished = first == settings.iterations and folder.is_finished()
-    if not is_finished:  # a finished run keeps its summary
+    if not is_finished:
         folder.describe(settings=settings.named(), data=str(data), jit=jit, **environment())
     if settings.resume:
         print(f"going on after {first:,} iterations", flush=True)
@@ -129,15 +128,14 @@ def run(
             try:
                 figures, fits = steps(draws)
             except tf.errors.InvalidArgumentError as error:  # a solver that refuses NaN
-                reason = error.message.splitlines()[0]
-                reason = f"training broke down at iteration {chunk.start}: {reason}"
+                reason = f"iteration {chunk.start} failed: {error.message.splitlines()[0]}"
                 raise UserError(reason + folder.checkpoints.how_to_go_on()) from error
             times.append(time.perf_counter() - start)
             if not np.isfinite(fits).all():
                 at = int(np.argmin(np.isfinite(fits)))
                 rate = optimizers.rate_at(optimizer, chunk.start + at)
-                reason = f"the loss is {fits[at]} at iteration {chunk.start + at}, with a learning "
-                raise UserError(f"{reason}rate of {rate}{folder.checkpoints.how_to_go_on()}")
+                reason = f"the loss is {fits[at]} at iteration {chunk.start + at} and rate {rate}"
+                raise UserError(reason + folder.checkpoints.how_to_go_on())
             bar.update(number)
 
             row: dict[str, float] = {"iteration": last}
@@ -169,31 +167,26 @@ def run(
                 stop_after(interruption.signal, chunk.end)
 
     # write the results
-    total, others = seconds(), settings.iterations - first - 1
+    accuracy = cast(float, progress.test_accuracy)  # every run ends with a test
+    total, memory, others = seconds(), peak_memory(), settings.iterations - first - 1
     first_step_s = round(sum(times[:1]), 3)
     step_ms = round(1e3 * sum(times[1:]) / others, 3) if others > 0 else None
     if not is_finished:
         convert.refold(model, folded)
         folder.save_results(model, folded, data.class_names)
-        folder.describe(
-            test_accuracy=progress.test_accuracy,
-            memory_gib=peak_memory(),
-            seconds=total,
-            first_step_s=first_step_s,
-            step_ms=step_ms,
-        )
-    accuracy = cast(float, progress.test_accuracy)  # every run ends with a test
+        took = {"seconds": total, "first_step_s": first_step_s, "step_ms": step_ms}
+        folder.describe(test_accuracy=accuracy, memory_gib=memory, **took)
     print(f"test accuracy: {100 * accuracy:.2f} %")
     pace = f", then {step_ms:.1f} ms per step" if step_ms else ""
     print(f"time: {total:.1f} s: {first_step_s:.1f} s to the end of the first step{pace}")
-    print(f"peak memory: {peak_memory():.2f} GiB")
-    place = folder.path.absolute()
-    print(f"results: {place}\nlearning curves: {place / 'curves.png'}")
+    print(f"peak memory: {memory:.2f} GiB")
+    print(f"results: {folder.path.absolute()}")
+    print(f"learning curves: {folder.path.absolute() / 'curves.png'}")
     return model, optimizer
 
 
 def _batch_size(asked: int | None, images: int) -> int:
-    """Returns the number of images per step: the one asked for, or 128 or the most that fit."""
+    """Returns the images per step: those asked for, or 128 or the most that fit."""
     devices = tf.distribute.get_strategy().num_replicas_in_sync
     size = asked or max(1, min(BATCH_SIZE, images) // devices) * devices
     if size % devices:

@@ -17,34 +17,21 @@ from ..private import all_layers
 from .settings import LayerSettings
 
 
-def momentum(base_lr: float, decay: Callable) -> optimizers.Momentum:
-    """Returns the optimizer of most methods."""
-    return optimizers.Momentum(decay(base_lr))
-
-
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """How a method differs from the others.
+    """How a method differs from the others."""
 
-    Attributes:
-        build_model: takes a backbone, by default `cnn6`, and the backbone's arguments (num_classes,
-            widths), and returns the model.
-        make_optimizer: takes ``base_lr`` and ``decay``, a callable ``(rate, factor=0.1)`` that
-            returns the run's schedule of a rate. Defaults to `momentum`.
-        decay_factor: factor of the weight decay in the loss; the printed value is without it.
-        undecayed: the marks of the weights without weight decay (see common.marks).
-        drops: where the rates drop, in fractions of the run.
-        episode_length: number of iterations per episode, for methods that have episodes.
-        start_episode: takes the model, the run's seed and the episode's number before the episode
-            begins.
-    """
-
+    # takes a backbone, by default `cnn6`, and its arguments
     build_model: Callable[..., keras.Model]
-    make_optimizer: Callable[[float, Callable], keras.optimizers.Optimizer] = momentum
-    decay_factor: float = 1.0
-    undecayed: tuple[str, ...] = ()
-    drops: tuple[float, ...] = optimizers.DROPS
-    episode_length: int | None = None
+    # takes base_lr and decay, a callable (rate, factor=0.1) that returns the schedule of a rate
+    make_optimizer: Callable[[float, Callable], keras.optimizers.Optimizer] = (
+        lambda base_lr, decay: optimizers.Momentum(decay(base_lr))
+    )
+    decay_factor: float = 1.0  # of the weight decay in the loss; it is printed without it
+    undecayed: tuple[str, ...] = ()  # marks of the weights without weight decay (common.marks)
+    drops: tuple[float, ...] = optimizers.DROPS  # of the rates, in fractions of the run
+    episode_length: int | None = None  # in iterations, for methods that have episodes
+    # takes the model, the run's seed and the episode's number
     start_episode: Callable[[keras.Model, int, int], None] | None = None
 
 
@@ -59,11 +46,9 @@ def opt_model(
     """Returns a `Method.build_model` with OPT layers.
 
     Args:
-        orthogonalize: the map.
-        settings: of the method.
+        orthogonalize, settings: the map, and the method's settings.
         rotation_stddev: rotations start N(0, rotation_stddev^2). Defaults to None: they start at I.
-        layer: the class of the layers. Defaults to `OrthogonalConv2D`.
-        stem: that of the first layer. Defaults to ``layer``.
+        layer, stem: the class of the layers, and that of the first one. Defaults to ``layer``.
         **options: other arguments of the layers.
     """
 

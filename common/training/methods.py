@@ -11,10 +11,7 @@ from .startup import import_tensorflow
 
 
 def known() -> dict[str, type[Settings]]:
-    """Returns the class of each method's settings by name, in the order of tables.
-
-    It imports no TensorFlow.
-    """
+    """Returns each method's class of settings by name, in the order of tables; needs no Keras."""
     names = [path.parent.name for path in ROOT.glob("*/train.py")]
     found = [importlib.import_module(f"{name}.settings").Settings for name in names]
     return {kind.method: kind for kind in sorted(found, key=lambda kind: (kind.row, kind.method))}
@@ -26,10 +23,7 @@ def method_of(settings: Settings) -> Any:
 
 
 def run(script: str) -> None:
-    """Trains the method in the folder of ``script``; every train.py ends with it.
-
-    Exits with code 2 and one line on stderr if the user made a mistake.
-    """
+    """Trains the method in the folder of ``script``; every train.py ends with it."""
     name = pathlib.Path(script).resolve().parent.name
     if sys.platform == "win32":  # it lacks these file locks and signals
         print("Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)

@@ -29,7 +29,7 @@ COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_a
 
 
 def _writing(write: Callable[..., None]) -> Callable[..., None]:
-    """Makes ``write`` do nothing on a worker that does not write, and disk errors one line."""
+    """Makes ``write`` do nothing on a worker that does not write, and its errors UserErrors."""
 
     @functools.wraps(write)
     def guarded(self, *args, **kwargs) -> None:
@@ -44,17 +44,13 @@ def _writing(write: Callable[..., None]) -> Callable[..., None]:
 
 
 class RunFolder:
-    """Keeps the files of a run in ``--log_dir``. On a worker that does not write it does nothing.
+    """Keeps the files of a run in ``--log_dir``, and its lock as a context manager.
 
-    As a context manager it holds the folder's lock. Call `open` before any other method. All
-    methods raise UserError if the folder cannot be written.
+    `open` comes before any other method. All methods raise UserError if the folder cannot be
+    written, and do nothing if not ``writes``: another worker then does.
 
     The number in ``log_train_NN.txt`` grows with each run, as in the original. The other files are
     those of the newest run; an earlier run's are kept under its number (``metrics_00.csv``).
-
-    Args:
-        settings: of the run.
-        writes: whether this process is the one that writes.
     """
 
     def __init__(self, settings: Settings, writes: bool = True):
@@ -78,13 +74,9 @@ class RunFolder:
         """Opens the logs; for a resumed run, restores the variables and returns its progress.
 
         Args:
-            title: the heading of the curves.
+            title, data: the heading of the curves, and an identity of the training images.
             variables: of the checkpoints (see `Checkpoints`).
-            data: identifies the training images.
             start: figures before iteration 0, the first row of metrics.csv; each test has them too.
-
-        Raises:
-            UserError: if there is nothing to resume, or the logs are shorter than they were.
         """
         settings, self.title = self.settings.result_settings() | {"data": data}, title
         self.checkpoints = Checkpoints(self.path / "checkpoints", variables, settings)
@@ -94,7 +86,6 @@ class RunFolder:
 
     @_writing
     def _open_logs(self, progress: Progress, start: dict[str, float]) -> None:
-        """Opens the logs, metrics.csv and TensorBoard; those of a resumed run are cut back."""
         remove_unfinished(self.path)
         remove_unfinished(self.checkpoints.folder)
         sizes = progress.logs
@@ -110,8 +101,8 @@ class RunFolder:
         self.rows = csv.DictWriter(self.files["metrics"], (*COLUMNS, *start))
         self.scalars = tf.summary.create_noop_writer()
         if importlib.util.find_spec("tensorboard"):
-            folder = self.path.absolute() / "tensorboard" / f"{self.number:02d}"
-            self.scalars = tf.summary.create_file_writer(str(folder))
+            folder = self.path / "tensorboard" / f"{self.number:02d}"
+            self.scalars = tf.summary.create_file_writer(str(folder.absolute()))
         if not sizes:
             self.rows.writeheader()
             self.rows.writerow({"iteration": 0} | start)
@@ -126,10 +117,7 @@ class RunFolder:
             self.save(progress)  # the run was killed before it wrote the regular one
 
     def _keep_earlier(self) -> int:
-        """Renames the results of the run before by its number, and returns the next number.
-
-        A start that was killed while it renamed them is finished by the next one.
-        """
+        """Renames the last run's results by its number, where needed; returns the next number."""
         if self.checkpoints.found():
             note = "note: starting from the beginning; the checkpoints that are in "
             print(f"{note}{self.path} are kept under their run's number")
@@ -150,7 +138,7 @@ class RunFolder:
 
     @_writing
     def describe(self, **facts) -> None:
-        """Adds ``facts`` to run.json: settings, versions, results. The file is always complete."""
+        """Adds ``facts`` to run.json: settings, versions, results."""
         self.facts |= facts
         with atomic_write(self.path / "run.json") as unfinished:
             text = json.dumps(self.facts, indent=2, default=str) + "\n"
@@ -173,8 +161,7 @@ class RunFolder:
         try:
             with atomic_write(self.path / "curves.png") as unfinished:
                 draw(self.history, self.title, unfinished)
-        # of Matplotlib, its fonts or the disk; training is worth more than the image
-        except Exception as error:
+        except Exception as error:  # training is worth more than the image
             if not self._warned:
                 reason = " ".join(str(error).split())[:200]
                 print(f"warning: curves.png cannot be drawn: {reason}", file=sys.stderr)
@@ -208,8 +195,8 @@ class RunFolder:
         self, model: keras.Model, folded: keras.Model, class_names: Sequence[str]
     ) -> None:
         """Writes model.keras, folded.keras and classes.txt."""
-        for name, network in (("model.keras", model), ("folded.keras", folded)):
+        lines = "".join(f"{name}\n" for name in class_names)
+        writers = model.save, folded.save, lambda path: path.write_text(lines, encoding="utf-8")
+        for name, write in zip(RESULTS, writers, strict=True):
             with atomic_write(self.path / name) as unfinished:
-                network.save(unfinished)
-        with atomic_write(self.path / "classes.txt") as unfinished:
-            unfinished.write_text("\n".join(class_names) + "\n", encoding="utf-8")
+                write(unfinished)

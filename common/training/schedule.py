@@ -7,32 +7,24 @@ from .settings import Settings
 
 
 class Chunk(NamedTuple):
-    """Training steps that the device makes in one call, and what is due after the last of them.
+    """Training steps that the device makes in one call, and the events after the last of them."""
 
-    ``start`` is the first iteration, counted from 0, and ``end`` the number of those that are done
-    afterwards. ``episode`` is the number of the episode that begins with ``start``, if one does.
-    ``log`` and ``test`` are the headings of the training line and the test line that are due, and
-    ``save`` says whether a checkpoint is due.
-    """
-
-    start: int
+    start: int  # iterations done before, and after
     end: int
-    episode: int | None
-    log: str | None
+    episode: int | None  # that begins with ``start``
+    log: str | None  # the headings of lines to write
     test: str | None
-    save: bool
+    save: bool  # whether a checkpoint is due
 
 
 def chunks(
     settings: Settings, done: int = 0, episode_length: int | None = None, per_call: int = 1
 ) -> Iterator[Chunk]:
-    """Yields the chunks of a run after those iterations that are ``done``.
+    """Yields a run's chunks, of at most ``per_call`` iterations, after those that are ``done``.
 
-    As in the original, iterations count from 0, and each episode starts at 0 again. Iteration 0 is
-    neither logged nor tested. There is a test at the end of each episode and of the run.
-
-    A chunk has at most ``per_call`` iterations. The first one is a single iteration, so that its
-    time, which includes the compilation, can be measured separately.
+    As in the original, iterations count from 0, in each episode again, iteration 0 is neither
+    logged nor tested, and each episode and the run end with a test. The first chunk is a single
+    iteration, so that its time, which includes the compilation, is measured separately.
     """
     iterations = settings.iterations
     start, length = done, episode_length or iterations

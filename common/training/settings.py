@@ -1,6 +1,5 @@
 """A run's settings: the flags that all methods share. A method's folder adds more."""
 
-import dataclasses
 import pathlib
 from typing import Any, ClassVar
 
@@ -15,15 +14,14 @@ _COUNT = {"least": 0, "most": 2**31 - 1}
 _ONE = {"least": 1}
 # in these a run may differ from the checkpoint from which it continues
 _FREE = {"data_dir", "gpu_no", "jit", "log_dir", "log_every", "eval_every", "checkpoint_every"}
-_FREE |= {"resume", "steps_per_execution", "distribute", "deterministic"}
+_FREE |= {"resume", "distribute", "deterministic"}
 
 
-@dataclasses.dataclass(frozen=True)
 class Settings(Options):
     """The settings that all methods share."""
 
     title: ClassVar[str]  # the method's name in tables and images
-    row: ClassVar[int]  # its place in tables; methods of the same row are sorted by name
+    row: ClassVar[int]  # its place in tables; those of the same row are sorted by name
     method: ClassVar[str]  # its folder's name
 
     dataset: str = setting(
@@ -49,14 +47,13 @@ class Settings(Options):
         75_000, "training steps; the rate drops at the same fractions of any", **_COUNT | _ONE
     )
     batch_size: int | None = setting(
-        None, f"images per step (default: {BATCH_SIZE}, or what fits fewer images)", **_ONE
+        None, f"images per step (default: {BATCH_SIZE}, or those that fit)", **_ONE
     )
     base_lr: float = setting(0.1, "the first learning rate", least=0)
     warmup_iterations: int = setting(
         0,
-        "iterations W over which all learning rates, also that of the rotations, grow linearly "
-        "from rate/W to the first rate. A run that is much shorter than 75,000 iterations needs "
-        "them: at rate 0.1 a plain network recovers from its first steps after some 2,000",
+        "iterations W over which all learning rates grow linearly from rate/W. A run of far fewer "
+        "than 75,000 needs them: a plain network recovers from its first steps after some 2,000",
         **_COUNT,
     )
     seed: int = setting(
@@ -80,9 +77,6 @@ class Settings(Options):
     eval_every: int = setting(500, "iterations between two tests", **_ONE)
     checkpoint_every: int = setting(1000, "iterations between two checkpoints", **_ONE)
     resume: bool = setting(False, "continue from the newest valid checkpoint in --log_dir")
-    steps_per_execution: int | None = setting(
-        None, "training steps per call of a device (default: 1; with XLA 20)", least=1, most=1000
-    )
     distribute: str = setting(
         "none",
         "train on one device, all GPUs of this machine, or those of the machines in TF_CONFIG",
@@ -93,12 +87,12 @@ class Settings(Options):
     )
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         cls.method = cls.__module__.partition(".")[0]
 
     @classmethod
     def usual_warmup(cls, iterations: int) -> int:
-        """Returns how many iterations of warm-up a run of ``iterations`` needs."""
-        # one of the method's full length has time to recover from its first steps
+        """Returns how many iterations of warm-up a run needs; one of full length recovers."""
         return min(400, iterations // 5) if iterations < cls.iterations else 0
 
     def check(self) -> None:
@@ -129,7 +123,6 @@ class Settings(Options):
         return {name: value for name, value in self.named().items() if name not in _FREE}
 
 
-@dataclasses.dataclass(frozen=True)
 class LayerSettings(Settings):
     """Settings of the methods with OPT layers."""
 
@@ -138,8 +131,7 @@ class LayerSettings(Settings):
     )
     block_size: int = setting(
         0,
-        "number of rows of F that a rotation acts on, 2 or more: R then consists of small "
-        "rotations, which cost less in wide layers; 0: one R of all rows",
+        "rows of F, 2 or more, that a rotation acts on, which costs less in wide layers; 0: all",
         **_COUNT,
     )
 
@@ -149,13 +141,11 @@ class LayerSettings(Settings):
             raise UserError("--block_size=1: must be 0, or 2 or more")
 
 
-@dataclasses.dataclass(frozen=True)
 class RotationSettings(LayerSettings):
     """Settings of the methods whose rotations are drawn at random."""
 
     rotation_stddev: float = setting(
         1.0,
-        "standard deviation of the rotations R at the start. With a small R a step rotates the "
-        "neurons more. Weight decay shrinks R: to 0.2 in 3,200 iterations at rate 0.1",
+        "standard deviation of the rotations R at the start; with a small R a step rotates more",
         above=0,
     )

@@ -16,10 +16,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def import_tensorflow() -> Any:
-    """Imports `tensorflow` and `keras` without the user's settings, and returns the first.
+    """Imports `tensorflow`, which it returns, and `keras`, before anything else imports them.
 
-    Programs call it before anything else imports them. On a machine without a GPU `NOTES` are not
-    shown, unless TF_CPP_MIN_LOG_LEVEL is 0.
+    On a machine without a GPU `NOTES` are not shown, unless TF_CPP_MIN_LOG_LEVEL is 0.
     """
     shows_all = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1") == "0"
     shows_all = shows_all or any(map(glob.glob, ("/dev/nvidia*", "/dev/nvhost*", "/dev/dxg")))

@@ -26,11 +26,7 @@ def policy(name: str) -> Iterator[None]:
 
 
 def scaled(optimizer: keras.optimizers.Optimizer, name: str) -> keras.optimizers.Optimizer:
-    """Returns ``optimizer``, and for a policy ``name`` of float16 one that scales the loss.
-
-    In float16 small gradients are 0. Keras's `LossScaleOptimizer` scales loss and gradients, and
-    skips the update, with half the scale from then on, where a gradient is not finite.
-    """
+    """Returns ``optimizer``, in Keras's `LossScaleOptimizer` if policy ``name`` is of float16."""
     is_float16 = keras.dtype_policies.get(name).compute_dtype == "float16"
     return keras.optimizers.LossScaleOptimizer(optimizer) if is_float16 else optimizer
 
@@ -52,10 +48,7 @@ def make_step(
     It takes ``images [batch, size, size, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``,
     of several replicas each its share, and returns the scalars fit, reg, acc and penalty (the sum
     of the layers' losses) before the update. With ``jit_maps`` XLA compiles the maps alone.
-
-    Where the optimizer scales the loss and a gradient is not finite, the weights that are trained
-    and the optimizer's averages stay as they are. The step counts: learning rates go by the run's
-    iterations. The averages of batch normalization take in the batch, as in Keras.
+    A step that `LossScaleOptimizer` skips counts: learning rates go by the run's iterations.
     """
     optimizer.build(model.trainable_variables)
     decayed = losses.decayed_variables(model, method.undecayed)
@@ -96,8 +89,7 @@ def make_steps(
 ) -> Callable[[np.ndarray], tuple[dict[str, tf.Tensor], np.ndarray]]:
     """Returns ``steps(draws [count, batch, 4])``: up to ``limit`` training steps in one call.
 
-    It returns the figures of the last step, and ``[count]``, fit of each. The training set stays
-    on the device, as bytes.
+    It returns the figures of the last step, and fit of each, ``[count]``.
     """
     strategy = tf.distribute.get_strategy()
     images, labels = tf.constant(data.train_images), tf.constant(data.train_labels)

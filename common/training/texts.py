@@ -10,8 +10,7 @@ def read_text(path: pathlib.Path) -> str:
     """Returns the text of a regular file in UTF-8.
 
     Raises:
-        ValueError: if it is missing, cannot be read, is too large or not UTF-8, or a pipe, for
-            whose writer reading would wait.
+        ValueError: if it is missing, a pipe, too large, not UTF-8, or cannot be read.
     """
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise ValueError(f"{path.name} is not a file")
@@ -30,8 +29,7 @@ def read_text(path: pathlib.Path) -> str:
 def shown(text: object, most: int = 500) -> str:
     """Returns text in one line for a terminal or a table: printable, ``most`` characters at most.
 
-    Other characters become escapes such as ``\\x1b``: a terminal obeys some, ends of lines break
-    tables, and marks of direction change how the rest reads.
+    Others, such as ends of lines and what a terminal obeys, become escapes such as ``\\x1b``.
     """
     text = str(text)
     text = text if len(text) <= most else text[: most - 4] + " ..."
