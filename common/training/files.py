@@ -11,6 +11,8 @@ from typing import IO
 
 from ..errors import UserError
 
+# the errors of a file system that lacks locks, or that cannot sync a folder
+_LACKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _UNFINISHED = ".unfinished_"  # in front of the name, since Keras goes by the suffix
 
 
@@ -46,7 +48,7 @@ def _lock(file: IO, path: pathlib.Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+        if error.errno not in _LACKS:
             raise
         warning = f"warning: {path.parent} cannot be locked ({error.strerror}); "
         warning += "do not start another run there before this one ends"
@@ -57,14 +59,18 @@ def _lock(file: IO, path: pathlib.Path) -> None:
 
 
 def sync_folder(folder: pathlib.Path) -> None:
-    """Writes the names of the files in ``folder`` to the disk, where it can be done."""
-    # some file systems cannot do it, and some users may not list a parent folder
-    with contextlib.suppress(OSError):
+    """Writes the names of the files in ``folder`` to the disk, where its file system can do it."""
+    try:
         number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+    except PermissionError:  # a parent folder that this user may use and not list
+        return
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in _LACKS:
+            raise
+    finally:
+        os.close(number)
 
 
 @contextlib.contextmanager
