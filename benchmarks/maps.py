@@ -5,11 +5,9 @@
 
 A call computes a map of w, an n x n matrix of N(0, 1) in float32, and then the gradient of w for a
 fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it; "formed" is
-map(w). ms is the median over rounds that call all implementations in turn, so that a change of the
-machine's speed affects all of them. multiple is the median of each round's ratio to one n x n
-product tf.matmul(w, w), for a batch too: a batch of 5 is one call, timed for n up to 576. Rows with
-jit are single matrices, compiled by XLA. A call of TensorFlow from Python takes 0.2 ms, which a
-training step does not pay for each map: at n = 27 this is most of the time.
+map(w). ms is the median over rounds that call all implementations in turn; multiple is the median
+of each round's ratio to one product tf.matmul(w, w), for a batch too. Rows with jit are compiled by
+XLA. A call of TensorFlow from Python takes 0.2 ms: at n = 27 this is most of the time.
 
 The tables, with notes on the errors, go to standard output, all figures to maps.csv.
 """
@@ -28,7 +26,7 @@ from common.training.startup import import_tensorflow
 
 tf = import_tensorflow()
 
-from benchmarks.reporting import check_outputs, machine, save, table, warn_if_busy
+from benchmarks.reporting import check_outputs, machine, save, table
 from common import orthogonal
 from common.errors import UserError
 from common.training.command_line import Options, run_program, setting
@@ -112,7 +110,7 @@ def is_ours(name: str) -> bool:
 
 
 def prepare(function: Callable, jit: bool, *arguments: tf.Tensor) -> Callable[[], tf.Tensor]:
-    """Returns a call that computes value and gradient of w, f, cotangent, and returns the value."""
+    """Returns a call that computes value and gradient, and returns the value."""
 
     @tf.function(jit_compile=jit)
     def both(w: tf.Tensor, f: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -222,7 +220,6 @@ def errors_table(rows: list[dict]) -> list[str]:
 
 def main(settings: Settings) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    warn_if_busy()
     rows: list[dict] = []
     for n in sorted(set(settings.sizes)):
         for batch in (1, BATCH) if n <= BATCH_UP_TO else (1,):

@@ -27,8 +27,7 @@ def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **arguments: 
     _add_rotation(layer, kind, arguments)
     matrices = layer.orthogonal_matrices()
     if any(orthogonality_drift(q) > 1e-3 for q in matrices):
-        reason = "the map makes no orthogonal matrix of the initial rotation"
-        raise ValueError(f"{layer.name}: {reason}")
+        raise ValueError(f"{layer.name}: its map makes no orthogonal matrix of the first rotation")
     layer.rotate_back(matrices)
 
 
@@ -69,13 +68,11 @@ def normalization_to_plain(layer: BatchNormalization) -> None:
 def copied(model: keras.Model) -> keras.Model:
     """Returns a copy of a built model, not compiled, by Keras's saving and loading.
 
-    Keras rebuilds a custom model with plain layers, so OPT layers are copied as plain ones.
-
     Raises:
         ValueError: if Keras cannot copy it.
     """
     try:
-        with _plain_form(model):
+        with _plain_form(model):  # Keras would rebuild a model of a user's class with plain layers
             result = copy.deepcopy(model)
             if not result.built:
                 raise ValueError("its copy is not built, which takes a method `build`")
@@ -91,9 +88,7 @@ def copied(model: keras.Model) -> keras.Model:
         raise ValueError(f"Keras cannot copy {model.name}: {reason}") from error
     for old, new in pairs:
         if isinstance(old, OrthogonalLayer) and old.built:
-            arguments = {name: getattr(old, name) for name in old.opt_arguments}
-            _add_rotation(new, type(old), arguments | {"check_map": False})
-            new.check_map = old.check_map
+            _add_rotation(new, type(old), {name: getattr(old, name) for name in old.opt_arguments})
             for ours, theirs in zip(old.weights, new.weights, strict=True):
                 theirs.assign(ours)
                 theirs.trainable = ours.trainable
@@ -102,11 +97,8 @@ def copied(model: keras.Model) -> keras.Model:
 
 @contextlib.contextmanager
 def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
-    """In the block OPT layers have Keras's classes, and models no optimizer.
-
-    Lambdas have names, by which Keras finds the functions with all that they use.
-    """
-    named: dict[str, Any] = {}
+    """In the block OPT layers have Keras's classes, and models no optimizer."""
+    kinds: dict[str, type] = {}
     with contextlib.ExitStack() as undo:
 
         def set_for_now(target: Any, name: str, value: Any) -> None:
@@ -122,11 +114,8 @@ def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
             elif isinstance(layer, keras.Model):
                 set_for_now(layer, "compiled", False)
                 set_for_now(layer, "optimizer", None)
-            elif getattr(getattr(layer, "function", None), "__name__", "") == "<lambda>":
-                named[f"lambda_{len(named)}"] = layer.function
-                set_for_now(layer.function, "__name__", f"lambda_{len(named) - 1}")
             name = kind.__name__
             if kind.__module__[:6] != "keras." and keras.saving.get_registered_name(kind) == name:
-                named[name] = kind
-        with keras.saving.custom_object_scope(named):
+                kinds[name] = kind
+        with keras.saving.custom_object_scope(kinds):
             yield

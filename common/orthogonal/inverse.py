@@ -4,8 +4,7 @@ import tensorflow as tf
 
 from .matrices import matmul
 
-# Matrices of at most this many rows are eliminated row by row, which takes one kernel of a GPU per
-# row. To split one into halves, and to invert one by Newton's iteration, takes some 35 kernels.
+# matrices of at most so many rows are eliminated by one kernel per row; other ways take some 35
 FEW_ROWS = 36
 
 
