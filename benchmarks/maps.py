@@ -103,10 +103,7 @@ IMPLEMENTATIONS: dict[str, tuple[Callable, Callable]] = {
     **ours(orthogonal.cayley),
     "tf.linalg.solve": (orthogonal.cayley, solve),
 }
-
-
-def is_ours(name: str) -> bool:
-    return not name.startswith("tf.")
+OURS = {name for name in IMPLEMENTATIONS if not name.startswith("tf.")}
 
 
 def prepare(function: Callable, jit: bool, *arguments: tf.Tensor) -> Callable[[], tf.Tensor]:
@@ -160,7 +157,7 @@ def measure(n: int, batch: int, names: list[str], jits: list[str], rounds: int) 
         own, function = IMPLEMENTATIONS[name]
         right = f if name.endswith(" product") else tf.eye(n)
         upstream = tf.random.stateless_normal((*leading, n, right.shape[-1]), seed=(0, 0))
-        for jit in jits if is_ours(name) else ["off"]:
+        for jit in jits if name in OURS else ["off"]:
             call = prepare(function, jit == "on", w, f, upstream)
             value = call().numpy().astype(np.float64)  # the first call may compile
             row = {"implementation": name} | size | {"jit": jit}
@@ -193,7 +190,7 @@ def times_table(rows: list[dict]) -> list[str]:
             continue
         key = f"n = {n}" if batch == 1 else f"{batch} of {n}"
         columns[key] = key, "{}"
-        line = lines.setdefault(name, {"name": f"**{name}**" if is_ours(name) else name})
+        line = lines.setdefault(name, {"name": f"**{name}**" if name in OURS else name})
         line[key] = f"{digits(row['ms'], 3)} ({digits(row['multiple'], 2)})"
         if batch == 1 and n == largest and "orthogonality" in row:
             line["error"] = row["orthogonality"]
@@ -210,7 +207,7 @@ def errors_table(rows: list[dict]) -> list[str]:
         columns |= {f"{error} on": (f"with XLA, {error}", "{:.0e}")}
     for row in rows:
         name, jit = row["implementation"], row["jit"]
-        if is_ours(name) and (row["n"], row["batch"]) == (largest, 1):
+        if name in OURS and (row["n"], row["batch"]) == (largest, 1):
             line = lines.setdefault(name, {"name": name})
             line |= {f"{error} {jit}": row[error] for error in ERRORS}
     about = f"The errors at n = {largest}, without XLA and with it:"

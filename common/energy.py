@@ -51,10 +51,6 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
     neurons = tf.cast(neurons, tf.float64)
     units = neurons / tf.norm(neurons, axis=0)
     others = tf.concat([units, -units], axis=1) if half_space else units
-
-    def pairs(square: tf.Tensor) -> tf.Tensor:
-        return -tf.math.log(square) / 2 if s == 0 else square ** (-s / 2)
-
     total = tf.zeros([], tf.float64)
     for start in range(0, units.shape[1], CHUNK):
         block = units[:, start : start + CHUNK]
@@ -63,7 +59,9 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
         squares = tf.where(squares <= rounding, tf.zeros_like(squares), squares)  # NaN stays NaN
         # the pair of a neuron with itself is left out
         other = tf.range(start, start + block.shape[1])[:, tf.newaxis] != tf.range(others.shape[1])
-        total += tf.reduce_sum(tf.where(other, pairs(tf.where(other, squares, 1.0)), 0.0))
+        squares = tf.where(other, squares, 1.0)
+        energies = -tf.math.log(squares) / 2 if s == 0 else squares ** (-s / 2)
+        total += tf.reduce_sum(tf.where(other, energies, 0.0))
     # the pairs of -w_i are as those of w_i
     return 2 * total if half_space else total
 

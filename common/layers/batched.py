@@ -27,11 +27,9 @@ def maps_by_xla() -> Iterator[None]:
 
 def split(matrices: Tensors, rows: tf.Tensor) -> list[tf.Tensor]:
     """Returns the parts of ``rows [n, c]``: ``[..., b, c]`` for each matrix ``[..., b, b]``."""
-    counts = [matrix.shape[:-1].num_elements() for matrix in matrices]
-    return [
-        tf.reshape(part, [*matrix.shape[:-1], -1])
-        for matrix, part in zip(matrices, tf.split(rows, counts), strict=True)
-    ]
+    shapes = [matrix.shape[:-1] for matrix in matrices]
+    parts = tf.split(rows, [shape.num_elements() for shape in shapes])
+    return [tf.reshape(part, [*shape, -1]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def joined(parts: Tensors) -> tf.Tensor:

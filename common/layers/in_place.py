@@ -56,7 +56,6 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor) -> None:
 
 
 def normalization_to_plain(layer: BatchNormalization) -> None:
-    """Makes Keras's batch normalization of ours, with the averages that inference uses."""
     values = layer.plain_weights()
     remove_weight(layer, "start_weight")
     del layer.debias

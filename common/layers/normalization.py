@@ -53,9 +53,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             mean, variance = mean / safe, tf.where(trained, variance / safe, 1.0)
         return {"moving_mean": mean, "moving_variance": variance}
 
-    def call(
-        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
-    ) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask=None) -> tf.Tensor:
         if not (training and self.trainable):
             mean, variance = self.plain_weights().values()
             inputs = tf.cast(inputs, mean.dtype)

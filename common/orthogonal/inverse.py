@@ -12,9 +12,8 @@ def inverse_of_positive(a: tf.Tensor, bound: tf.Tensor, least: float = 1e-3) -> 
     """Returns the inverse of symmetric positive definite matrices ``a [..., n, n]``.
 
     Newton's iteration X <- X (2 - a X) takes an eigenvalue z of a X to z (2 - z). Here each step is
-    scaled: c z (low + high - z), for z from low to high, is smallest at both ends. This takes the
-    ratio of high and low to a quarter of it. ``bound [...]`` is not less than the largest
-    eigenvalue, and the result is accurate if none is below ``least * bound``.
+    scaled: c z (low + high - z), for z from low to high, is smallest at both ends. ``bound [...]``
+    is not less than the largest eigenvalue, and none should be below ``least * bound``.
     """
     bound = bound[..., tf.newaxis, tf.newaxis]
     a /= bound

@@ -103,9 +103,8 @@ def _svd(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 # The scaled Newton-Schulz iteration X <- a X (3 - a^2 X^T X) / 2 takes singular values in [l, 1] to
-# [l', 1] with a^2 = 3 / (1 + l + l^2) (Chen and Chow, 2014). For a small l, a is near sqrt(3): that
-# would send values near 1 to near 0, and rounding errors would decide on their vectors. So a is
-# never computed for an l below 0.1; then 1 goes to 0.24 or more.
+# [l', 1] with a^2 = 3 / (1 + l + l^2) (Chen and Chow, 2014). For a small l that would send values
+# near 1 to near 0, where rounding errors decide. So l counts as 0.1 or more; 1 goes to over 0.24.
 _CUSHION = 0.1
 
 
