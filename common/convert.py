@@ -58,7 +58,7 @@ def orthogonalize_model(
 ) -> keras.Model | tuple[keras.Model, Conversion]:
     """Returns ``model`` with OPT layers in place of Dense, EinsumDense and Conv1D to Conv3D.
 
-    Also of those in nested models, wrappers, attention and layers of your own. The outputs stay the
+    Also of those in nested models, wrappers, attention and layers of yours. The outputs stay the
     same: ``rotation_initializer`` draws R, and a kernel K becomes ``fix = map(R)^T K``. OPT layers
     in ``model`` stay as they are.
 
