@@ -87,7 +87,9 @@ def copied(model: keras.Model) -> keras.Model:
         raise ValueError(f"Keras cannot copy {model.name}: {reason}") from error
     for old, new in pairs:
         if isinstance(old, OrthogonalLayer) and old.built:
-            _add_rotation(new, type(old), {name: getattr(old, name) for name in old.opt_arguments})
+            arguments = {name: getattr(old, name) for name in old.opt_arguments}
+            _add_rotation(new, type(old), arguments | {"check_map": False})
+            new.check_map = old.check_map
             for ours, theirs in zip(old.weights, new.weights, strict=True):
                 theirs.assign(ours)
                 theirs.trainable = ours.trainable
@@ -96,8 +98,8 @@ def copied(model: keras.Model) -> keras.Model:
 
 @contextlib.contextmanager
 def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
-    """In the block OPT layers have Keras's classes, and models no optimizer."""
-    kinds: dict[str, type] = {}
+    """In the block OPT layers have Keras's classes, models no optimizer, and lambdas names."""
+    named: dict[str, Any] = {}  # where Keras looks for functions and classes
     with contextlib.ExitStack() as undo:
 
         def set_for_now(target: Any, name: str, value: Any) -> None:
@@ -113,8 +115,11 @@ def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
             elif isinstance(layer, keras.Model):
                 set_for_now(layer, "compiled", False)
                 set_for_now(layer, "optimizer", None)
+            elif getattr(getattr(layer, "function", None), "__name__", "") == "<lambda>":
+                named[f"lambda_{len(named)}"] = layer.function
+                set_for_now(layer.function, "__name__", f"lambda_{len(named) - 1}")
             name = kind.__name__
             if kind.__module__[:6] != "keras." and keras.saving.get_registered_name(kind) == name:
-                kinds[name] = kind
-        with keras.saving.custom_object_scope(kinds):
+                named[name] = kind
+        with keras.saving.custom_object_scope(named):
             yield

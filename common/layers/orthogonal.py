@@ -266,7 +266,7 @@ class OrthogonalLayer(keras.layers.Layer):
     load_own_variables = keras.layers.Layer.load_own_variables
 
     def quantize(self, *args, **kwargs) -> None:
-        raise NotImplementedError(f"{self.name} is an OPT layer: call `fold_model` before this")
+        raise NotImplementedError(f"{self.name} is an OPT layer: fold the model with `fold_model`")
 
     enable_lora = quantize
 
