@@ -2,8 +2,7 @@
 
 A GPU starts the kernels of a step one after the other. Where they are small, as those of the maps
 are, their number decides how long a step takes. XLA's compiler for the CPU says how many there are.
-The one for a GPU fuses others. So compare the numbers with one another: those of two methods, or
-those of a step before and after a change.
+The one for a GPU fuses others: compare the numbers with one another only.
 """
 
 import re
@@ -19,8 +18,6 @@ RUNS = {"while": "body", "call": "to_apply", "conditional": "true_computation"}
 def count(function: tf.types.experimental.PolymorphicFunction, *arguments: tf.Tensor) -> int:
     """Returns the kernels of ``function(*arguments)``, a ``tf.function(jit_compile=True)``.
 
-    It is compiled, which takes seconds to a minute, and not run.
-
     Raises:
         ValueError: as `count_in`.
     """
@@ -30,13 +27,11 @@ def count(function: tf.types.experimental.PolymorphicFunction, *arguments: tf.Te
 def count_in(text: str) -> int:
     """Returns the kernels that an optimized HLO program starts.
 
-    A kernel is an instruction that is none of `FREE`; a fusion is one. A loop's body counts once
-    per trip, without the test for its end. Of `tf.cond` only the first function counts: in this
-    project it is the usual one, and the second is for rare matrices.
+    A kernel is an instruction that is none of `FREE`. A loop's body counts once per trip. Of
+    `tf.cond` only the first function counts: in this project it is the usual one.
 
     Raises:
-        ValueError: if the number of trips of a loop is not known, or the usual branch of a
-            conditional is not: that of `tf.switch_case`.
+        ValueError: for a loop of unknown length, or `tf.switch_case`.
     """
     computations, entry = _parsed(text)
 
@@ -61,8 +56,7 @@ def _parsed(text: str) -> tuple[dict[str, list[tuple[str, str]]], str]:
     """Returns the instructions of each computation by its name, and the name of the first to run.
 
     A computation is a line ``%name (parameters) -> shape {``, its instructions, and a line ``}``.
-    An instruction is a line ``%name = shape operation(operands), attributes``; of it are returned
-    the operation, and the operands with the attributes.
+    ``%name = shape operation(operands), attributes`` gives the operation, and all after it.
     """
     computations: dict[str, list[tuple[str, str]]] = {}
     entry = current = ""

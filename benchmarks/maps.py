@@ -5,11 +5,9 @@
 
 A call computes a map of w, an n x n matrix of N(0, 1) in float32, and then the gradient of w for a
 fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it; "formed" is
-map(w). ms is the median over rounds that call all implementations in turn, so that a change of the
-machine's speed affects all of them. multiple is the median of each round's ratio to one n x n
-product tf.matmul(w, w), for a batch too: a batch of 5 is one call, timed for n up to 576. Rows with
-jit are single matrices, compiled by XLA. A call of TensorFlow from Python takes 0.2 ms, which a
-training step does not pay for each map: at n = 27 this is most of the time.
+map(w). ms is the median over rounds that call all implementations in turn; multiple is the median
+of each round's ratio to one product tf.matmul(w, w), for a batch too. Rows with jit are compiled by
+XLA. A call of TensorFlow from Python takes 0.2 ms: at n = 27 this is most of the time.
 
 The tables, with notes on the errors, go to standard output, all figures to maps.csv.
 """
@@ -27,7 +25,7 @@ from common.training.startup import import_tensorflow
 
 tf = import_tensorflow()
 
-from benchmarks.reporting import check_outputs, machine, save, table, warn_if_busy
+from benchmarks.reporting import check_outputs, machine, save, table
 from common import orthogonal
 from common.errors import UserError
 from common.training.command_line import Options, run_program, setting
@@ -103,14 +101,11 @@ IMPLEMENTATIONS: dict[str, tuple[Callable, Callable]] = {
     **ours(orthogonal.cayley),
     "tf.linalg.solve": (orthogonal.cayley, solve),
 }
-
-
-def is_ours(name: str) -> bool:
-    return not name.startswith("tf.")
+OURS = {name for name in IMPLEMENTATIONS if not name.startswith("tf.")}
 
 
 def prepare(function: Callable, jit: bool, *arguments: tf.Tensor) -> Callable[[], tf.Tensor]:
-    """Returns a call that computes value and gradient of w, f, cotangent, and returns the value."""
+    """Returns a call that computes value and gradient, and returns the value."""
 
     @tf.function(jit_compile=jit)
     def both(w: tf.Tensor, f: tf.Tensor, upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -160,7 +155,7 @@ def measure(n: int, batch: int, names: list[str], jits: list[str], rounds: int) 
         own, function = IMPLEMENTATIONS[name]
         right = f if name.endswith(" product") else tf.eye(n)
         upstream = tf.random.stateless_normal((*leading, n, right.shape[-1]), seed=(0, 0))
-        for jit in jits if is_ours(name) else ["off"]:
+        for jit in jits if name in OURS else ["off"]:
             call = prepare(function, jit == "on", w, f, upstream)
             value = call().numpy().astype(np.float64)  # the first call may compile
             row = {"implementation": name} | size | {"jit": jit}
@@ -193,7 +188,7 @@ def times_table(rows: list[dict]) -> list[str]:
             continue
         key = f"n = {n}" if batch == 1 else f"{batch} of {n}"
         columns[key] = key, "{}"
-        line = lines.setdefault(name, {"name": f"**{name}**" if is_ours(name) else name})
+        line = lines.setdefault(name, {"name": f"**{name}**" if name in OURS else name})
         line[key] = f"{digits(row['ms'], 3)} ({digits(row['multiple'], 2)})"
         if batch == 1 and n == largest and "orthogonality" in row:
             line["error"] = row["orthogonality"]
@@ -210,7 +205,7 @@ def errors_table(rows: list[dict]) -> list[str]:
         columns |= {f"{error} on": (f"with XLA, {error}", "{:.0e}")}
     for row in rows:
         name, jit = row["implementation"], row["jit"]
-        if is_ours(name) and (row["n"], row["batch"]) == (largest, 1):
+        if name in OURS and (row["n"], row["batch"]) == (largest, 1):
             line = lines.setdefault(name, {"name": name})
             line |= {f"{error} {jit}": row[error] for error in ERRORS}
     about = f"The errors at n = {largest}, without XLA and with it:"
@@ -220,7 +215,6 @@ def errors_table(rows: list[dict]) -> list[str]:
 
 def main(settings: Settings) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)
-    warn_if_busy()
     rows: list[dict] = []
     for n in sorted(set(settings.sizes)):
         for batch in (1, BATCH) if n <= BATCH_UP_TO else (1,):

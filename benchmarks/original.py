@@ -4,9 +4,8 @@
     python -m benchmarks.original --runs=opt_gs --readme=docs/fidelity.md
 
 Each of the original's scripts was run once on CIFAR-100 with another split. The log of the plain
-network is the one that its authors published with wy1iu/MHE, on the official split. Ours train for
-the same iterations, at full width, with batch 128 and without a warm-up. docs/fidelity.md says how
-far two equal programs differ. A run that was interrupted continues.
+network is the one that its authors published with wy1iu/MHE, on the official split. Ours train as
+far, at full width, with batch 128 and without a warm-up. A run that was interrupted continues.
 """
 
 import csv
@@ -31,8 +30,6 @@ COLUMNS = {
     "ours": ("ours", "{:.2f}"),
     "mean": ("mean of our 21 batches", "{:.2f}"),
 }
-
-
 # the losses that the original printed: by the method's folder, of the batch of each iteration
 LOSSES = {
     "opt_gs": {100: 3.98, 200: 3.79},
@@ -68,9 +65,7 @@ def losses(folder: pathlib.Path) -> dict[int, float]:
 
 
 def train(method: str, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[int, float]:
-    """Trains as far as the original's losses and a few iterations more; returns each loss.
-
-    The run has the schedule of a full run, and is stopped early.
+    """Returns the losses of a full run that is stopped soon after the original's losses.
 
     Raises:
         UserError: if it stops by itself before that.

@@ -1,15 +1,12 @@
 """The step of CNN-6 by PyTorch, geotorch and deel-lip, for `python -m benchmarks.steps --peers`.
 
-Each has the network, loss and optimizer of this project's step: the same layers and widths, batch
-normalization, smoothed cross-entropy, momentum 0.9 and weight decay 5e-4 on all trained weights, in
-float32 on the CPU, with images of the same shape and as many threads as there are cores.
+Each has the network, loss and optimizer of this project's step, in float32 on the CPU, with images
+of the same shape and as many threads as there are cores.
 
 PyTorch is timed plain and with kernels map(R) F of a trained R [n, n] and a fixed F, as OPT has
 them: by `linalg.qr` (Gram-Schmidt), `linalg.solve` (Cayley's transform) and `linalg.svd` (the polar
-factor), each with products as thin as PyTorch's gradients allow. geotorch computes map(R) with
-its parametrizations, from their start. Each row has one of two memory layouts. deel-lip
-rotates nothing: its layers make the trained kernel orthogonal, by Björck's iteration, with the
-layers' default settings.
+factor), each with products as thin as PyTorch's gradients allow, and by geotorch. Each row has one
+of two memory layouts. deel-lip rotates nothing: its layers make the trained kernel orthogonal.
 """
 
 import functools
@@ -51,7 +48,6 @@ def polar(r: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
 
 
 def by_geotorch(triv: str, n: int) -> Map:
-    """Returns geotorch's parametrization of rotations as a map."""
     rotations = geotorch.SO((n, n), triv=triv)
     return lambda r, f: f @ rotations(r)
 

@@ -6,7 +6,6 @@ import os
 import pathlib
 import platform
 import re
-import sys
 from collections.abc import Mapping
 
 from common.errors import UserError
@@ -33,10 +32,9 @@ def shown(columns: Columns, rows: list[dict]) -> Columns:
 def table(columns: Columns, rows: list[dict]) -> list[str]:
     """Returns the lines of a Markdown table; figures that a row lacks are empty cells."""
     columns = shown(columns, rows)
-    styles = {key: style for key, (_, style) in columns.items()}
     cells = [[heading for heading, _ in columns.values()]]
     for row in rows:
-        cells.append([style.format(row[k]) if k in row else "" for k, style in styles.items()])
+        cells.append([form.format(row[k]) if k in row else "" for k, (_, form) in columns.items()])
     lines = ["| " + " | ".join(line) + " |" for line in cells]
     return [lines[0], "|" + "---|" * len(columns), *lines[1:]]
 
@@ -63,9 +61,3 @@ def machine() -> str:
     versions = [f"{p} {importlib.metadata.version(p)}" for p in PACKAGES if p in installed]
     processor = found[1] if found else platform.processor() or platform.machine()
     return ", ".join([processor, f"{CORES} cores", *gpus, *versions])
-
-
-def warn_if_busy() -> None:
-    """Says on stderr if other programs seem to run."""
-    if (load := os.getloadavg()[0]) > 0.5:
-        print(f"not idle? the load average is {load:.1f}: all figures suffer", file=sys.stderr)

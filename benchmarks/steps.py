@@ -8,11 +8,10 @@
     python -m benchmarks.steps --peers        # PyTorch, geotorch and deel-lip: see peers.py
 
 Rows are named as those of compare.py. Each measurement has a separate process and random images. A
-row has the median time of a step, the time to the end of the first step (with tracing and
-compilation), the peak memory and the images per second. Plain training of the same kind is timed
-before and after each row, since a machine's speed changes; ratios are to the mean of both. With
---peers there are also ratios to PyTorch's plain step in its faster memory layout. The table goes to
-standard output and to steps.csv, ratios and memory also to steps.png next to it.
+row has the median time of a step, the time to the end of the first step, the peak memory and the
+images per second. Plain training of the same kind is timed before and after each row, since a
+machine's speed changes; ratios are to the mean of both. The table goes to standard output and to
+steps.csv, ratios and memory also to steps.png next to it.
 """
 
 import dataclasses
@@ -29,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from benchmarks.reporting import check_outputs, machine, save, table, warn_if_busy
+from benchmarks.reporting import check_outputs, machine, save, table
 from common import backbones
 from common.errors import UserError
 from common.training import command_line
@@ -39,17 +38,14 @@ from common.training.settings import BATCH_SIZE, PRECISIONS, ROOT
 from common.training.startup import import_tensorflow
 from comparison.publishing import keep, put
 from comparison.rows import Row, parse
-from comparison.styles import styles_of
 
 PLAIN = "baseline"  # all ratios are to its step
 PEERED = (PLAIN, "opt_gs", "opt_cp", "opt_ls")  # the default with --peers
 WAYS = ("jit", "precision")  # of computing the same step
 RATIOS = {"step_ms": "ratio", "memory_gib": "memory_ratio"}
 CNN6 = backbones.cnn6.widths
-CHILD = """import json, sys
-from benchmarks.steps import Case, measure
-print(json.dumps(measure(Case(**json.loads(sys.argv[1])))))
-"""
+CHILD = """import json, sys; from benchmarks.steps import Case, measure
+print(json.dumps(measure(Case(**json.loads(sys.argv[1])))))"""
 COLUMNS = {
     "method": ("method", "{}"),
     "widths": ("widths", "{}"),
@@ -96,7 +92,7 @@ class Settings(Options):
             raise UserError("--widths must be four numbers")
         if self.widths and self.each_width:
             raise UserError("--widths and --each_width: give one of them")
-        if self.peers and (self.jit, self.precision) != (("off",), PRECISIONS[:1]):
+        if self.peers and (self.jit, self.precision) != (Settings.jit, Settings.precision):
             raise UserError("--peers compares in float32 without XLA, not with --jit, --precision")
         if empty := [name for name, value in vars(self).items() if value == ()]:
             raise UserError(f"--{empty[0]} is empty")
@@ -105,11 +101,9 @@ class Settings(Options):
 
     @property
     def table(self) -> str:
-        """Returns the name of the marks between which the table is put."""
         return "peers" if self.peers else "widths" if self.each_width else "steps"
 
     def rows(self) -> list[Row]:
-        """Returns the methods to time, with their settings."""
         default = PEERED if self.peers else (*known(), "opt_gs:block_size=64")
         return parse(self.methods or default)
 
@@ -131,10 +125,7 @@ class Case:
 def prepare(
     name: str, widths: tuple[int, ...], batch: int = BATCH_SIZE, precision: str = PRECISIONS[0]
 ) -> tuple[Callable, list]:
-    """Returns the step of the row ``name``, and random images and labels for it.
-
-    It is a function of ``jit`` that returns a `tf.function`, as `make_train_step` does.
-    """
+    """Returns a function of ``jit`` that makes the step of a row, and random images and labels."""
     tf = import_tensorflow()
     import keras
 
@@ -162,10 +153,7 @@ def random_batch(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(case: Case) -> dict[str, float]:
-    """Times ``case`` in this process; returns milliseconds, seconds and GiB, and kernels if asked.
-
-    The memory of a peer is not measured.
-    """
+    """Times ``case`` in this process, and counts its kernels if asked."""
     on_gpu = not case.peer and bool(import_tensorflow().config.list_physical_devices("GPU"))
     start = time.perf_counter()  # TensorFlow's import takes seconds that are not the step's
     if case.peer:
@@ -187,8 +175,7 @@ def measure(case: Case) -> dict[str, float]:
 
     once(1)
     figures = {"first_step_s": time.perf_counter() - start}
-    # a run gives a GPU many steps per call, so here several are started before waiting for the
-    # last; on a CPU a call returns when its step is done
+    # a run gives a GPU many steps per call; on a CPU a call returns when its step is done
     times = [once(20 if on_gpu else 1) for _ in range(case.steps)]
     figures["step_ms"] = statistics.median(times)
     if not case.peer:
@@ -247,11 +234,7 @@ def compared(todo: Iterable[Case]) -> Iterator[dict]:
 
 
 def peer_titles() -> dict[str, str]:
-    """Returns the titles of the peers.
-
-    Raises:
-        UserError: if a library is missing.
-    """
+    """Returns the titles of the peers; raises UserError if a library is missing."""
     try:
         from benchmarks.peers import PEERS
     except ImportError as error:
@@ -260,7 +243,7 @@ def peer_titles() -> dict[str, str]:
     return {name: title for name, (title, _) in PEERS.items()}
 
 
-def draw(path: pathlib.Path, rows: list[dict], labels: list[str], colors: list[str]) -> None:
+def draw(path: pathlib.Path, rows: list[dict], labels: list[str]) -> None:
     """Draws one bar per row: its ratio to the plain step, and its memory."""
     from matplotlib.figure import Figure
 
@@ -268,7 +251,7 @@ def draw(path: pathlib.Path, rows: list[dict], labels: list[str], colors: list[s
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, key, style in (left, "ratio", "{:.2f}"), (right, "memory_gib", "{:.1f}"):
         values = [row.get(key, 0) for row in rows]
-        bars = axes.barh(range(len(rows)), values, color=colors)
+        bars = axes.barh(range(len(rows)), values)
         axes.bar_label(bars, [style.format(v) if v else "" for v in values], padding=3)
         axes.margins(x=0.15)
         axes.grid(axis="x", alpha=0.3)
@@ -286,9 +269,7 @@ def main(settings: Settings) -> None:
     if settings.peers:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     peers = peer_titles() if settings.peers else {}
-    methods = settings.rows()
-    titles = {row.name: row.title for row in methods} | peers
-    warn_if_busy()
+    titles = {row.name: row.title for row in settings.rows()} | peers
     rows = []
     for row in compared(cases(settings, peers)):
         rows.append(row)
@@ -307,10 +288,9 @@ def main(settings: Settings) -> None:
     lines = [*table(columns, titled), "", "; ".join(about)]
     print(*lines, sep="\n")
     save(settings.out, columns, rows)
-    image, styles = settings.out.with_suffix(".png"), styles_of(methods)
+    image = settings.out.with_suffix(".png")
     labels = [", ".join([row["method"], *(f"{k} {row[k]}" for k in varied)]) for row in titled]
-    colors = [styles.get(row["method"], {"color": "grey"})["color"] for row in rows]
-    draw(image, rows, labels, colors)
+    draw(image, rows, labels)
     if settings.readme:
         caption = "Step and memory of each method next to the plain ones"
         shown = keep(settings.readme, image, f"{settings.table}.png", caption)

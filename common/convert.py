@@ -42,11 +42,8 @@ class Conversion:
         layers = f"{len(self.rotated)} layer{'s' * (len(self.rotated) != 1)}"
         text = f"{layers} rotated, which adds {self.added_weights:,} weights; "
         text += f"{self.trained_weights:,} of {self.all_weights:,} are trained"
-        reasons: dict[str, list[str]] = {}
-        for path, reason in self.left.items():
-            reasons.setdefault(reason, []).append(path)
-        left = [f"{', '.join(paths)} ({reason})" for reason, paths in reasons.items()]
-        return text + (f"; left as they are: {'; '.join(left)}" if left else "")
+        left = [f"{path} ({reason})" for path, reason in self.left.items()]
+        return text + (f"; left as they are: {', '.join(left)}" if left else "")
 
 
 def orthogonalize_model(
@@ -61,25 +58,24 @@ def orthogonalize_model(
 ) -> keras.Model | tuple[keras.Model, Conversion]:
     """Returns ``model`` with OPT layers in place of Dense, EinsumDense and Conv1D to Conv3D.
 
-    They are found wherever they lie: in models, wrappers, attention and layers of your own. The
-    outputs stay the same: ``rotation_initializer`` draws R, and a kernel K becomes
-    ``fix = map(R)^T K``, so that map(R) @ fix = K. OPT layers in ``model`` stay as they are.
+    Also of those in nested models, wrappers, attention and layers of yours. The outputs stay the
+    same: ``rotation_initializer`` draws R, and a kernel K becomes ``fix = map(R)^T K``. OPT layers
+    in ``model`` stay as they are.
 
     Prints in one line which layers were rotated and which were left, or logs it after
-    `keras.config.disable_interactive_logging()`, as a warning if layers were left that nobody asked
-    to leave. A ``kernel_regularizer`` is dropped, with a warning: a rotation keeps norms.
+    `keras.config.disable_interactive_logging()`. A ``kernel_regularizer`` is dropped, with a
+    warning: a rotation keeps norms.
 
     Args:
         model: built; functional, sequential or a class of your own.
         orthogonalize: the map, or its name. Defaults to Gram-Schmidt.
-        layer_names: which layers to rotate: a name, a path such as ``block1/attention/query`` or a
+        layer_names: the layers to rotate: a name, a path such as ``block1/attention/query``, a
             pattern such as ``block*/query``, or several. Defaults to all.
         rotation_initializer: for the rotations. Defaults to I.
         return_conversion: whether to return a `Conversion` as well. Defaults to False.
         block_size: as in `OrthogonalLayer`, for all layers that are rotated. Defaults to None.
-        rotations_only: whether to freeze all other weights, for fine-tuning. Files do not store
-            which weights of a layer are frozen: call this again on a model that was loaded.
-            Defaults to False.
+        rotations_only: whether to freeze all other weights, for fine-tuning; do this again after
+            loading a model from a file. Defaults to False.
         copy: whether to convert a copy. False converts ``model`` itself. Defaults to True.
 
     Returns:
@@ -87,9 +83,8 @@ def orthogonalize_model(
         `Conversion`.
 
     Raises:
-        ValueError: if ``model`` is not built, cannot be copied or has nothing to rotate; if a name
-            or pattern fits no layer that can be rotated; if an argument is wrong; or if map(R) is
-            not orthogonal.
+        ValueError: if ``model`` is not built, cannot be copied or has nothing to rotate, a name
+            fits no layer that can be rotated, an argument is wrong, or map(R) is not orthogonal.
     """
     chosen, left = _choice(model, layer_names)
     before, layers = model.count_params(), layers_by_path(model)
@@ -112,8 +107,7 @@ def orthogonalize_model(
         for path in chosen:
             if isinstance(layers[path], OrthogonalLayer):
                 fold(layers[path], layers[path].kernel)
-            layers[path].kernel_regularizer = penalties.get(path)
-            layers[path].kernel.regularizer = penalties.get(path)
+            layers[path].kernel_regularizer = layers[path].kernel.regularizer = penalties.get(path)
         raise
     if rotations_only:
         _freeze_all_but_rotations(model)
@@ -193,7 +187,6 @@ def _freeze_all_but_rotations(model: keras.Model) -> None:
 
 
 def _forget_compilation(model: keras.Model) -> None:
-    """Drops the optimizer and the functions that were traced with the old layers."""
     for each in [model, *all_layers(model)]:
         if isinstance(each, keras.Model):
             each.compiled, each.optimizer = False, None
@@ -203,8 +196,8 @@ def _forget_compilation(model: keras.Model) -> None:
 def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
     """Returns a plain model with the outputs that the OPT model ``model`` has at inference.
 
-    OPT layers become layers of Keras with the current kernels, and our batch normalization Keras's.
-    The result can be loaded and run without any code of this project.
+    OPT layers become Keras's, and so does our batch normalization: the result can be loaded and run
+    without any code of this project.
 
     Args:
         model: built; a plain model is no error.

@@ -26,17 +26,14 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
         log(1 / |w_i - w_j|)    for s = 0
 
     A rotation of all neurons does not change it. It is computed in float64, because 1 - cos loses
-    digits for neurons close to each other, and in blocks of `CHUNK` neurons. It is infinite if two
-    neurons have the same direction, up to rounding: if their squared distance is at most
-    (2 n + 4) eps of float64, plus eps^2 of the neurons' dtype (16-bit ones count as float32). It is
-    NaN if a neuron is zero.
+    digits for neurons close to each other. It is infinite if two neurons have the same direction up
+    to rounding, and NaN if a neuron is zero.
 
     Args:
         neurons: ``[n, count]``, one neuron per column, of any floating-point dtype; within a
             `tf.function` the shape must be known.
         s: usually 0, 1 or 2; any s >= 0 is possible. Defaults to 1.
-        half_space: whether to add -w_i for each w_i, and count all ordered pairs of these 2 count
-            vectors. Defaults to False.
+        half_space: whether to add -w_i for each w_i, for pairs of all these. Defaults to False.
 
     Returns:
         A scalar, float64.
@@ -46,19 +43,14 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
     """
     neurons = tf.convert_to_tensor(neurons)
     if neurons.shape.rank != 2 or not neurons.shape.is_fully_defined() or s < 0:
-        raise ValueError(
-            "neurons must be a matrix of known shape, and s at least 0; "
-            f"got the shape {neurons.shape} and s={s}"
-        )
+        problem = f"got the shape {neurons.shape} and s={s}"
+        raise ValueError(f"neurons must be a matrix of known shape, and s at least 0; {problem}")
+    # squared distances up to this are rounding errors
     precision = "float64" if neurons.dtype == tf.float64 else "float32"
     rounding = (2 * neurons.shape[0] + 4) * np.finfo("float64").eps + np.finfo(precision).eps ** 2
     neurons = tf.cast(neurons, tf.float64)
     units = neurons / tf.norm(neurons, axis=0)
     others = tf.concat([units, -units], axis=1) if half_space else units
-
-    def pairs(square: tf.Tensor) -> tf.Tensor:
-        return -tf.math.log(square) / 2 if s == 0 else square ** (-s / 2)
-
     total = tf.zeros([], tf.float64)
     for start in range(0, units.shape[1], CHUNK):
         block = units[:, start : start + CHUNK]
@@ -67,16 +59,17 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
         squares = tf.where(squares <= rounding, tf.zeros_like(squares), squares)  # NaN stays NaN
         # the pair of a neuron with itself is left out
         other = tf.range(start, start + block.shape[1])[:, tf.newaxis] != tf.range(others.shape[1])
-        total += tf.reduce_sum(tf.where(other, pairs(tf.where(other, squares, 1.0)), 0.0))
+        squares = tf.where(other, squares, 1.0)
+        energies = -tf.math.log(squares) / 2 if s == 0 else squares ** (-s / 2)
+        total += tf.reduce_sum(tf.where(other, energies, 0.0))
     # the pairs of -w_i are as those of w_i
     return 2 * total if half_space else total
 
 
 def orthogonality_drift(q: tf.Tensor) -> tf.Tensor:
     """Returns max |Q Q^T - I| of ``q [..., n, n]``, a scalar of the same dtype."""
-    return tf.reduce_max(
-        tf.abs(tf.matmul(q, q, transpose_b=True) - tf.eye(q.shape[-1], dtype=q.dtype))
-    )
+    gap = tf.matmul(q, q, transpose_b=True) - tf.eye(q.shape[-1], dtype=q.dtype)
+    return tf.reduce_max(tf.abs(gap))
 
 
 def layer_energies(layers: Layers) -> dict[str, float]:
@@ -94,10 +87,7 @@ def layer_energies(layers: Layers) -> dict[str, float]:
 
 
 def layer_drifts(layers: Layers) -> dict[str, float]:
-    """Returns ``drift/NAME`` of each OPT layer: how far map(rotation) is from orthogonal.
-
-    Of a layer with blocks it is the largest of its blocks.
-    """
+    """Returns ``drift/NAME`` of each OPT layer, its largest block's `orthogonality_drift`."""
     return {
         f"drift/{name}": float(
             tf.reduce_max([orthogonality_drift(q) for q in layer.orthogonal_matrices()])
@@ -113,12 +103,10 @@ class EnergyLogger(keras.callbacks.Callback):
     The names in the logs are ``energy/PATH`` and ``drift/PATH`` of each layer, or ``energy/mean``
     and ``drift/mean``. The path is the layer's name, after those of the layers that it lies in.
     Drift is max |Q Q^T - I| of Q = map(rotation). Put this callback before those that write logs,
-    such as `keras.callbacks.CSVLogger`:
-    ``model.fit(callbacks=[EnergyLogger(), CSVLogger("log.csv")])``.
+    as in ``callbacks=[EnergyLogger(), keras.callbacks.CSVLogger("log.csv")]``.
 
     Args:
-        per_layer: whether to log each layer's figures. False logs two figures in all, the means
-            over the layers. Defaults to True.
+        per_layer: whether to log each layer's figures; False logs their means. Defaults to True.
     """
 
     def __init__(self, per_layer: bool = True):

@@ -1,6 +1,6 @@
 """The original's loss: smoothed cross-entropy of offset probabilities, and weight decay."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import keras
 import tensorflow as tf
@@ -33,18 +33,13 @@ def smoothed_cross_entropy(
     classes = logits.shape[-1]
     logits = tf.cast(logits, tf.float64 if logits.dtype == tf.float64 else tf.float32)
     labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
-    target = (
-        tf.one_hot(labels, classes, on_value=1 - smoothing, off_value=0.0, dtype=logits.dtype)
-        + smoothing / classes
-    )
+    onehot = tf.one_hot(labels, classes, on_value=1 - smoothing, off_value=0.0, dtype=logits.dtype)
+    target = onehot + smoothing / classes
     return -tf.reduce_sum(target * tf.math.log(tf.nn.softmax(logits) + offset), axis=-1)
 
 
 def weight_decay(variables: Iterable[keras.Variable]) -> tf.Tensor:
-    """Returns ``WEIGHT_DECAY * sum(v^2) / 2`` over all entries of ``variables``.
-
-    All have one dtype, and the result is a scalar of it.
-    """
+    """Returns ``WEIGHT_DECAY * sum(v^2) / 2``, a scalar of the dtype that ``variables`` have."""
 
     @tf.custom_gradient
     def decay(*tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
@@ -59,15 +54,10 @@ def weight_decay(variables: Iterable[keras.Variable]) -> tf.Tensor:
     return decay(*(v.value for v in variables))
 
 
-def decayed_variables(model: keras.Model, except_for: Iterable[str] = ()) -> list[keras.Variable]:
-    """Returns the weights that the original decays: all trained ones, and the fix matrices.
+def decayed_variables(model: keras.Model, except_for: Collection[str] = ()) -> list[keras.Variable]:
+    """Returns the weights that the original decays, but those with a mark in ``except_for``.
 
-    The fix matrices are not trained. They only add a constant to the printed loss.
-
-    Args:
-        model: any model.
-        except_for: the marks of weights to leave out, such as `marks.ROTATION`. Defaults to none.
+    They are all trained ones, and the fix matrices, which only add a constant to the printed loss.
     """
     fixed = [v for v in model.non_trainable_variables if purpose_of(v) == NEURONS]
-    left_out = set(except_for)
-    return [v for v in model.trainable_variables + fixed if purpose_of(v) not in left_out]
+    return [v for v in model.trainable_variables + fixed if purpose_of(v) not in except_for]

@@ -9,7 +9,7 @@ NEURONS = "fix"  # the neurons as they were drawn
 def mark(weight: keras.Variable, purpose: str) -> keras.Variable:
     """Returns ``weight``, marked as `ROTATION` or `NEURONS`.
 
-    OPT layers mark their weights. To train a rotation of another layer with `OGD`, mark it first.
+    To train a rotation of a layer that is no OPT layer with `OGD`, mark it first.
 
     Raises:
         ValueError: for any other purpose.

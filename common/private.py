@@ -1,8 +1,7 @@
 """Functions over private APIs of Keras and TensorFlow, which may change at any time.
 
-layers/ and optimizers.py also use some attributes of Keras's classes. Written for TensorFlow 2.21
-and Keras 3.15, which requirements.txt asks for. tests/test_private.py fails if one of these
-functions does something else.
+Written for TensorFlow 2.21 and Keras 3.15. tests/test_private.py fails if one of these functions
+does something else. layers/ and optimizers.py also use some attributes of Keras's classes.
 """
 
 import contextlib
@@ -16,19 +15,14 @@ from tensorflow.compiler.xla import xla_data_pb2
 
 
 def is_compiled_by_xla() -> bool:
-    """Returns whether XLA will compile the graph that is being traced.
-
-    XLA has slow loops in place of LAPACK's factorizations, so the maps use other algorithms there.
-    """
+    """Returns whether XLA, which lacks LAPACK, will compile the graph that is being traced."""
     return tf.__internal__.get_enclosing_xla_context() is not None
 
 
 def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Returns ``a [..., m, k] @ b [..., k, n]``, never in TF32, and without a gradient.
 
-    On a recent GPU `tf.matmul` multiplies float32 in TF32, whose mantissa of 10 bits is too short
-    for the maps. XLA's operation takes a precision. Outside of XLA the product is computed in
-    float64 and rounded.
+    XLA's operation takes a precision. Outside of XLA the product is computed in float64.
     """
     if not is_compiled_by_xla():
         return tf.cast(tf.matmul(tf.cast(a, tf.float64), tf.cast(b, tf.float64)), a.dtype)
@@ -47,11 +41,9 @@ def exact_dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] | None:
     """Returns the outermost model or layer of ``layer``'s forward pass, and the pass's memory.
 
-    The memory is for tensors that are computed once per pass, and empty at first. Each graph has
-    one, because a tensor made in the body of a loop cannot be used outside of it.
-
-    Returns None outside of a forward pass, and under gradient checkpointing, which traces a layer
-    twice.
+    The memory is for tensors that are computed once per pass. Each graph has one, because a tensor
+    made in the body of a loop cannot be used outside of it. Returns None outside of a forward pass,
+    and under gradient checkpointing, which traces a layer twice.
     """
     context = global_state.get_global_attribute("current_call_ctx")
     if context is None or layer._remat_mode is not None:
@@ -65,10 +57,7 @@ def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] |
 
 
 def autocast(kernel: tf.Tensor) -> tf.Tensor:
-    """Returns ``kernel`` in the dtype in which Keras reads a variable in the current scope.
-
-    In mixed precision this is the compute dtype.
-    """
+    """Returns ``kernel`` in the dtype in which Keras reads a variable in the current scope."""
     scope = global_state.get_global_attribute("autocast_scope")
     return scope.maybe_cast(kernel) if scope else kernel
 
@@ -87,8 +76,7 @@ def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
 def layers_by_path(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     """Returns the layers of a model, including those inside its models and layers, each once.
 
-    A path is such as ``block/attention/query``. Layers with the same name and place are numbered:
-    ``dense``, ``dense#2``.
+    A path is such as ``block/attention/query``; a second one of the same name ends with ``#2``.
     """
     found: dict[str, keras.layers.Layer] = {}
     seen = {id(model)}

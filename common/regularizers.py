@@ -30,16 +30,12 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
     The mean is over the pairs i < j. In half space it is over the pairs of all f_i and -f_i,
     including the pair of f_i and -f_i. A single neuron in full space has no pair; its energy is 0.
 
-    Values and gradients are finite even if neurons are zero, equal or opposite: 2 - 2 c is never
-    taken below its value for two neurons of the same direction, nor below the resolution of the
-    dtype. That is float64 for a float64 kernel, and otherwise float32.
-
-    Use it on any layer: ``keras.layers.Dense(64, kernel_regularizer=HypersphericalEnergy())``.
+    Values and gradients are finite even if neurons are zero, equal or opposite. They are computed
+    in float64 for a float64 kernel, and otherwise in float32.
 
     Args:
         weight: factor of the mean energy, finite and at least 0. Defaults to 1.
-        power: "0", "1" or "2" for distances, "a0", "a1" or "a2" for angles. The integers 0, 1 and 2
-            are accepted too. Defaults to "2".
+        power: "0", "1" or "2" for distances, "a0", "a1" or "a2" for angles. Defaults to "2".
         half_space: whether the opposite of each neuron is added. Defaults to True.
 
     Raises:

@@ -18,8 +18,8 @@ _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 def save_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the rotations of an OPT model, and nothing else of it, to ``path``.
 
-    For fine-tuning: the other weights are those of the model that was converted. In the file a
-    rotation has a name such as ``block1/attention/query/rotation``; each layer's map is named too.
+    In the file a rotation has a name such as ``block1/attention/query/rotation``; each layer's map
+    is named too.
 
     Args:
         model: with OPT layers that are built.
@@ -53,8 +53,7 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
         path: of the file.
 
     Raises:
-        ValueError: if the file is no such file, or holds the rotations of another model; the
-            message names what differs, and ``model`` stays as it is.
+        ValueError: if the file is no such file, or of another model, and ``model`` stays as it is.
     """
     rotations, maps = _rotations_of(model)
     found, found_maps = _read(_checked(path))

@@ -62,16 +62,12 @@ def rotations(body: keras.Model) -> None:
     orthogonalize_model(body, cayley, block_size=8, rotations_only=True, copy=False)
 
 
-def head_alone(body: keras.Model) -> None:
-    body.trainable = False
-
-
 # how the backbone is prepared, and the learning rate
 WAYS: dict[str, tuple[Callable[[keras.Model], None], float]] = {
     "all weights": (lambda body: None, 1e-3),
     "LoRA, rank 4": (lora, 3e-3),
     "rotations in blocks of 8": (rotations, 3e-3),
-    "the head alone": (head_alone, 3e-3),
+    "the head alone": (lambda body: setattr(body, "trainable", False), 3e-3),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.linalg import LinearOperatorBlockDiag, LinearOperatorFullMatrix
 
-from common import layers, orthogonal
+from common import orthogonal
 from common.convert import orthogonalize_model
 from common.energy import hyperspherical_energy, layer_drifts
 from common.layers import OrthogonalConv2D, OrthogonalDense, OrthogonalEinsumDense
@@ -173,24 +173,6 @@ def test_a_map_of_ones_own_must_take_batches():
     OrthogonalDense(3, orthogonalize=single).build((None, 24))
     with pytest.raises(ValueError, match=r"takes \(2, 8, 8\) to \(8, 8\)"):
         OrthogonalDense(3, orthogonalize=single, block_size=8).build((None, 24))
-
-
-def test_a_large_rotation_is_warned_of(caplog, monkeypatch):
-    def build(n: int, **kwargs) -> list[str]:
-        caplog.clear()
-        # zeros are quick to draw, and no map is computed
-        layer = OrthogonalDense(1, rotation_initializer="zeros", name="fc1", **kwargs)
-        layer.build((None, n))
-        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-
-    (message,) = build(4096)
-    for words in ("fc1: the rotation of 4,096 rows takes 67 MB", "block_size=256", "take 4 MB"):
-        assert words in message
-    assert build(4095) == build(4096, block_size=2048) == []
-    caplog.clear()
-    monkeypatch.setattr(layers.orthogonal, "_LARGE", 48)
-    orthogonalize_model(keras.Sequential([keras.Input((48,)), keras.layers.Dense(5, name="head")]))
-    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["head"]
 
 
 def test_drift_is_that_of_the_worst_block():

@@ -1,7 +1,4 @@
-"""Networks for small images, by name. They are built from a layer factory.
-
-Importing this package imports no Keras: a network's builder is imported when it is called.
-"""
+"""Networks for small images, by name. Keras is imported when one is built, not with this."""
 
 import dataclasses
 import importlib

@@ -16,12 +16,11 @@ def cnn(
     score_regularizer: keras.regularizers.Regularizer | None = None,
     image_size: int = 32,
 ) -> keras.Model:
-    """Returns a network of three stages, then fc6 and the scores.
+    """Returns a network of three stages, then fc6 and the scores; the arguments are `Network`'s.
 
     A stage is ``depth`` convolutions and a 2x2 max pooling. ``widths`` are the neurons per layer of
     the three stages and of fc6. On a 32x32 image fc6 sees all that is left of it; on a larger one
-    it sees parts, and the scores are the mean over these. The other arguments are those of
-    `Network`.
+    it sees parts, and the scores are the mean over these.
     """
     inputs = keras.Input((image_size, image_size, 3), name="images")
     # (x - 127.5) / 128; both constants are exact in binary
@@ -36,14 +35,7 @@ def cnn(
             make = layer
         x = keras.layers.MaxPooling2D(2, 2, padding="same", name=f"pool{stage}")(x)
     x = layer(widths[3], 4, padding="valid", name="fc6")(x)
-    score = keras.layers.Conv2D(
-        num_classes,
-        1,
-        use_bias=False,
-        kernel_initializer=he_normal(),
-        kernel_regularizer=score_regularizer,
-        name="score",
-    )
-    scores = score(x)
+    kernel = {"kernel_initializer": he_normal(), "kernel_regularizer": score_regularizer}
+    scores = keras.layers.Conv2D(num_classes, 1, use_bias=False, name="score", **kernel)(x)
     parts = keras.layers.GlobalAveragePooling2D if scores.shape[1] > 1 else keras.layers.Flatten
     return keras.Model(inputs, parts(name="logits")(scores), name=f"cnn{3 * depth}")

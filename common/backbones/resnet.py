@@ -16,12 +16,11 @@ def resnet(
     score_regularizer: keras.regularizers.Regularizer | None = None,
     image_size: int = 32,
 ) -> keras.Model:
-    """Returns a network of three stages, of 6 ``depth`` + 2 layers in all.
+    """Returns a network of 6 ``depth`` + 2 layers in three stages; the arguments are `Network`'s.
 
     A stage is ``depth`` residual blocks. ``widths`` are the neurons per layer of the stages, none
     smaller than the one before. Shortcuts are of kind A and have no kernel: at the start of a stage
-    they take every second pixel and fill the new channels with zeros. The scores are a plain dense
-    layer's. The other arguments are those of `Network`.
+    they take every second pixel and fill the new channels with zeros.
     """
     inputs = keras.Input((image_size, image_size, 3), name="images")
     x = keras.layers.Rescaling(1 / 128, offset=-127.5 / 128, name="rescale")(inputs)
@@ -47,10 +46,6 @@ def resnet(
             x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)
-    score = keras.layers.Dense(
-        num_classes,
-        kernel_initializer=he_normal(),
-        kernel_regularizer=score_regularizer,
-        name="score",
-    )
-    return keras.Model(inputs, score(x), name=f"resnet{6 * depth + 2}")
+    kernel = {"kernel_initializer": he_normal(), "kernel_regularizer": score_regularizer}
+    scores = keras.layers.Dense(num_classes, name="score", **kernel)(x)
+    return keras.Model(inputs, scores, name=f"resnet{6 * depth + 2}")

@@ -16,22 +16,13 @@ def draws(
 ) -> Iterator[np.ndarray]:
     """Yields the draws of each batch from the training set, from ``iteration`` on, without end.
 
-    They depend on the arguments alone, so a resumed run sees the same batches as one without
-    interruption. An epoch is ``count // batch_size`` batches of one shuffle; the remaining images
-    are dropped.
-
-    Args:
-        seed: of the shuffles and the augmentation.
-        iteration: the first one to yield.
-        count: number of images in the training set.
-        batch_size: number of images per batch, at most ``count``.
-        mirror: whether half of the images are flipped left-right.
-        episode_length: if given, a new shuffle begins after so many iterations, also within an
-            epoch.
+    They depend on the arguments alone, so a resumed run sees the same batches. An epoch is
+    ``count // batch_size`` batches of one shuffle of ``count`` images; the others are dropped.
+    After ``episode_length`` iterations a new shuffle begins, also within an epoch.
 
     Yields:
         int32 ``[batch_size, 4]``: the image's index, the crop's offset down and across (0 to 8),
-        and 1 for a flip.
+        and 1 for a flip, of half of the images with ``mirror``.
     """
     steps = count // batch_size
     while True:
@@ -50,8 +41,6 @@ def draws(
 
 def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Returns the drawn images: padded by 4 with symmetric reflection, cropped, flipped.
-
-    No padded copy is made: the three steps are one computation of indices and one gather.
 
     Args:
         images: uint8 ``[count, size, size, 3]``, all training images.
@@ -72,6 +61,5 @@ def augment(images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     columns = tf.range(width)[tf.newaxis]
     columns = tf.where(flip == 1, width - 1 - columns, columns)
     columns = reflect(columns + across - 4, width)  # [batch, size]
-    # [batch, size, size]
     flat = ((index * height + rows) * width)[:, :, tf.newaxis] + columns[:, tf.newaxis, :]
     return tf.gather(tf.reshape(images, [-1, channels]), flat)

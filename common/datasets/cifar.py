@@ -112,9 +112,8 @@ def _images(cifar: Cifar, pixels: object, labels: object) -> tuple[np.ndarray, n
     numbers = all(type(label) is int and 0 <= label < cifar.classes for label in labels)
     if not labels or not numbers or pixels.shape != (len(labels), 3 * 32**2):
         raise ValueError(f"its labels do not fit its data or the {cifar.classes} classes")
-    # stored as three colour planes, [3, 32, 32]
-    stored = pixels.reshape(-1, 3, 32, 32)
-    return np.ascontiguousarray(stored.transpose(0, 2, 3, 1)), np.array(labels, np.int32)
+    planes = pixels.reshape(-1, 3, 32, 32)  # one of each colour
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), np.array(labels, np.int32)
 
 
 def _names(cifar: Cifar, names: object) -> tuple[str, ...]:

@@ -15,13 +15,11 @@ class Dataset:
     Attributes:
         title: its usual name.
         source: where they were read.
-        train_images, test_images: uint8 ``[count, size, size, 3]``; size is 32 unless it is a
-            folder's.
+        train_images, test_images: uint8 ``[count, size, size, 3]``.
         train_labels, test_labels: int32 ``[count]``, from 0 to ``num_classes - 1``.
         class_names: one per class.
         mirror: whether an image may be flipped left-right; a mirrored digit is not a digit.
-        sum_of_rest: a CRC-32 sum of all that may change except for the training images; 0 for
-            published data sets, which do not change.
+        sum_of_rest: a CRC-32 sum of all that may change but the training images.
     """
 
     title: str
@@ -41,8 +39,7 @@ class Dataset:
     def part(self, count: int) -> "Dataset":
         """Returns the data set with ``count`` of its training images, the same number per class.
 
-        The choice depends on the data set alone. A larger part contains a smaller one. All test
-        images stay.
+        The choice depends on the data set alone. A larger part contains a smaller one.
 
         Raises:
             UserError: if ``count`` is not a multiple of the number of classes, or a class has too

@@ -18,11 +18,9 @@ from .dataset import Dataset
 LARGEST = 4 * 2**30  # bytes of all images in memory
 ONE_IN = 5  # without a folder for tests, one image in so many is a test image
 READERS = 4  # threads; each may hold an image of the most pixels that `images` takes
-
 # names, in any case, of a folder for training, and of one for tests; the first one found is read
 TRAIN = ("train", "training")
 TEST = ("test", "testing", "val", "valid", "validation")
-
 # path, class, and whether it is a test image (None: its content decides)
 File = tuple[pathlib.Path, str, bool | None]
 
@@ -31,15 +29,13 @@ def read(folder: pathlib.Path, image_size: int) -> Dataset:
     """Returns the images of ``folder/train/CLASS`` and ``folder/test/CLASS``, or ``folder/CLASS``.
 
     In the second form an image is a test image if its file's SHA-256 sum, as a number, is a
-    multiple of 5: about a fifth of them, the same ones on every machine, whatever the files are
-    called and whatever files are added. Equal files stay together.
+    multiple of 5: about a fifth of them, whatever the files are called and whatever are added.
 
     Classes and images are in the order of their names. Files that are not images are left out and
     counted in one line, hidden ones silently. Links are refused.
 
     Raises:
-        UserError: if the folder is of neither form, a file that is named like an image is not one,
-            or the images would take more than `LARGEST`.
+        UserError: if the folder is of neither form, an image is not valid, or all are too large.
         OSError: if the folder cannot be read.
     """
     if not folder.is_dir():

@@ -32,8 +32,7 @@ def decode(content: bytes, size: int) -> np.ndarray:
     """Returns the image in a BMP, JPEG or PNG file, resized to a square: uint8 ``[size, size, 3]``.
 
     Raises:
-        ValueError: if ``content`` is no such file, damaged or too large. The size in its header is
-            checked before memory is allocated: a small file can unpack to any size.
+        ValueError: if ``content`` is no such file, damaged or too large by its header.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=("BMP", "JPEG", "PNG"))

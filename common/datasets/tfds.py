@@ -22,8 +22,7 @@ def find_copy(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path | None:
 def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
     """Returns the data set from TFDS's copy in ``folder``.
 
-    The copy's features.json is not read: TFDS would import each module that it names, and so run
-    its code. The features are those of TFDS's class.
+    Its features.json is not read: TFDS would import each module that it names, and run its code.
 
     Raises:
         UserError: if the copy is damaged, or of another version than the installed TFDS makes.
@@ -56,7 +55,7 @@ def is_reachable(url: str, seconds: float) -> bool:
 
 
 def download(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path:
-    """Downloads the data set with TFDS, with its progress bar, and returns the folder of the copy.
+    """Downloads the data set with TFDS, and returns the folder of the copy.
 
     Raises:
         UserError: if the site does not answer, or the download fails.

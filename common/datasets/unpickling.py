@@ -47,12 +47,10 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle(content: bytes, *keys: str) -> list:
-    """Returns the values that a CIFAR file holds under ``keys``, None for one that is missing.
-
-    The keys may be strings or bytes in the file. A value is an array of bytes or a plain value.
+    """Returns a CIFAR file's arrays of bytes and plain values, None for a key that is missing.
 
     Raises:
-        ValueError: if ``content`` is no pickle of such values; the message says why.
+        ValueError: if ``content`` is no pickle of such values.
     """
     try:
         record = _Unpickler(io.BytesIO(content), encoding="bytes").load()

@@ -1,7 +1,4 @@
-"""The neurons of several layers at once: rotations of one size in one call of their map.
-
-On a GPU a map of five matrices takes as many kernels as a map of one. On a CPU nothing is gained.
-"""
+"""The neurons of several layers by one call of a map: as few kernels of a GPU as for one layer."""
 
 import collections
 import contextlib
@@ -29,15 +26,10 @@ def maps_by_xla() -> Iterator[None]:
 
 
 def split(matrices: Tensors, rows: tf.Tensor) -> list[tf.Tensor]:
-    """Returns the part of ``rows [n, c]`` that belongs to each matrix.
-
-    It is ``[b, c]`` for a matrix ``[b, b]``, and ``[blocks, b, c]`` for ``[blocks, b, b]``.
-    """
-    counts = [matrix.shape[:-1].num_elements() for matrix in matrices]
-    return [
-        tf.reshape(part, [*matrix.shape[:-1], -1])
-        for matrix, part in zip(matrices, tf.split(rows, counts), strict=True)
-    ]
+    """Returns the parts of ``rows [n, c]``: ``[..., b, c]`` for each matrix ``[..., b, b]``."""
+    shapes = [matrix.shape[:-1] for matrix in matrices]
+    parts = tf.split(rows, [shape.num_elements() for shape in shapes])
+    return [tf.reshape(part, [*shape, -1]) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def joined(parts: Tensors) -> tf.Tensor:
@@ -61,11 +53,7 @@ def neurons_together(layers: Iterable[Any]) -> list[tf.Tensor]:
 
 
 def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
-    """Returns what `_rotated` does, by programs that XLA compiles, forward and backward.
-
-    The gradient of a `tf.function` is traced where nothing shows that XLA will compile it, and the
-    maps would take the wrong algorithms. So the backward program evaluates the maps once more.
-    """
+    """Returns what `_rotated` does, by programs that XLA compiles, forward and backward."""
 
     def evaluate(tensors: Tensors) -> Tensors:
         return _rotated(maps, tensors[: len(maps)], tensors[len(maps) :])
@@ -74,6 +62,7 @@ def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> T
     def forward(*tensors: tf.Tensor) -> Tensors:
         return evaluate(tensors)
 
+    # not forward's gradient, which would be traced as if XLA did not compile it
     @tf.function(jit_compile=True)
     def backward(tensors: Tensors, gradients: Tensors) -> Tensors:
         with tf.GradientTape() as tape:
@@ -90,13 +79,10 @@ def _compiled(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> T
 
 
 def _rotated(maps: list[orthogonal.Map], matrices: Tensors, rows: Tensors) -> Tensors:
-    """Returns ``map(m) @ r`` of each map, matrix m and rows r.
-
-    Matrices of one size are stacked if their map is of this package; another may take no batch.
-    """
+    """Returns ``map(m) @ r`` of each map, matrix m and rows r."""
     groups = collections.defaultdict(list)
     for i, (rotate, matrix, part) in enumerate(zip(maps, matrices, rows, strict=True)):
-        alone = None if rotate in orthogonal.ALL else i
+        alone = None if rotate in orthogonal.ALL else i  # others may take no batch
         groups[id(rotate), matrix.dtype, matrix.shape[-1], part.shape[-1], alone].append(i)
     rotated: dict[int, tf.Tensor] = {}
     for group in groups.values():

@@ -27,8 +27,7 @@ def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **arguments: 
     _add_rotation(layer, kind, arguments)
     matrices = layer.orthogonal_matrices()
     if any(orthogonality_drift(q) > 1e-3 for q in matrices):
-        reason = "the map makes no orthogonal matrix of the initial rotation"
-        raise ValueError(f"{layer.name}: {reason}")
+        raise ValueError(f"{layer.name}: its map makes no orthogonal matrix of the first rotation")
     layer.rotate_back(matrices)
 
 
@@ -57,7 +56,6 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor) -> None:
 
 
 def normalization_to_plain(layer: BatchNormalization) -> None:
-    """Makes Keras's batch normalization of ours, with the averages that inference uses."""
     values = layer.plain_weights()
     remove_weight(layer, "start_weight")
     del layer.debias
@@ -69,13 +67,11 @@ def normalization_to_plain(layer: BatchNormalization) -> None:
 def copied(model: keras.Model) -> keras.Model:
     """Returns a copy of a built model, not compiled, by Keras's saving and loading.
 
-    Keras rebuilds a custom model with plain layers, so OPT layers are copied as plain ones.
-
     Raises:
         ValueError: if Keras cannot copy it.
     """
     try:
-        with _plain_form(model):
+        with _plain_form(model):  # Keras would rebuild a model of a user's class with plain layers
             result = copy.deepcopy(model)
             if not result.built:
                 raise ValueError("its copy is not built, which takes a method `build`")
@@ -102,11 +98,8 @@ def copied(model: keras.Model) -> keras.Model:
 
 @contextlib.contextmanager
 def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
-    """In the block OPT layers have Keras's classes, and models no optimizer.
-
-    Lambdas have names, by which Keras finds the functions with all that they use.
-    """
-    named: dict[str, Any] = {}
+    """In the block OPT layers have Keras's classes, models no optimizer, and lambdas names."""
+    named: dict[str, Any] = {}  # where Keras looks for functions and classes
     with contextlib.ExitStack() as undo:
 
         def set_for_now(target: Any, name: str, value: Any) -> None:

@@ -11,13 +11,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization with the original's averages, debiased at inference.
 
     The averages of mean and (biased) variance start at zero, as in the original. After t steps they
-    are too small by the factor ``1 - momentum^t``: with 0.999 the original's first tests mean
-    nothing. Here inference divides the averages by that factor.
+    are too small by the factor ``1 - momentum^t``, and inference divides them by it.
 
     Args:
         momentum: decay of the averages per step. Defaults to 0.999.
-        debias: whether inference divides by the factor. False uses the original's raw averages.
-            Defaults to True.
+        debias: whether inference divides; the original does not. Defaults to True.
         **kwargs: as in `keras.layers.BatchNormalization`.
 
     Raises:
@@ -45,25 +43,19 @@ class BatchNormalization(keras.layers.BatchNormalization):
             name="start_weight", shape=(), initializer="ones", trainable=False, autocast=False
         )
 
-    def averages(self) -> tuple[tf.Tensor, tf.Tensor]:
+    def plain_weights(self) -> dict[str, tf.Tensor]:
         """Returns mean and variance for inference, each ``[channels]``; 0 and 1 at the start."""
         mean, variance = self.moving_mean.value, self.moving_variance.value
-        if not self.debias:
-            return mean, variance
-        weight = 1.0 - self.start_weight.value
-        trained = weight > 0
-        safe = tf.where(trained, weight, 1.0)
-        return mean / safe, tf.where(trained, variance / safe, 1.0)
+        if self.debias:
+            weight = 1.0 - self.start_weight.value
+            trained = weight > 0
+            safe = tf.where(trained, weight, 1.0)
+            mean, variance = mean / safe, tf.where(trained, variance / safe, 1.0)
+        return {"moving_mean": mean, "moving_variance": variance}
 
-    def plain_weights(self) -> dict[str, tf.Tensor]:
-        """Returns `averages` by the names that they have in Keras's layer."""
-        return dict(zip(("moving_mean", "moving_variance"), self.averages(), strict=True))
-
-    def call(
-        self, inputs: tf.Tensor, training: bool | None = None, mask: tf.Tensor | None = None
-    ) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask=None) -> tf.Tensor:
         if not (training and self.trainable):
-            mean, variance = self.averages()
+            mean, variance = self.plain_weights().values()
             inputs = tf.cast(inputs, mean.dtype)
             outputs = keras.ops.batch_normalization(
                 inputs, mean, variance, self.axis, self.beta, self.gamma, self.epsilon
@@ -86,8 +78,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             variance=tf.zeros([0]),
             epsilon=self.epsilon,
         )
-        # the fused kernel returns the unbiased variance, sum / (count - 1); the original averages
-        # the biased one
+        # the kernel returns the unbiased variance, sum / (count - 1)
         count = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), variance.dtype)
         variance = variance * (count - 1) / count
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):

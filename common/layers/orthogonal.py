@@ -3,7 +3,6 @@
 import copy
 import functools
 import inspect
-import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,18 +17,13 @@ from ..orthogonal import Map, matmul
 from ..private import autocast, move_to_end, remove_weight
 from .batched import joined, neurons_of_this_pass, neurons_together, split
 
-_LOGGER = logging.getLogger(__name__)
-_LARGE = 4096  # rows of a rotation that is logged as a warning: 67 MB in float32
 _BY_NAME = {each.__name__: each for each in orthogonal.ALL}
 for _map in orthogonal.ALL:  # a saved model stores its map by name
     keras.saving.register_keras_serializable(package="opt")(_map)
 
 
 def check_map(orthogonalize: Map, shape: Sequence[int]) -> None:
-    """Raises ValueError for a map that makes no orthogonal matrices of random ones.
-
-    They are as those of ``shape``, but float32 and of at most 8 rows.
-    """
+    """Raises ValueError for a map that makes no orthogonal matrices of small random ones."""
     size = min(shape[-1], 8)
     sample = np.random.default_rng(0).normal(size=[2] * (len(shape) - 2) + [size] * 2)
     with tf.init_scope():  # eagerly, also where a graph is being traced
@@ -63,10 +57,9 @@ def contracted_axes(layer: keras.layers.Layer, rank: int) -> list[int]:
 
 
 def drawn_one_by_one(initializer: Any, first: int = 0) -> Callable[..., tf.Tensor]:
-    """Returns an initializer of ``[b, b]`` and ``[blocks, b, b]`` that draws each matrix by itself.
+    """Returns an initializer that draws each matrix of ``[blocks, b, b]`` by itself.
 
-    Keras's Identity takes a single matrix, and its Orthogonal makes no orthogonal ones of a batch.
-    Block number i, counted from ``first``, adds i to an initializer's seed.
+    Keras's Identity and Orthogonal take no batch. Block i, from ``first`` on, adds i to the seed.
     """
 
     def draw(shape, dtype=None):
@@ -108,14 +101,13 @@ class OrthogonalLayer(keras.layers.Layer):
         learn_neurons: whether to train ``fix`` too; the energy then changes. Defaults to False.
         check_map: whether to try a map of your own on a random matrix. Defaults to True.
         block_size: b of 2 or more gives each b rows of ``fix`` a small rotation (Qiu et al.,
-            NeurIPS 2023), and one to the last rows if b does not divide n. Neurons keep lengths,
-            angles and energy, but rows of different blocks are never mixed. Defaults to None: one
+            NeurIPS 2023), and one to the last rows if b does not divide n. Defaults to None: one
             rotation of all rows.
 
     Weights, float32 whatever the compute dtype, or float64 under that policy:
         - ``fix [n, neurons]``: the neurons as they were drawn.
         - ``rotation [n, n]``, or with blocks ``[n // b, b, b]``: trained.
-        - ``rotation_rest [n % b, n % b]``: trained; for the last rows, if b does not divide n.
+        - ``rotation_rest [n % b, n % b]``: trained; if b does not divide n.
         - ``bias``: as in Keras's layer.
 
     Raises:
@@ -159,10 +151,8 @@ class OrthogonalLayer(keras.layers.Layer):
         """Sets the arguments that Keras's layer does not have."""
         for name in ("kernel_regularizer", "kernel_constraint"):
             if getattr(self, name) is not None:
-                raise ValueError(
-                    f"{self.name}: a rotation keeps the neurons' lengths and angles: an OPT layer "
-                    f"takes no {name}; there is `rotation_regularizer`"
-                )
+                reason = f"a rotation keeps the neurons' lengths and angles, so it takes no {name}"
+                raise ValueError(f"{self.name}: {reason}; there is `rotation_regularizer`")
         if block_size is not None and not (type(block_size) is int and block_size >= 2):
             raise ValueError(f"`block_size` must be None or an integer over 1, not {block_size!r}")
         found = _BY_NAME.get(orthogonalize) if isinstance(orthogonalize, str) else orthogonalize
@@ -198,23 +188,15 @@ class OrthogonalLayer(keras.layers.Layer):
         if self.check_map and self.orthogonalize not in orthogonal.ALL:
             check_map(self.orthogonalize, shape)
         precision = "float64" if self.variable_dtype == "float64" else "float32"
-        if size >= _LARGE:
-            column = rows * np.dtype(precision).itemsize / 1e6  # in MB
-            _LOGGER.warning(
-                f"{self.name}: the rotation of {rows:,} rows takes {column * size:,.0f} MB, and "
-                "its gradient and each average of the optimizer as much again; with "
-                f"block_size=256 it would take {column * 256:,.0f} MB"
-            )
         add = functools.partial(self.add_weight, dtype=precision, autocast=False)
 
         def columns(shape, dtype):
             return tf.reshape(tf.transpose(tf.cast(kernel, dtype), self._axes), shape)
 
         def rotation(name: str, shape: tuple[int, ...], first: int = 0) -> keras.Variable:
-            start = drawn_one_by_one(self.rotation_initializer, first)
-            penalty = self.rotation_regularizer
-            variable = add(name=name, shape=shape, initializer=start, regularizer=penalty)
-            return mark(variable, ROTATION)
+            draw = drawn_one_by_one(self.rotation_initializer, first)
+            options = {"initializer": draw, "regularizer": self.rotation_regularizer}
+            return mark(add(name=name, shape=shape, **options), ROTATION)
 
         neurons = math.prod(self._permuted_shape) // n
         fix = add(name="fix", shape=(n, neurons), initializer=columns, trainable=self.learn_neurons)
@@ -284,9 +266,7 @@ class OrthogonalLayer(keras.layers.Layer):
     load_own_variables = keras.layers.Layer.load_own_variables
 
     def quantize(self, *args, **kwargs) -> None:
-        raise NotImplementedError(
-            f"{self.name} is an OPT layer: fold the model with `fold_model`, then call this"
-        )
+        raise NotImplementedError(f"{self.name} is an OPT layer: fold the model with `fold_model`")
 
     enable_lora = quantize
 
@@ -297,8 +277,7 @@ class OrthogonalLayer(keras.layers.Layer):
         if keras.saving.get_registered_object(name) is None:
             raise ValueError(
                 f"the layer {self.name} cannot be saved: its map {name} is not registered with "
-                "Keras: a function, or a class with get_config() and from_config(), with the "
-                "decorator @keras.saving.register_keras_serializable()"
+                "Keras, by the decorator @keras.saving.register_keras_serializable()"
             )
         return {
             **super().get_config(),

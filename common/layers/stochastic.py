@@ -11,20 +11,16 @@ from .orthogonal import OrthogonalLayer
 
 
 class StochasticLayer(OrthogonalLayer):
-    """An OPT layer that rotates only some rows at a time.
+    """An `OrthogonalLayer` that rotates only the rows ``indices [r]`` of ``fix``, in that order.
 
-    These are the rows ``indices [r]`` of ``fix``, in that order, with
-    ``r = area * max(1, round(rotated_fraction * channels))``; the channels are the last of the
-    kernel's axes on which a neuron's entries lie, the area all others. After an episode of
-    training, `merge` writes the rotated rows into ``fix``; then `restart` resets the rotation to I
-    and selects other rows. The callback `StochasticEpisodes` does both.
+    There are ``r = area * max(1, round(rotated_fraction * channels))``; the channels are the last
+    of the kernel's axes on which a neuron's entries lie, the area all others. The weight
+    ``indices``, int32, is not trained, and drawn at random at first. The callback
+    `StochasticEpisodes` calls `merge` and `restart` after each episode of training.
 
     Args:
         rotated_fraction: the share of the channels that is rotated at a time, over 0 and at most 1.
-            Defaults to the original's 0.25.
-
-    The other arguments and weights are those of `OrthogonalLayer`. The weight ``indices``, int32,
-    is not trained; the first rows are drawn at random.
+            Defaults to the original's 0.25. The other arguments are `OrthogonalLayer`'s.
 
     Raises:
         ValueError: also if ``rotated_fraction`` is not in (0, 1].
@@ -63,10 +59,7 @@ class StochasticLayer(OrthogonalLayer):
         self.fix.assign(self.neurons())
 
     def restart(self, indices: Sequence[int] | np.ndarray) -> None:
-        """Resets the rotation to I and selects the rows ``indices [r]``, r different integers.
-
-        The neurons do not change: where map(I) is not I (Householder's, in even dimensions), the
-        rows in ``fix`` are multiplied by map(I)^T.
+        """Resets the rotation to I and selects the rows ``indices [r]``; the neurons stay.
 
         Raises:
             ValueError: if ``indices`` does not hold r different rows.
@@ -78,14 +71,11 @@ class StochasticLayer(OrthogonalLayer):
             *blocks, size, _ = rotation.shape
             rotation.assign(tf.eye(size, batch_shape=blocks, dtype=rotation.dtype))
         self.indices.assign(indices)
-        self.rotate_back(self.orthogonal_matrices())
+        self.rotate_back(self.orthogonal_matrices())  # map(I) may not be I
 
 
 def draw_rows(seed: int, episode: int, number: int, n: int, rows: int) -> np.ndarray:
-    """Returns ``rows`` different integers from 0 to n - 1, for stochastic layer ``number``.
-
-    The same arguments always give the same rows, an int64 array ``[rows]``.
-    """
+    """Returns different integers from 0 to n - 1, int64 ``[rows]``, for layer ``number``."""
     return np.random.default_rng([seed, episode, number]).permutation(n)[:rows]
 
 
@@ -104,8 +94,7 @@ def restart_layers(
 class StochasticEpisodes(keras.callbacks.Callback):
     """Merges the rotations of a model's stochastic layers and selects other rows.
 
-    ``model.fit(images, labels, epochs=10, callbacks=[StochasticEpisodes(steps=750)])``. Training
-    that goes on after a break draws the rows that it would have drawn without one.
+    Training that goes on after a break draws the rows that it would have drawn without one.
 
     Args:
         steps: training steps between two selections. Defaults to the original's 750.

@@ -9,14 +9,12 @@ All are pure functions of tensors: batched, differentiable once, and traceable w
 They take float32 and float64. float16 and bfloat16 are too inaccurate for this: they are computed
 in float32, and only the result is rounded. The error of orthogonality, max |Q^T Q - I|, is at most
 10 n eps for every finite ``w``, of any scale and condition. But Q itself is no more exact than the
-condition allows: where that is 1 / eps or more, it is one of many orthogonal matrices that are
-right for ``w`` up to rounding. Gradients are finite. One that is too large for the dtype is the
-largest number, or 0 where its sign is lost. Numbers below the dtype's least normal one count as 0.
+condition allows. Gradients are finite. One that is too large for the dtype is the largest number,
+or 0 where its sign is lost. Numbers below the dtype's least normal one count as 0.
 
-On recent GPUs TensorFlow multiplies float32 matrices in TF32, which has a mantissa of 10 bits. A
-map computed in TF32 is orthogonal to three digits only. Under XLA the products here (`matmul`)
-never use TF32. Without XLA, call ``tf.config.experimental.enable_tensor_float_32_execution(False)``
-before training on a GPU, as common.training does.
+On recent GPUs TensorFlow multiplies float32 matrices in TF32, in which a map is orthogonal to three
+digits only. Under XLA the products here (`matmul`) never use TF32. Without XLA, call
+``tf.config.experimental.enable_tensor_float_32_execution(False)`` before training on a GPU.
 """
 
 import tensorflow as tf

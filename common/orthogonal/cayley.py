@@ -29,8 +29,7 @@ def cayley(w: tf.Tensor) -> tf.Tensor:
 
     Returns:
         ``[..., n, n]`` of the same dtype, orthogonal. The map and its gradient are finite for every
-        finite ``w``. No eigenvalue is -1, but from |S| = 1 / eps on some differ from it by
-        rounding alone. The gradient's error is then some n eps of the cotangent.
+        finite ``w``.
 
     Raises:
         ValueError: if ``w`` is not a batch of square matrices of a floating-point dtype.
@@ -81,8 +80,7 @@ def _unit_lower(lu: tf.Tensor) -> tf.Tensor:
 def _cayley_by_lu(w: tf.Tensor, f: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """Returns ``2 (I - S)^-1 F - F``; forward and backward pass share one factorization.
 
-    LU leaves an error of eps |S|. Where that could be more than a few n eps, `_wide_inverse` takes
-    the place of the factors.
+    Where LU's error of eps |S| could be more than a few n eps, it uses `_wide_inverse`.
     """
     s = _skew(w)
     is_near = _is_near(s, w.dtype)
@@ -164,9 +162,8 @@ def _inverse_by_halves(s: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the inverse of A = I - S, and whether it is accurate, ``[...]``.
 
     A is split into four blocks. The first one, A11, and its Schur complement
-    A22 - A21 A11^-1 A12 have the symmetric parts I and more than I, so both can be inverted. For a
-    random S the second is nearly a multiple of I. At last two Newton steps X <- X (2 - A X) are
-    taken, each of which squares the error I - A X.
+    A22 - A21 A11^-1 A12 have the symmetric parts I and more than I, so both can be inverted. At
+    last two Newton steps X <- X (2 - A X) are taken, each of which squares the error I - A X.
     """
     n, more = s.shape[-1], s.shape[-1] % 2
     half = (n + more) // 2

@@ -1,7 +1,6 @@
 """Gram-Schmidt on rows for XLA: by matrix products of blocks, or by reflections where these fail.
 
-XLA has a loop over columns in place of LAPACK's QR. A GPU then waits for thousands of small kernels
-in turn. The way by blocks takes some hundred kernels at any n.
+In place of XLA's loop over columns, the way by blocks takes some hundred kernels at any n.
 """
 
 import math
@@ -11,8 +10,8 @@ import tensorflow as tf
 from .inverse import FEW_ROWS, eliminated, inverse_of_positive, largest_row_sum
 from .matrices import epsilon, matmul, transpose, vanishes_squared
 
-# The products converge for Gram matrices of first halves down to this part of their row sums. The
-# halves of a Gaussian matrix have a condition of 5.8, and 1/130 here; the rest is for others.
+# The products converge for Gram matrices of first halves down to this part of their row sums; those
+# of a Gaussian matrix have 1/130.
 _LEAST = 1e-3
 
 
@@ -22,16 +21,14 @@ def orthogonal_rows(
     """Returns Q, T and det Q of ``Q = T @ w``, T lower triangular with a positive diagonal.
 
     Q is orthogonal up to rounding for every ``w [..., n, n]`` with rows whose largest entries are
-    near 1; T can grow like 2^n, and overflow. Without ``determinant`` the third result, ``[...]``,
-    means nothing.
+    near 1; T can overflow. Without ``determinant`` the third result, ``[...]``, means nothing.
     """
     q, t, is_accurate = _by_blocks(w)
     sign = tf.ones(tf.shape(w)[:-2], w.dtype)
     if determinant:
         sign, is_certain = _determinant(q)
         is_accurate &= is_certain
-    # A matrix that has been trained from a Gaussian one never comes here. The others are rare
-    # enough for a slow way, but must not be wrong.
+    # a matrix that has been trained from a Gaussian one never needs the slow way
     return tf.cond(tf.reduce_all(is_accurate), lambda: (q, t, sign), lambda: _by_reflections(w))
 
 
@@ -44,10 +41,9 @@ def _by_blocks(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
         P2 - C P1,    C = P2 P1^T (P1 P1^T)^-1
 
-    Then there are twice as many blocks. All of them are treated at once. When they are small, each
-    is made orthogonal by the inverse Cholesky factor of its Gram matrix. At last, rounding errors
-    E = Q Q^T - I are removed by Q - L(E) Q, where L(E) is the lower triangle with half of the
-    diagonal. This squares E.
+    When the blocks are small, each is made orthogonal by the inverse Cholesky factor of its Gram
+    matrix. At last, rounding errors E = Q Q^T - I are removed by Q - L(E) Q, where L(E) is the
+    lower triangle with half of the diagonal. This squares E.
     """
     n, dtype = w.shape[-1], w.dtype
     batch = tf.shape(w)[:-2]
@@ -97,10 +93,7 @@ def _lower_with_half_diagonal(x: tf.Tensor) -> tf.Tensor:
 
 
 def _inverse_cholesky(gram: tf.Tensor) -> tf.Tensor:
-    """Returns the lower triangular T with ``T @ gram @ T^T = I``, by elimination in [gram | I].
-
-    NaN or infinity stand in the result where ``gram [..., n, n]`` is not positive definite.
-    """
+    """Returns the lower triangular T with ``T @ gram @ T^T = I``, by elimination in [gram | I]."""
     n = gram.shape[-1]
     identity = tf.eye(n, batch_shape=tf.shape(gram)[:-2], dtype=gram.dtype)
     upper, pivots = eliminated(tf.concat([gram, identity], axis=-1))
@@ -111,10 +104,8 @@ def _determinant(q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the determinants of orthogonal matrices, 1 or -1, and whether they are certain.
 
     Both are ``[...]``. For an orthogonal ``q = [[A, B], [C, D]]`` the matrix
-    ``D - C (I + A)^-1 B`` is orthogonal too, and has the same determinant: the block
-    Householder reflection that takes the first rows to -I has been split off. For random ``q``,
-    I + A has no singular value below some 0.2. In the end, the product of all pivots is far from 1
-    or -1 if anything went wrong on the way.
+    ``D - C (I + A)^-1 B`` is orthogonal too, and has the same determinant. In the end, the product
+    of all pivots is far from 1 or -1 if anything went wrong on the way.
     """
     rows, halvings = _split(q.shape[-1])
     q = _padded_with_identity(q, rows << halvings)
@@ -186,9 +177,8 @@ def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Te
 def _lower_inverse(lower: tf.Tensor) -> tf.Tensor:
     """Returns the inverse of lower triangular matrices by matrix products.
 
-    For XLA, whose triangular solver is a loop. If X is the inverse of diagonal blocks of one size,
-    and M the entries between two neighbours, then X - X M X is the inverse of blocks of twice the
-    size.
+    If X is the inverse of diagonal blocks of one size, and M the entries between two neighbours,
+    then X - X M X is the inverse of blocks of twice the size.
     """
     inverse = tf.linalg.diag(1 / tf.linalg.diag_part(lower))
     size = 1

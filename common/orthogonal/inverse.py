@@ -4,8 +4,7 @@ import tensorflow as tf
 
 from .matrices import matmul
 
-# Matrices of at most this many rows are eliminated row by row, which takes one kernel of a GPU per
-# row. To split one into halves, and to invert one by Newton's iteration, takes some 35 kernels.
+# matrices of at most so many rows are eliminated by one kernel per row; other ways take some 35
 FEW_ROWS = 36
 
 
@@ -13,9 +12,8 @@ def inverse_of_positive(a: tf.Tensor, bound: tf.Tensor, least: float = 1e-3) -> 
     """Returns the inverse of symmetric positive definite matrices ``a [..., n, n]``.
 
     Newton's iteration X <- X (2 - a X) takes an eigenvalue z of a X to z (2 - z). Here each step is
-    scaled: c z (low + high - z), for z from low to high, is smallest at both ends. This takes the
-    ratio of high and low to a quarter of it. ``bound [...]`` is not less than the largest
-    eigenvalue, and the result is accurate if none is below ``least * bound``.
+    scaled: c z (low + high - z), for z from low to high, is smallest at both ends. ``bound [...]``
+    is not less than the largest eigenvalue, and none should be below ``least * bound``.
     """
     bound = bound[..., tf.newaxis, tf.newaxis]
     a /= bound

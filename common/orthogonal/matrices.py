@@ -31,10 +31,7 @@ def product(orthogonalize: Map, w: tf.Tensor, neurons: tf.Tensor) -> tf.Tensor:
 
 
 def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Returns ``function`` with float32 in place of 16 bits, and a check of its first argument.
-
-    ValueError if that is not a batch of square matrices of a floating-point dtype.
-    """
+    """Returns ``function`` with float32 in place of 16 bits, and a check of its first argument."""
 
     @functools.wraps(function)
     def checked(*arguments: tf.Tensor) -> tf.Tensor:
@@ -55,10 +52,7 @@ def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.
 def matmul(
     a: tf.Tensor, b: tf.Tensor, *, transpose_a: bool = False, transpose_b: bool = False
 ) -> tf.Tensor:
-    """Returns the product of ``a [..., m, k]`` and ``b [..., k, n]``, ``[..., m, n]``.
-
-    As `tf.matmul`, but under XLA it never uses TF32. The dtype is that of ``a`` and ``b``.
-    """
+    """Returns ``a [..., m, k] @ b [..., k, n]`` as `tf.matmul`, but under XLA never in TF32."""
     if not is_compiled_by_xla():
         return tf.matmul(a, b, transpose_a, transpose_b)
     return _exact_product(transpose(a) if transpose_a else a, transpose(b) if transpose_b else b)
@@ -76,7 +70,7 @@ def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tens
     """Returns `tf.custom_gradient(function)`, with an error for other derivatives than first ones.
 
     A custom gradient treats values kept from the forward pass as constants, so a second derivative
-    would be wrong. It raises NotImplementedError, as does forward mode, which takes one on its way.
+    would be wrong: it raises NotImplementedError, as does forward mode.
     """
 
     @functools.wraps(function)
@@ -90,9 +84,8 @@ def once_differentiable(function: Callable[..., tuple]) -> Callable[..., tf.Tens
         def guarded(upstream: tf.Tensor, *_: tf.Tensor) -> tuple:
             def refuse(*_):
                 raise NotImplementedError(
-                    "an orthogonal map has neither second derivatives nor forward-mode ones "
-                    "(tf.autodiff.ForwardAccumulator) here: tf.GradientTape gives its first "
-                    "derivatives, and differences of these approximate the others"
+                    "an orthogonal map has neither second derivatives nor forward-mode ones here: "
+                    "tf.GradientTape gives its first ones, and their differences approximate others"
                 )
 
             return gradient(upstream), refuse
@@ -116,9 +109,8 @@ def scale_invariant(*axes: int) -> Callable[[Callable], Callable]:
     """Returns a decorator for a map that positive factors do not change.
 
     Its first argument is multiplied by powers of two that bring the largest entries near 1, so that
-    no square overflows or underflows. Such a product is exact. Where the gradient is too large for
-    the dtype, it is the largest number. Where all these entries are 0, it is 0. The largest entry
-    is taken over ``axes``: -1 for a factor of each row, -2 for one of each column.
+    no square overflows or underflows. The largest entry is taken over ``axes``: -1 for a factor of
+    each row, -2 for one of each column.
     """
 
     def decorator(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -153,27 +145,22 @@ def noise(w: tf.Tensor) -> tf.Tensor:
 def disturbed(w: tf.Tensor) -> tf.Tensor:
     """Returns ``w`` in float64, with noise of 2^-50; its largest entries are near 1.
 
-    If ``w`` has equal columns, so have the rounding errors of a factorization, until squares
-    underflow: the factors are then not orthogonal. Noise breaks this pattern.
+    Without noise the factors of a ``w`` with equal columns would not be orthogonal.
     """
     wide = tf.cast(w, tf.float64)
     return wide + 2.0**-50 * noise(wide)
 
 
 def vanishes_squared(error: tf.Tensor, n: int | tf.Tensor) -> tf.Tensor:
-    """Returns whether the square of each ``error [..., m, m]`` is below n eps, ``[...]``.
-
-    For an iteration that squares its error: whether one more step is enough for n rows.
-    """
+    """Returns whether the square of each ``error [..., m, m]`` is below n eps, ``[...]``."""
     limit = tf.sqrt(tf.cast(n, error.dtype) * epsilon(error.dtype))
     return tf.norm(error, axis=[-2, -1]) <= limit
 
 
 def with_padded_rows(rotate: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Returns ``rotate`` with padding for matrices whose rows are a multiple of 1 KiB long.
+    """Returns ``rotate`` with blockdiag(I, w) for a w whose rows are a multiple of 1 KiB long.
 
-    Such rows compete for the same cache lines, and Eigen's factorizations then take up to twice as
-    long. A map takes blockdiag(I, w) to blockdiag(I, map(w)), whose last block is the result.
+    Such rows compete for the same cache lines; Eigen's factorizations take up to twice as long.
     """
 
     @functools.wraps(rotate)

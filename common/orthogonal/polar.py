@@ -29,12 +29,9 @@ def lowdin(w: tf.Tensor) -> tf.Tensor:
 
         dw = Q X,    P X + X P = Q^T dQ - dQ^T Q
 
-    This is stable for equal singular values; the derivative of the SVD itself is not. Without XLA
-    the factors come from an SVD, and X from a division by s_i + s_j. XLA's SVD takes seconds,
-    so under XLA both come from matrix products alone.
-
-    If ``w`` is singular, a null direction of ``w`` goes to some unit vector. The sums s_i + s_j are
-    never taken below some eps * max s, which keeps the gradient finite.
+    Without XLA the factors come from an SVD, and X from a division by s_i + s_j; under XLA both
+    come from matrix products alone. If ``w`` is singular, a null direction of ``w`` goes to some
+    unit vector. The sums s_i + s_j are never taken below some eps * max s.
 
     Args:
         w: ``[..., n, n]``, of a floating-point dtype.
@@ -106,9 +103,8 @@ def _svd(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 
 # The scaled Newton-Schulz iteration X <- a X (3 - a^2 X^T X) / 2 takes singular values in [l, 1] to
-# [l', 1] with a^2 = 3 / (1 + l + l^2) (Chen and Chow, 2014). For a small l, a is near sqrt(3): that
-# would send values near 1 to near 0, and rounding errors would decide on their vectors. So a is
-# never computed for an l below 0.1; then 1 goes to 0.24 or more.
+# [l', 1] with a^2 = 3 / (1 + l + l^2) (Chen and Chow, 2014). For a small l that would send values
+# near 1 to near 0, where rounding errors decide. So l counts as 0.1 or more; 1 goes to over 0.24.
 _CUSHION = 0.1
 
 
@@ -117,30 +113,23 @@ def _scales(low: float, dtype: tf.DType) -> list[float]:
     scales = []
     while 1 - low > 1e-4:
         bounded = max(low, _CUSHION)
-        scales.append(math.sqrt(3 / (1 + bounded + bounded**2)))
-        low = min(
-            scales[-1] * low * (3 - (scales[-1] * low) ** 2) / 2,
-            scales[-1] * (3 - scales[-1] ** 2) / 2,
-        )
+        a = math.sqrt(3 / (1 + bounded + bounded**2))
+        low = min(a * low * (3 - (a * low) ** 2) / 2, a * (3 - a**2) / 2)
+        scales.append(a)
     # now each step squares the distance to 1 (times 3/2): 1e-4, 1.5e-8, 3.4e-16
     return scales + [1.0] * (2 if dtype == tf.float64 else 1)
 
 
 def _spectral_bound(w: tf.Tensor) -> tf.Tensor:
-    """Returns an upper bound on the largest singular value, ``[..., 1, 1]``.
-
-    It is the fourth root of |w^T w|_F^2.
-    """
+    """Returns an upper bound on the largest singular value, ``[..., 1, 1]``: |w^T w|_F^(1/2)."""
     gram = matmul(w, w, transpose_a=True)
     bound = tf.sqrt(tf.norm(gram, axis=[-2, -1], keepdims=True))
     return tf.where(bound > 0, bound, tf.ones_like(bound))
 
 
-# A few of 100 Gaussian matrices of 576 rows have a smaller one (Edelman, 1988: a condition above k
-# has the probability 2 n / k).
+# a few of 100 Gaussian matrices of 576 rows have a smaller one (Edelman, 1988)
 _USUAL = 1e-5
-# For noise of n rows it is some 1/n (the same source), and rounding errors may be in its way.
-_LEAST = 2.0**-16
+_LEAST = 2.0**-16  # of noise; for n rows it is some 1/n, and rounding errors may be in its way
 
 
 def _polar_factor(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -215,17 +204,10 @@ def _thin_lyapunov(p: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
         X = Y - Y^T,    Y = h sum over k of t (exp(-t P) A) (exp(-t P) B)^T
 
-    Its relative error is at most 2 |Gamma(1 + 2 pi i / h)|, which is 1e-5 for h = log 2: below the
-    rounding error of a large P in float32. Each time is then twice the one before, and its
-    exponential the square of that one. All terms together are one product.
-
-    Args:
-        p: ``[..., n, n]``, symmetric, with eigenvalues from 0 to 1. Sums of two eigenvalues count
-            as no less than some 2^-21.
-        a, b: ``[..., n, c]``.
-
-    Returns:
-        ``[..., n, n]``, antisymmetric.
+    Its relative error is at most 2 |Gamma(1 + 2 pi i / h)|, which is 1e-5 for h = log 2. Each time
+    is then twice the one before, and its exponential the square of that one. ``p [..., n, n]`` has
+    eigenvalues from 0 to 1, whose sums count as no less than some 2^-21; ``a`` and ``b`` are
+    ``[..., n, c]``.
     """
     columns, both = a.shape[-1], tf.concat([a, b], axis=-1)
     lefts, rights = _terms_before(p, both, columns)
@@ -244,12 +226,8 @@ def _thin_lyapunov(p: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 def _terms_before(
     p: tf.Tensor, both: tf.Tensor, columns: int
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Returns A's and B's parts of the terms with times below `_FIRST`, all of them together.
-
-    For such a t, exp(-t P) is Taylor's polynomial of degree 4 up to 3e-7, and the sums over t are
-    geometric series.
-    """
-    degree = 4
+    """Returns A's and B's parts of the terms with times below `_FIRST`, all of them together."""
+    degree = 4  # of Taylor's polynomial, right up to 3e-7; the sums over times are geometric series
     powers = [both]
     for _ in range(degree):
         powers.append(matmul(p, powers[-1]))
@@ -289,13 +267,8 @@ def _lyapunov(p: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
         a = scales[i]
         square, mixed = matmul(p, p), matmul(p, k)
         cube_corner = matmul(p, mixed + transpose(mixed)) + matmul(k, square)
-        return (
-            i + 1,
-            a / 2 * (3 * p - a**2 * matmul(p, square)),
-            a / 2 * (3 * k - a**2 * cube_corner),
-        )
+        new_p = a / 2 * (3 * p - a**2 * matmul(p, square))
+        return i + 1, new_p, a / 2 * (3 * k - a**2 * cube_corner)
 
-    _, _, twice = tf.while_loop(
-        lambda *_: True, trip, [0, p, k / bound], maximum_iterations=len(steps)
-    )
-    return twice / 2
+    start = [0, p, k / bound]
+    return tf.while_loop(lambda *_: True, trip, start, maximum_iterations=len(steps))[2] / 2

@@ -56,19 +56,16 @@ def _rotated_by_columns(w: tf.Tensor, *neurons: tf.Tensor) -> tf.Tensor:
     def rotated(w: tf.Tensor, *neurons: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         q, signs, solve, determinant = _factors(w, determinant=True)
         signs = signs[..., :-1, :]
-        last = determinant[..., tf.newaxis, tf.newaxis] * tf.reduce_prod(
-            signs, axis=-2, keepdims=True
-        )
-        signs = tf.concat([signs, last * (-1) ** (w.shape[-1] - 1)], axis=-2)
+        others = tf.reduce_prod(signs, axis=-2, keepdims=True)
+        last = determinant[..., tf.newaxis, tf.newaxis] * others * (-1) ** (w.shape[-1] - 1)
+        signs = tf.concat([signs, last], axis=-2)
         signed = [signs * f for f in neurons]
 
         def gradient(g: tf.Tensor) -> tuple[tf.Tensor, ...]:
             rotated_g = matmul(q, g, transpose_a=True)
-            dq = matmul(signed[0], g, transpose_b=True) if neurons else signs * transpose(g)
-            dqq = (
-                matmul(signed[0], rotated_g, transpose_b=True)
-                if neurons
-                else signs * transpose(rotated_g)
+            dq, dqq = (
+                matmul(signed[0], x, transpose_b=True) if neurons else signs * transpose(x)
+                for x in (g, rotated_g)
             )
             dw = transpose(_pulled_back(q, solve, dq, dqq))
             return (dw, signs * rotated_g) if neurons else (dw,)
@@ -96,12 +93,10 @@ def _factors(
     """Returns the factors of ``a = Q R``, where Q is orthogonal up to rounding for every ``a``.
 
     They are Q; the signs of R's diagonal, ``[..., n, 1]``; a function that takes y ``[..., n, n]``
-    to R^-1 y, without NaN also where R is singular; and det Q, ``[...]``, if asked for. The largest
-    entries of a's columns are near 1.
+    to R^-1 y, without NaN also where R is singular; and det Q, ``[...]``, if asked for.
     """
-    # A narrow network in float32 stays close to the same run in float64 until a rounding error
-    # changes which side of a ReLU or which entry of a pool wins. QR's error, some ten eps, is the
-    # largest of them. For small matrices float64 costs almost nothing.
+    # QR's error, some ten eps, is the largest of a narrow network's; for small matrices float64
+    # costs almost nothing
     wide = tf.cast(a, tf.float64) if a.shape[-1] <= 128 else a
     find = _by_products if is_compiled_by_xla() else _by_library
     q, signs, solve, sign = find(wide, determinant)
@@ -115,10 +110,7 @@ def _factors(
 def _by_library(
     a: tf.Tensor, determinant: bool
 ) -> tuple[tf.Tensor, tf.Tensor, Callable[[tf.Tensor], tf.Tensor], tf.Tensor]:
-    """Does the same as `_factors`, without XLA.
-
-    Block Gram-Schmidt with Cholesky factors, by matrix products, is no faster on two cores.
-    """
+    """Does the same as `_factors`, without XLA."""
     n = a.shape[-1]
     q, r = _by_counted_reflections(a) if determinant and n > 128 else _by_reflections(a)
 
@@ -151,10 +143,7 @@ def _by_library(
 
 
 def _without_overflow(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Returns ``x = R^-1 y`` with 0 for NaN, unless it comes from ``y``.
-
-    R^-1 can grow like 2^n, and overflow even where no pivot is small.
-    """
+    """Returns ``x = R^-1 y``, which can grow like 2^n, with 0 for NaN unless it is from ``y``."""
     return tf.where(tf.math.is_nan(x), tf.reduce_sum(0 * y), x)
 
 
@@ -166,10 +155,9 @@ def _by_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _by_counted_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns Q and R of ``a = Q R``, where det Q is (-1)^(n-1) unless ``a`` is singular.
 
-    Eigen and LAPACK reflect a column unless all of it below the diagonal is zero, so det Q can be
-    had by counting. In `_mirrored` only a singular ``a`` has such a column: else an entry is zero
-    once in 10^7 times, by rounding. So QR is left at the last but two columns, where that needs two
-    entries at once, and a rotation does the rest.
+    Eigen and LAPACK reflect a column unless all of it below the diagonal is zero. In `_mirrored`
+    only a singular ``a`` has such a column, but for an entry that is zero by rounding. So QR is
+    left at the last but two columns, where that needs two entries, and a rotation does the rest.
     """
     mirrored = _mirrored(a)
     q, r = _by_reflections(mirrored[..., :-2])
@@ -184,10 +172,9 @@ def _by_counted_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _mirrored(a: tf.Tensor) -> tf.Tensor:
-    """Returns each matrix with its columns reflected in one fixed hyperplane.
+    """Returns each matrix with its columns reflected: no structure is left, such as zeros below.
 
-    Special structure of ``a``, such as zeros below the diagonal, is lost: the hyperplane's normal
-    was drawn at random. Its entries grow, or else a first reflection could undo this one.
+    The entries of the hyperplane's normal grow, or else a first reflection could undo this one.
     """
     normal = np.sort(np.random.default_rng(0).uniform(1, 2, (a.shape[-1], 1)), axis=0)
     normal = tf.constant(normal / np.linalg.norm(normal), a.dtype)
@@ -236,9 +223,8 @@ def householder(w: tf.Tensor) -> tf.Tensor:
     """Q of Householder's QR factorization by n - 1 reflections (OPT (HR)).
 
     Each reflection sends its column x to +|x| e_1. The result is Gram-Schmidt on the columns of
-    ``w``, except for the last column: its sign makes det Q = (-1)^(n-1). The formula of a
-    reflection divides by zero if the column is already a positive multiple of e_1, as at w = I. Q
-    has a limit there, and this returns it. A singular ``w`` is treated as in `gram_schmidt`.
+    ``w``, except for the last column: its sign makes det Q = (-1)^(n-1). Where the formula of a
+    reflection is 0 / 0, as at w = I, Q is the limit. A singular ``w`` is as in `gram_schmidt`.
 
     Args:
         w: ``[..., n, n]``, of a floating-point dtype; n must be known when the map is traced.
