@@ -16,11 +16,7 @@ RUNS = {"while": "body", "call": "to_apply", "conditional": "true_computation"}
 
 
 def count(function: tf.types.experimental.PolymorphicFunction, *arguments: tf.Tensor) -> int:
-    """Returns the kernels of ``function(*arguments)``, a ``tf.function(jit_compile=True)``.
-
-    Raises:
-        ValueError: as `count_in`.
-    """
+    """Returns the kernels of ``function(*arguments)``, compiled by XLA; raises as `count_in`."""
     return count_in(function.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo"))
 
 

@@ -8,7 +8,6 @@ network is the one that its authors published with wy1iu/MHE, on the official sp
 far, at full width, with batch 128 and without a warm-up. A run that was interrupted continues.
 """
 
-import csv
 import pathlib
 import statistics
 import subprocess
@@ -21,6 +20,7 @@ from common.training.command_line import Options, run_program, setting
 from common.training.methods import known
 from common.training.settings import ROOT
 from comparison.publishing import check_marks, put
+from comparison.results import metrics
 
 AROUND = 10  # iterations before and after
 COLUMNS = {
@@ -54,22 +54,15 @@ class Settings(Options):
 
 
 def losses(folder: pathlib.Path) -> dict[int, float]:
-    """Returns the loss of each iteration of a run that is going on or has ended."""
-    log = folder / "metrics.csv"
-    if not log.exists():
+    """Returns the loss of each iteration so far; none while a line is being written."""
+    try:
+        return {int(row["iteration"]): row["fit"] for row in metrics(folder) if "fit" in row}
+    except ValueError:
         return {}
-    with log.open(encoding="utf-8") as file:
-        # the last row may be incomplete
-        rows = [row for row in csv.DictReader(file) if row["fit"] and row["seconds"]]
-    return {int(row["iteration"]): float(row["fit"]) for row in rows}
 
 
 def train(method: str, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[int, float]:
-    """Returns the losses of a full run that is stopped soon after the original's losses.
-
-    Raises:
-        UserError: if it stops by itself before that.
-    """
+    """Returns the losses of a full run, stopped soon after the original's last one."""
     end, output = max(LOSSES[method]) + AROUND, folder / "output.txt"
     folder.mkdir(parents=True, exist_ok=True)
     words = [f"--data_dir={data_dir.absolute()}", f"--log_dir={folder.absolute()}"]

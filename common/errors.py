@@ -2,7 +2,4 @@
 
 
 class UserError(Exception):
-    """A wrong flag, file or folder.
-
-    Scripts print it as one line, without a traceback, and exit with code 2.
-    """
+    """A wrong flag, file or folder: scripts print one line, no traceback; the exit code is 2."""

@@ -1,5 +1,3 @@
-"""The method's settings, its title, and its place in tables."""
-
 from common.training.settings import RotationSettings
 
 

@@ -155,9 +155,9 @@ def _by_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def _by_counted_reflections(a: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns Q and R of ``a = Q R``, where det Q is (-1)^(n-1) unless ``a`` is singular.
 
-    Eigen and LAPACK reflect a column unless all of it below the diagonal is zero. In `_mirrored`
-    only a singular ``a`` has such a column, but for an entry that is zero by rounding. So QR is
-    left at the last but two columns, where that needs two entries, and a rotation does the rest.
+    Eigen and LAPACK reflect a column unless all of it below the diagonal is zero, so det Q can be
+    had by counting. In `_mirrored` only a singular ``a`` has such a column, but for one entry that
+    rounds to zero. So QR ends before the last two columns, and a rotation does the rest.
     """
     mirrored = _mirrored(a)
     q, r = _by_reflections(mirrored[..., :-2])

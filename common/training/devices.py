@@ -36,12 +36,6 @@ def strategy_for(settings: Settings) -> tf.distribute.Strategy:
         raise UserError(f"the workers do not connect: {error.message.splitlines()[0]}") from error
 
 
-def uses_xla(settings: Settings) -> bool:
-    """Returns whether XLA compiles the steps, or with ``--distribute`` the maps alone."""
-    on_gpu = bool(tf.config.get_visible_devices("GPU"))
-    return on_gpu if settings.jit == "auto" else settings.jit == "on"
-
-
 def _cluster() -> list[str]:
     """Returns the addresses of the workers, from TF_CONFIG."""
     form = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'

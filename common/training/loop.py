@@ -56,7 +56,8 @@ def run(
 ) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """Makes the run within the current strategy, and returns its model and optimizer."""
     # load
-    jit = devices.uses_xla(settings)
+    on_gpu = bool(tf.config.get_visible_devices("GPU"))
+    jit = on_gpu if settings.jit == "auto" else settings.jit == "on"
     # XLA cannot compile what devices exchange: gradients, and the moments of batch normalization
     jit_step = jit and settings.distribute == "none"
     # TF32 is too inaccurate for rotations; under XLA their products ask for full precision
