@@ -145,9 +145,7 @@ def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.
     return -(target * torch.log(logits.softmax(1) + 1e-4)).sum(1).mean()
 
 
-def deel_step(
-    widths: Sequence[int], images: np.ndarray, labels: np.ndarray
-) -> Callable[[], object]:
+def deel_step(widths: Sequence[int], images: np.ndarray, labels: np.ndarray) -> Callable:
     """Returns a function that updates a network of deel-lip's layers once and returns its loss."""
     os.environ["TF_USE_LEGACY_KERAS"] = "1"  # they are layers of Keras 2
     from common.training.startup import import_tensorflow

@@ -80,21 +80,15 @@ def layer_energies(layers: Layers) -> dict[str, float]:
             return layer.neurons()
         return tf.reshape(tf.convert_to_tensor(layer.kernel), [-1, layer.kernel.shape[-1]])
 
-    return {
-        f"energy/{name}": float(hyperspherical_energy(neurons(layer)))
-        for name, layer in layers.items()
-    }
+    energies = {name: hyperspherical_energy(neurons(layer)) for name, layer in layers.items()}
+    return {f"energy/{name}": float(energy) for name, energy in energies.items()}
 
 
 def layer_drifts(layers: Layers) -> dict[str, float]:
     """Returns ``drift/NAME`` of each OPT layer, its largest block's `orthogonality_drift`."""
-    return {
-        f"drift/{name}": float(
-            tf.reduce_max([orthogonality_drift(q) for q in layer.orthogonal_matrices()])
-        )
-        for name, layer in layers.items()
-        if isinstance(layer, OrthogonalLayer)
-    }
+    opt = {name: layer for name, layer in layers.items() if isinstance(layer, OrthogonalLayer)}
+    drifts = {n: [*map(orthogonality_drift, v.orthogonal_matrices())] for n, v in opt.items()}
+    return {f"drift/{name}": float(tf.reduce_max(values)) for name, values in drifts.items()}
 
 
 class EnergyLogger(keras.callbacks.Callback):

@@ -21,10 +21,7 @@ def step_decay(
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """Returns a schedule: ``rate * factor^k`` from the k-th drop on, after a `LinearWarmup`.
 
-    ``drops`` are fractions of the run, ``warmup`` is a number of iterations.
-
-    Raises:
-        ValueError: if ``warmup`` is negative.
+    ``drops`` are fractions of the run, ``warmup`` is a number of iterations, 0 or more.
     """
     # Keras's boundary is the last iteration with the old rate
     boundaries = [round(fraction * iterations) - 1 for fraction in drops]
@@ -197,8 +194,13 @@ class OGD(Momentum):
                 if purpose_of(variable) != ROTATION:
                     continue
                 x = np.asarray(tf.convert_to_tensor(variable))
-                p = np.linalg.eigvalsh(x @ x.mT) if np.isfinite(x).all() else np.zeros(1)
-                if p.min() <= 1 / 4 or p.max() >= most:
+                gram, identity = x @ x.mT, np.eye(x.shape[-1], dtype=x.dtype)
+                try:  # a symmetric matrix has a Cholesky factor if its eigenvalues are positive
+                    factors = map(np.linalg.cholesky, (gram - identity / 4, most * identity - gram))
+                    is_near = all(np.isfinite(factor).all() for factor in factors)
+                except np.linalg.LinAlgError:
+                    is_near = False
+                if not is_near:
                     raise ValueError(
                         f"the rotation {variable.path} is not orthogonal, as OGD needs it at the "
                         'start; give the layer rotation_initializer="identity"'

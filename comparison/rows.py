@@ -20,13 +20,9 @@ class Row:
     flags: tuple[tuple[str, str], ...] = ()  # sorted by name
 
     @property
-    def method(self) -> str:
-        return self.kind.method
-
-    @property
     def name(self) -> str:
         """Returns it as in ``--methods``, such as ``opt_gs:rotation_stddev=0.2``."""
-        return ":".join([self.method, *(f"{name}={value}" for name, value in self.flags)])
+        return ":".join([self.kind.method, *(f"{name}={value}" for name, value in self.flags)])
 
     @property
     def title(self) -> str:
@@ -43,7 +39,7 @@ def parse(texts: Iterable[str]) -> list[Row]:
     """
     methods = known()
     rows = dict.fromkeys(_row(text, methods) for text in texts)
-    return sorted(rows, key=lambda row: list(methods).index(row.method))
+    return sorted(rows, key=lambda row: list(methods).index(row.kind.method))
 
 
 def settable(kind: type[Settings]) -> list[str]:

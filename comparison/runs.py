@@ -74,7 +74,7 @@ class Run:
         with (self.folder / "output.txt").open("ab") as output:
             self.process = subprocess.Popen(
                 command,
-                cwd=ROOT / self.row.method,
+                cwd=ROOT / self.row.kind.method,
                 env=os.environ | {"PYTHONIOENCODING": "utf-8:backslashreplace"},
                 stdout=output,
                 stderr=subprocess.STDOUT,

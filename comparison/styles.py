@@ -25,7 +25,7 @@ def style(index: int) -> dict[str, str]:
 def styles_of(rows: Iterable[Row]) -> dict[str, dict[str, str]]:
     """Returns each row's style by its name; a method without settings always looks the same."""
     rows, methods = list(rows), list(known())
-    indices = {row.name: methods.index(row.method) for row in rows if not row.flags}
+    indices = {row.name: methods.index(row.kind.method) for row in rows if not row.flags}
     free = sorted(set(range(len(methods) + len(rows))) - set(indices.values()))
     indices |= dict(zip((row.name for row in rows if row.flags), free, strict=False))
     return {row.name: style(indices[row.name]) for row in rows}

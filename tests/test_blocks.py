@@ -175,6 +175,20 @@ def test_a_map_of_ones_own_must_take_batches():
         OrthogonalDense(3, orthogonalize=single, block_size=8).build((None, 24))
 
 
+def test_a_large_rotation_is_warned_of(caplog):
+    def build(n: int, **kwargs) -> list[str]:
+        caplog.clear()
+        # zeros are quick to draw, and no map is computed
+        layer = OrthogonalDense(1, rotation_initializer="zeros", name="fc1", **kwargs)
+        layer.build((None, n))
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    (message,) = build(4096)
+    for words in ("fc1: the rotation of 4,096 rows takes 67 MB", "block_size=256", "take 4 MB"):
+        assert words in message
+    assert build(4095) == build(4096, block_size=2048) == []
+
+
 def test_drift_is_that_of_the_worst_block():
     layer = built(27, 8, orthogonalize=orthogonal.identity, rotation_initializer="identity")
     name = f"drift/{layer.name}"

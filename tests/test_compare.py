@@ -119,7 +119,7 @@ def test_a_run_that_fails_and_a_readme_in_an_ascii_locale(tmp_path):
     marks = "<!-- comparison: begin -->\nold\n<!-- comparison: end -->"
     readme.write_text(f"Löwdin\n{marks}\nafter\n", "utf-8")
     for run_ in made_up_runs.comparison(out, "--dataset=digits", *words).runs:
-        if run_.row.method == "opt_gs":
+        if run_.row.kind.method == "opt_gs":
             (run_.folder / "lock").mkdir(parents=True)
         else:
             made_up_runs.make_up(run_, [60.0, 40.0 + run_.seed], device="Gerät")

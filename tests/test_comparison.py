@@ -99,7 +99,7 @@ def test_finished_runs_with_other_seeds_are_included(tmp_path, undrawn):
     words = ["--methods=baseline,opt_gs", "--iterations=60", "--data_note=re-split"]
     for run in comparison(tmp_path, *words, "--seeds=1,2,10").runs:
         if run.name != "opt_gs_seed10":
-            make_up(run, [60.0 if run.row.method == "baseline" else 50.0 + run.seed])
+            make_up(run, [60.0 if run.row.kind.method == "baseline" else 50.0 + run.seed])
     settings = comparison(tmp_path, *words)
     assert [run.name for run in settings.runs] == ["baseline_seed1", "opt_gs_seed1"]
     runs = with_other_seeds(settings.runs)

@@ -55,11 +55,7 @@ def is_reachable(url: str, seconds: float) -> bool:
 
 
 def download(cifar: Cifar, data_dir: pathlib.Path) -> pathlib.Path:
-    """Downloads the data set with TFDS, and returns the folder of the copy.
-
-    Raises:
-        UserError: if the site does not answer, or the download fails.
-    """
+    """Downloads the data set with TFDS, and returns the folder; a failure is a UserError."""
     binary = SITE + cifar.archive.replace("python", "binary")  # what TFDS downloads
     if not is_reachable(binary, seconds=8):  # without an answer TFDS would retry for minutes
         raise UserError(

@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from ..orthogonal import Map, matmul
 from ..private import autocast, move_to_end, remove_weight
 from .batched import joined, neurons_of_this_pass, neurons_together, split
 
+_LOGGER = logging.getLogger(__name__)
+_LARGE = 4096  # rows of a rotation that is logged as a warning
 _BY_NAME = {each.__name__: each for each in orthogonal.ALL}
 for _map in orthogonal.ALL:  # a saved model stores its map by name
     keras.saving.register_keras_serializable(package="opt")(_map)
@@ -188,6 +191,11 @@ class OrthogonalLayer(keras.layers.Layer):
         if self.check_map and self.orthogonalize not in orthogonal.ALL:
             check_map(self.orthogonalize, shape)
         precision = "float64" if self.variable_dtype == "float64" else "float32"
+        if size >= _LARGE:
+            each = rows * np.dtype(precision).itemsize / 1e6  # MB per column
+            words = f"{self.name}: the rotation of {rows:,} rows takes {each * size:,.0f} MB, and its "
+            words += "gradient and each average of the optimizer as much again; with block_size=256 "
+            _LOGGER.warning("%sit would take %.0f MB", words, each * 256)
         add = functools.partial(self.add_weight, dtype=precision, autocast=False)
 
         def columns(shape, dtype):

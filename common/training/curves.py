@@ -22,8 +22,7 @@ def draw(rows: Sequence[dict], title: str, path: pathlib.Path) -> None:
             iterations, values = np.transpose(points)
             axes.plot(iterations, values if axes is loss else 100 * (1 - values), **style)
     loss.set(xlabel="iteration", ylabel="loss (fit)", title="Training loss")
-    error.set(xlabel="iteration", ylabel="error (%)", title="Classification error")
-    error.set_ylim(bottom=0)
+    error.set(xlabel="iteration", ylabel="error (%)", title="Classification error", ylim=(0, None))
     for axes in (loss, error):
         axes.grid(alpha=0.3)
         if axes.lines:
