@@ -193,9 +193,9 @@ class OrthogonalLayer(keras.layers.Layer):
         precision = "float64" if self.variable_dtype == "float64" else "float32"
         if size >= _LARGE:
             each = rows * np.dtype(precision).itemsize / 1e6  # MB per column
-            words = f"{self.name}: the rotation of {rows:,} rows takes {each * size:,.0f} MB, and its "
-            words += "gradient and each average of the optimizer as much again; with block_size=256 "
-            _LOGGER.warning("%sit would take %.0f MB", words, each * 256)
+            takes = f"{self.name}: the rotation of {rows:,} rows takes {each * size:,.0f} MB, and "
+            takes += "its gradient and each average of the optimizer as much again"
+            _LOGGER.warning("%s; with block_size=256 it would take %.0f MB", takes, each * 256)
         add = functools.partial(self.add_weight, dtype=precision, autocast=False)
 
         def columns(shape, dtype):
