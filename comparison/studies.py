@@ -53,7 +53,7 @@ def points(folders: tuple[str, ...]) -> list[Point]:
             print(f"left out: {path}: {'collapsed' if results else 'not finished'}")
             continue
         settings, losses = results.facts["settings"], list(results.losses.values())
-        words = [f"{word} {shown(settings.get(name))}" for name, word in NETWORK.items()]
+        words = [f"{word} {shown(as_text(settings.get(name)))}" for name, word in NETWORK.items()]
         loss = float(np.mean(losses[-max(1, len(losses) // 10) :]))  # of the last tenth
         key = _row(settings), ", ".join(words), results.images
         found.setdefault(key, []).append((loss, results.figures["last_error"]))
@@ -84,10 +84,14 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
     """Draws test errors against training losses, or against numbers of training images."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.8, 6.4), layout="constrained")  # legible on a phone
-    axes, looks = figure.subplots(), styles_of(dict.fromkeys(point.row for point in found))
+    looks = styles_of(dict.fromkeys(point.row for point in found))
     fills = ("full", "none", "left", "bottom", "right", "top") * 9  # by the network
     fills = dict(zip(dict.fromkeys(point.network for point in found), fills, strict=False))
+    legend = {row.title: looks[row.name] for row, *_ in found}
+    legend |= {n: {"marker": "o", "ls": "", "color": "0.4", "fillstyle": fills[n]} for n in fills}
+    # legible on a phone
+    figure = Figure(figsize=(4.8, 4 + 0.19 * len(legend)), layout="constrained")
+    axes = figure.subplots()
     sizes = sorted({point.images for point in found})
     for (row, network), group in itertools.groupby(found, lambda point: point[:2]):
         line = list(group)
@@ -98,8 +102,6 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
         for place, point in zip(means, line, strict=True):
             if by_loss and row == found[0].row:
                 axes.annotate(f"{point.images:,} ", place, fontsize=9, ha="right", va="top")
-    legend = {row.title: looks[row.name] for row, *_ in found}
-    legend |= {n: {"marker": "o", "ls": "", "color": "0.4", "fillstyle": fills[n]} for n in fills}
     for label, look in legend.items():
         axes.plot([], [], label=label, **look)
     axes.set(xlabel="training loss at the end (numbers: training images)", ylabel="test error (%)")
