@@ -2,8 +2,8 @@
 
     python -m comparison.studies docs/runs/7500 docs/runs/75000_warmup --out=results/studies
 
-images.png: test error against the number of training images, of five rows. fit.png: test error
-against training loss at the end, of all rows. Small marks are seeds, large ones means.
+images.png: test error against the number of training images, of at most five rows. fit.png:
+test error against training loss at the end, of all rows. Small marks are seeds, large ones means.
 """
 
 import itertools
