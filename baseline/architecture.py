@@ -14,9 +14,8 @@ from .settings import Settings
 
 def layer(filters: int, kernel_size: int, **kwargs) -> keras.layers.Conv2D:
     """Returns a convolution without bias, with the same initializer as OPT's neurons."""
-    return keras.layers.Conv2D(
-        filters, kernel_size, use_bias=False, kernel_initializer=he_normal(), **kwargs
-    )
+    options = {"use_bias": False, "kernel_initializer": he_normal(), **kwargs}
+    return keras.layers.Conv2D(filters, kernel_size, **options)
 
 
 def build_model(

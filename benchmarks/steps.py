@@ -234,7 +234,7 @@ def compared(todo: Iterable[Case]) -> Iterator[dict]:
 
 
 def peer_titles() -> dict[str, str]:
-    """Returns the titles of the peers; raises UserError if a library is missing."""
+    """Returns the titles of the peers; raises UserError without PyTorch or geotorch."""
     try:
         from benchmarks.peers import PEERS
     except ImportError as error:

@@ -97,13 +97,13 @@ def orthogonalize_model(
         "rotation_initializer": rotation_initializer,
         "block_size": block_size,
     }
+    kernels = {path: tf.convert_to_tensor(layers[path].kernel) for path in chosen}
     try:
         for path in chosen:
-            kernel = tf.convert_to_tensor(layers[path].kernel)
             layers[path].kernel_regularizer = None
             rotate(layers[path], ROTATED[type(layers[path])], **arguments)
     except Exception:  # the model stays as it was
-        fold(layers[path], kernel)
+        fold(layers[path], kernels[path])
         for path in chosen:
             if isinstance(layers[path], OrthogonalLayer):
                 fold(layers[path], layers[path].kernel)

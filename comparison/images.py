@@ -53,11 +53,14 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
     figure = Figure(figsize=(10, 8.4), layout="constrained")
     *axes_of, corner = figure.subplots(2, 2).ravel()
     styles = styles_of(summary.row for summary in summaries)
+    lengths = {summary.runs[0].iterations for summary in summaries}
+    unit = "iteration" if len(lengths) == 1 else "% of the run"
     for order, summary in enumerate(summaries):
         look = {"lw": 1.5, "ms": 5, **styles[summary.row.name]}
         corner.plot([], [], label=summary.title, **look)
         for axes, panel in zip(axes_of, panels, strict=True):
             x, means, spread = line_of(summary, panel)
+            x = 100 * (x + 1) / summary.runs[0].iterations if len(lengths) > 1 else x
             every = max(1, len(x) // 8)
             # the first mark is at another point for each row, so that all marks are seen
             axes.plot(x, means, markevery=(order * every // len(summaries), every), **look)
@@ -65,7 +68,7 @@ def draw(path: pathlib.Path, summaries: list[Summary], panels: list[Panel], head
                 edges = means - spread, means + spread
                 axes.fill_between(x, *edges, alpha=0.15, color=look["color"], lw=0)
     for axes, panel in zip(axes_of, panels, strict=True):
-        axes.set(title=panel.title, xlabel="iteration", ylabel=panel.label)
+        axes.set(title=panel.title, xlabel=unit, ylabel=panel.label)
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.grid(alpha=0.25)
         if panel.is_log:

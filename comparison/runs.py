@@ -94,7 +94,7 @@ class Run:
     def conclude(self) -> None:
         """Notes the outcome of the process."""
         if not (self.is_finished() or self.failure) or self.process.returncode:
-            said = (self.folder / "output.txt").read_text("utf-8", "replace").split("\n")
+            said = (self.folder / "output.txt").read_text("utf-8", "replace").splitlines()
             last = next(filter(str.strip, reversed(said)), "no output")
             self.failure = f"failed ({self.process.returncode}): {shown(last, 200)}"
 

@@ -33,9 +33,9 @@ PRESETS: dict[str | None, dict[str, Any]] = {
 }
 
 
-def _same(name: str, default: Any = None) -> Any:
-    """Returns the field of all methods' settings with this default."""
-    return setting(default, **vars(Settings.abouts[name]))
+def _same(name: str, default: Any = None, **others: Any) -> Any:
+    """Returns the field of all methods' settings with this default and ``others``."""
+    return setting(default, **vars(Settings.abouts[name]) | others)
 
 
 class Comparison(Options):
@@ -56,7 +56,7 @@ class Comparison(Options):
         (1,), "1,2,3 gives standard deviations", least=0, most=2**32 - 1
     )
     iterations: int | None = _same("iterations")
-    warmup_iterations: int | None = _same("warmup_iterations")
+    warmup_iterations: int | None = _same("warmup_iterations", help="by default 400 or fewer")
     batch_size: int | None = _same("batch_size")
     dataset: str = _same("dataset", Settings.dataset)
     image_size: int = _same("image_size", Settings.image_size)

@@ -89,8 +89,7 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
     fills = dict(zip(dict.fromkeys(point.network for point in found), fills, strict=False))
     legend = {row.title: looks[row.name] for row, *_ in found}
     legend |= {n: {"marker": "o", "ls": "", "color": "0.4", "fillstyle": fills[n]} for n in fills}
-    # legible on a phone
-    figure = Figure(figsize=(4.8, 4 + 0.19 * len(legend)), layout="constrained")
+    figure = Figure(figsize=(4.8, 4 + 0.19 * len(legend)), layout="constrained")  # for phones
     axes = figure.subplots()
     sizes = sorted({point.images for point in found})
     for (row, network), group in itertools.groupby(found, lambda point: point[:2]):

@@ -19,7 +19,6 @@ from common.convert import fold_model, orthogonalize_model
 from common.orthogonal import cayley
 
 WIDTH, HEADS, BLOCKS = 64, 4, 2
-IMAGES_PER_CLASS = 20
 
 
 def backbone() -> keras.Model:
@@ -82,7 +81,7 @@ def main() -> dict[str, float]:
     train(pretrained, train_x[low], train_y[low], epochs=20, rate=1e-3)
     weights = pretrained.get_weights()
 
-    few = np.concatenate([np.flatnonzero(train_y == k)[:IMAGES_PER_CLASS] for k in range(5, 10)])
+    few = np.concatenate([np.flatnonzero(train_y == k)[:20] for k in range(5, 10)])
     high = test_y >= 5
     print(f"{'fine-tuned':<28}{'accuracy %':>12}{'weights trained':>18}{'seconds':>10}")
     accuracies = {}

@@ -11,8 +11,7 @@ from .settings import Settings
 
 def method(settings: Settings) -> Method:
     weight = 0.1 if settings.power in ("a1", "a2") else 1.0  # the published weights
-    half = settings.model == "half_mhe"
-    penalty = HypersphericalEnergy(weight, settings.power, half_space=half)
+    penalty = HypersphericalEnergy(weight, settings.power, settings.model == "half_mhe")
     # for the score layer the energy is always in full space
     score_penalty = HypersphericalEnergy(10 * weight, settings.power, half_space=False)
     layer = functools.partial(architecture.layer, kernel_regularizer=penalty)

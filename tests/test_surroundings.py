@@ -30,7 +30,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_a_run_in_odd_surroundings(tmp_path):
     """On such a file system, with settings that each would end the run."""
     (tmp_path / "keras.json").write_text('{"backend": "no", "image_data_format": "channels_first"}')
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/matplotlibrc").write_text("text.usetex: True\n")
     environment = {
+        "MPLCONFIGDIR": str(tmp_path / "config"),
         "KERAS_HOME": str(tmp_path),
         "KERAS_BACKEND": "torch",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # of a notebook

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 import tarfile
 from collections.abc import Callable
@@ -72,11 +73,11 @@ def read(cifar: Cifar, place: pathlib.Path) -> Dataset | None:
     # Keras unpacks into NAME-target/NAME or NAME_extracted/NAME
     nested = sorted(place.glob(f"{cifar.folder}*/{cifar.folder}"))
     folders = (place / cifar.folder, *nested, place)
-    folder = next((path for path in folders if (path / cifar.train_files[0]).is_file()), None)
+    folder = next((f for f in folders if os.path.isfile(f / cifar.train_files[0])), None)
     if folder:
         return _dataset(cifar, folder, lambda name: images.read(folder / name))
     archive = place / cifar.archive
-    if not archive.is_file():
+    if not os.path.isfile(archive):
         return None
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

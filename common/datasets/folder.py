@@ -91,11 +91,13 @@ def _splits(folder: pathlib.Path) -> list[tuple[pathlib.Path, bool | None]]:
 
 
 def _below(folder: os.DirEntry[str]) -> Iterator[pathlib.Path]:
-    for entry in _entries(folder):
-        if entry.is_dir():
-            yield from _below(entry)
-        else:
-            yield pathlib.Path(entry)
+    folders = [folder]
+    while folders:
+        for entry in _entries(folders.pop()):
+            if entry.is_dir():
+                folders.append(entry)
+            else:
+                yield pathlib.Path(entry)
 
 
 def _files(folder: pathlib.Path, test: bool | None, others: list[str]) -> Iterator[File]:

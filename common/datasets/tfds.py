@@ -45,12 +45,12 @@ def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
 
 
 def is_reachable(url: str, seconds: float) -> bool:
-    """Returns whether ``url`` answers within so many seconds."""
+    """Returns whether ``url`` answers within so many seconds, the look-up of its host apart."""
     try:
         request = urllib.request.Request(url, method="HEAD")
         urllib.request.urlopen(request, timeout=seconds).close()  # raises for 400 and above
         return True
-    except (OSError, http.client.HTTPException):
+    except (OSError, ValueError, http.client.HTTPException):  # ValueError: a bad proxy
         return False
 
 

@@ -2,8 +2,7 @@
 
 import sys
 
-# A terminal's encoding may lack a character, such as ± under LC_ALL=C; print then shows an escape.
-# A notebook's streams have no encoding
+# print shows an escape where a terminal lacks a character; a notebook's streams have no encoding
 for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")

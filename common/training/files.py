@@ -101,5 +101,5 @@ def atomic_write(path: pathlib.Path, hint: str = "") -> Iterator[pathlib.Path]:
 
 def remove_unfinished(folder: pathlib.Path) -> None:
     """Deletes what `atomic_write` left in ``folder`` when its process was killed."""
-    for path in folder.glob(f"{_UNFINISHED}*"):
+    for path in filter(pathlib.Path.is_file, folder.glob(f"{_UNFINISHED}*")):
         path.unlink()

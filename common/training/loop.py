@@ -146,7 +146,7 @@ def run(
                 folder.log(chunk.log, **row, learning_rate=rate, seconds=seconds(), **batch)
                 recent = folder.history[-2 * collapse.PATIENCE :]  # tests have rows too
                 state = collapse.of_run(recent, data.num_classes)
-                if state and not has_warned and last >= collapse.PATIENCE:
+                if state and not has_warned and last >= collapse.PATIENCE > settings.log_every:
                     has_warned = True
                     words = f"warning: the network has collapsed: at iteration {last} it has been "
                     words += f"{state} for {collapse.PATIENCE} iterations, at a learning rate of "

@@ -36,4 +36,4 @@ def run(script: str) -> None:
 
         train(settings, method_of(settings))
 
-    run_program(known()[name], train, f"{name}/train.py")
+    run_program(importlib.import_module(f"{name}.settings").Settings, train, f"{name}/train.py")

@@ -37,7 +37,8 @@ def _writing(write: Callable[..., None]) -> Callable[..., None]:
             if self.writes:
                 write(self, *args, **kwargs)
         except (OSError, tf.errors.OpError) as error:  # TensorBoard's are TensorFlow's
-            reason = getattr(error, "strerror", None) or error
+            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+            reason += f" ({error.filename})" if getattr(error, "filename", None) else ""
             raise UserError(f"--log_dir={self.path} cannot be written: {reason}") from error
 
     return guarded
@@ -108,7 +109,7 @@ class RunFolder:
             self.rows.writerow({"iteration": 0} | start)
             return
         self.checkpoints.prune(progress.iteration)
-        with contextlib.suppress(OSError, ValueError):  # it is missing or damaged
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):  # damaged
             self.facts = {**json.loads((self.path / "run.json").read_text(encoding="utf-8"))}
         with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["seconds"]]

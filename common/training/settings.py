@@ -33,7 +33,7 @@ class Settings(Options):
     backbone: str = setting("cnn6", "the network", choices=tuple(backbones.known()))
     widths: tuple[int, ...] | None = setting(
         None,
-        "neurons per layer of each stage, and of fc6 in a cnn (default: 64,64,64,64, or 16,32,64)",
+        "neurons per layer of each stage, and of fc6 in a cnn; by default 64 each, or 16,32,64",
         least=1,
         most=65_536,
     )

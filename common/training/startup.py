@@ -10,7 +10,7 @@ from typing import Any
 # what TensorFlow 2.21 says without a GPU, before any setting of its log takes effect
 NOTES = rb"WARNING: All log messages before absl|\] oneDNN custom operations are on"
 NOTES += rb"|\] Could not find cuda drivers|\] failed call to cuInit"
-os.environ |= {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}
+os.environ |= {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg", "MATPLOTLIBRC": os.devnull}
 # by default TensorFlow uses oneDNN on new CPUs alone; on others a step takes half the time too
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
@@ -22,13 +22,14 @@ def import_tensorflow() -> Any:
     """
     shows_all = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1") == "0"
     shows_all = shows_all or any(map(glob.glob, ("/dev/nvidia*", "/dev/nvhost*", "/dev/dxg")))
+    home = os.environ.get("KERAS_HOME", "")
+    os.environ["KERAS_HOME"] = os.devnull  # no keras.json is read or written
     with contextlib.nullcontext() if shows_all else _without_notes():
-        import keras
+        import keras  # noqa: F401
         import tensorflow as tf
 
         tf.config.list_physical_devices()  # it looks for a GPU now, and says what it found
-    keras.config.set_image_data_format("channels_last")
-    keras.config.set_floatx("float32")
+    os.environ["KERAS_HOME"] = home
     return tf
 
 
