@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import types
 
 import pytest
 
@@ -93,6 +94,15 @@ def test_a_finished_run_has_the_settings_of_its_row(tmp_path):
     path.write_text(path.read_text().replace('"rotation_stddev": 0.2', '"rotation_stddev": 0.3'))
     with pytest.raises(UserError, match=r"--rotation_stddev=0.3, not 0.2; take another --out"):
         scaled.is_finished()
+
+
+def test_the_reason_of_a_killed_run_is_what_it_said_last(tmp_path):
+    (run,) = comparison(tmp_path, "--methods=upt", "--iterations=60").runs
+    run.folder.mkdir(parents=True)
+    (run.folder / "output.txt").write_text("upt:   0%\rupt:  10%\rout of memory\n")
+    run.process = types.SimpleNamespace(returncode=-9)
+    run.conclude()
+    assert run.failure == "failed (-9): out of memory"
 
 
 def test_finished_runs_with_other_seeds_are_included(tmp_path, undrawn):
