@@ -1,6 +1,7 @@
 """A run depends neither on the user's settings of other programs nor on the file system."""
 
 import errno
+import importlib.util
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 
 import keras
+import tensorflow as tf
 
 from common.training import run_folder
 from tests.conftest import ROOT, run
@@ -68,6 +70,13 @@ def test_an_image_that_cannot_be_drawn_is_one_warning(tmp_path, monkeypatch, cap
     said = "warning: curves.png cannot be drawn: latex could not be found\n"
     assert capsys.readouterr().err == said
     assert (tmp_path / "log_test_00.txt").read_text().count("\n") == 2
+
+
+def test_logs_without_tensorboard(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.delattr(tf.summary, "scalar")  # it raises where TensorBoard is missing
+    logs(tmp_path).log("iter_1", iteration=1, **ROW)
+    assert not (tmp_path / "tensorboard").exists()
 
 
 def test_make_quickstart_in_a_folder_with_a_space(tmp_path):

@@ -100,7 +100,7 @@ class RunFolder:
                 raise UserError(f"{file.name} is shorter than it was at the checkpoint")
             file.seek(file.truncate(sizes.get(key, 0)))
         self.rows = csv.DictWriter(self.files["metrics"], (*COLUMNS, *start))
-        self.scalars = tf.summary.create_noop_writer()
+        self.scalars = None
         if importlib.util.find_spec("tensorboard"):
             folder = self.path / "tensorboard" / f"{self.number:02d}"
             self.scalars = tf.summary.create_file_writer(str(folder.absolute()))
@@ -175,11 +175,12 @@ class RunFolder:
         for file in (self.files[log], self.files["metrics"]):
             file.flush()
         self.history.append(row)
-        with self.scalars.as_default(step=int(row["iteration"])):
-            for name in row.keys() - {"iteration", "seconds"}:
-                label = name if "/" in name else f"train/{name}".replace("train/test_", "test/")
-                tf.summary.scalar(label, row[name])
-        self.scalars.flush()
+        if self.scalars:
+            with self.scalars.as_default(step=int(row["iteration"])):
+                for name in row.keys() - {"iteration", "seconds"}:
+                    label = name if "/" in name else f"train/{name}".replace("train/test_", "test/")
+                    tf.summary.scalar(label, row[name])
+            self.scalars.flush()
 
     @_writing
     def save(self, progress: Progress, kind: str = "checkpoint") -> None:
