@@ -154,7 +154,7 @@ APPLICATIONS = ("MobileNetV3Small", "ConvNeXtTiny", "EfficientNetV2B0")
 def test_models_with_operations(tmp_path, name):
     """Outputs are equal before, after rotating, after folding, after a file; so are input names."""
     make = name and getattr(keras.applications, name)
-    model = make(None, input_shape=(32, 32, 3), classes=7) if make else residual_model()
+    model = make(weights=None, input_shape=(32, 32, 3), classes=7) if make else residual_model()
     shape = (2, *model.input_shape[1:])
     images = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
 
@@ -163,11 +163,15 @@ def test_models_with_operations(tmp_path, name):
     folded = fold_model(rotated)
     assert folded.count_params() == model.count_params()
     for changed in (rotated, folded):
-        assert [tensor.name for tensor in changed.inputs] == [t.name for t in model.inputs]
+        assert names_of_inputs(changed) == names_of_inputs(model)
         changed.save(tmp_path / "model.keras")
         for each in (changed, keras.saving.load_model(tmp_path / "model.keras")):
             # R = I: the kernels are the same
             np.testing.assert_array_equal(each.predict(images, verbose=0), before)
+
+
+def names_of_inputs(model: keras.Model) -> list[str]:
+    return [layer.name for layer in model.layers if isinstance(layer, keras.layers.InputLayer)]
 
 
 def test_refold_of_a_model_with_operations():
