@@ -8,8 +8,6 @@ fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it
 map(w). ms is the median over rounds that call all implementations in turn; multiple is the median
 of each round's ratio to one product tf.matmul(w, w), for a batch too. Rows with jit are compiled by
 XLA. A call of TensorFlow from Python takes 0.2 ms: at n = 27 this is most of the time.
-
-The tables, with notes on the errors, go to standard output, all figures to maps.csv.
 """
 
 import functools

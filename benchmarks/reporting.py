@@ -25,7 +25,6 @@ def check_outputs(name: str, out: pathlib.Path, readme: pathlib.Path | None) -> 
 
 
 def shown(columns: Columns, rows: list[dict]) -> Columns:
-    """Returns the columns in which some row has a figure."""
     return {key: column for key, column in columns.items() if any(key in row for row in rows)}
 
 

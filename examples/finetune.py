@@ -4,7 +4,6 @@
 
 A small transformer learns to tell the digits 0 to 4 apart, from all training images of
 scikit-learn's digits. Then it is fine-tuned to the digits 5 to 9, from twenty images of each.
-Everything is on this machine; it takes about two minutes on two cores.
 """
 
 import time

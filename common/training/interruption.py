@@ -1,5 +1,6 @@
 """Stop signals: a run finishes its current chunk of steps, saves its state and ends."""
 
+import atexit
 import shlex
 import signal
 import sys
@@ -38,8 +39,11 @@ class Interruption:
             signal.signal(number, handler)
 
     def __exit__(self, *_) -> None:
-        if self.signal is None:  # else the process is about to end, and may still get a repeat
+        if self.signal is None:
             self._restore()
+            return
+        for number in self.before:  # Python's exit resets handlers, and a repeat would then kill it
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
 
 def stop_after(number: int, done: int) -> None:
