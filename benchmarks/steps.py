@@ -15,7 +15,6 @@ steps.csv, ratios and memory also to steps.png next to it.
 """
 
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -125,11 +124,11 @@ class Case:
 def prepare(
     name: str, widths: tuple[int, ...], batch: int = BATCH_SIZE, precision: str = PRECISIONS[0]
 ) -> tuple[Callable, list]:
-    """Returns a function of ``jit`` that makes the step of a row, and random images and labels."""
+    """Returns a row's step, and random images and labels."""
     tf = import_tensorflow()
     import keras
 
-    from common.training.steps import make_train_step, policy, scaled
+    from common.training.steps import make_step, policy, scaled
 
     keras.utils.set_random_seed(0)
     (row,) = parse([name])
@@ -138,11 +137,11 @@ def prepare(
     with policy(precision):
         model = method.build_model(widths=widths)
     optimizer = method.make_optimizer(options.base_lr, lambda rate, factor=0.1: rate)
-    make = functools.partial(make_train_step, method, model, scaled(optimizer, precision))
+    step = make_step(method, model, scaled(optimizer, precision))
     if method.start_episode:
         method.start_episode(model, 0, 0)
     images, labels = random_batch(batch)
-    return make, [tf.constant(images), tf.constant(labels, tf.int32)]
+    return step, [tf.constant(images), tf.constant(labels, tf.int32)]
 
 
 def random_batch(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +153,9 @@ def random_batch(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def measure(case: Case) -> dict[str, float]:
     """Times ``case`` in this process, and counts its kernels if asked."""
-    on_gpu = not case.peer and bool(import_tensorflow().config.list_physical_devices("GPU"))
+    tf = import_tensorflow()
+    on_gpu = not case.peer and bool(tf.config.list_physical_devices("GPU"))
+    tf.config.experimental.enable_tensor_float_32_execution(case.jit == "on")  # as in a run
     start = time.perf_counter()  # TensorFlow's import takes seconds that are not the step's
     if case.peer:
         from benchmarks.peers import PEERS
@@ -162,8 +163,8 @@ def measure(case: Case) -> dict[str, float]:
         _, make_peer = PEERS[case.name]
         step = make_peer(case.widths, *random_batch(case.batch))
     else:
-        make, arrays = prepare(case.name, case.widths, case.batch, case.precision)
-        train = make(case.jit == "on")
+        plain_step, arrays = prepare(case.name, case.widths, case.batch, case.precision)
+        train = tf.function(plain_step, jit_compile=case.jit == "on")
         step = lambda: train(*arrays)["fit"]  # noqa: E731
 
     def once(calls: int) -> float:
@@ -185,7 +186,7 @@ def measure(case: Case) -> dict[str, float]:
     if case.kernels:
         from benchmarks import kernels
 
-        figures["kernels"] = kernels.count(make(True), *arrays)
+        figures["kernels"] = kernels.count(tf.function(plain_step, jit_compile=True), *arrays)
     return figures
 
 

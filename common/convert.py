@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from .layers import ROTATED, BatchNormalization
-from .layers.in_place import copied, fold, normalization_to_plain, rotate
+from .layers.in_place import check_kind, copied, fold, normalization_to_plain, rotate
 from .layers.orthogonal import OrthogonalLayer, contracted_axes
 from .marks import ROTATION, purpose_of
 from .orthogonal import Map, gram_schmidt
@@ -76,7 +76,8 @@ def orthogonalize_model(
         block_size: as in `OrthogonalLayer`, for all layers that are rotated. Defaults to None.
         rotations_only: whether to freeze all other weights, for fine-tuning; do this again after
             loading a model from a file. Defaults to False.
-        copy: whether to convert a copy. False converts ``model`` itself. Defaults to True.
+        copy: whether to convert a copy. False converts ``model`` itself; compile each model that
+            contains it again. Defaults to True.
 
     Returns:
         The model, not compiled, with the same names; with ``return_conversion``, the model and a
@@ -201,18 +202,22 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
 
     Args:
         model: built; a plain model is no error.
-        copy: whether to fold a copy. False folds ``model`` itself. Defaults to True.
+        copy: whether to fold a copy. False folds ``model`` itself; compile each model that contains
+            it again. Defaults to True.
 
     Returns:
         The model, not compiled.
 
     Raises:
-        ValueError: if ``model`` is not built or cannot be copied, or a rotation is not finite.
+        ValueError: if ``model`` is not built or cannot be copied, a rotation is not finite, or a
+            layer is of a subclass with its own ``call``.
     """
     _check_built(model)
     for weight in model.weights:
         if purpose_of(weight) == ROTATION and not np.isfinite(weight).all():
             raise ValueError(f"{weight.path} is not finite, as after a training that broke down")
+    for layer in all_layers(model):
+        check_kind(layer)
     model = copied(model) if copy else model
     for layer in all_layers(model):
         if isinstance(layer, OrthogonalLayer):

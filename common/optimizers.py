@@ -129,7 +129,8 @@ class OGD(Momentum):
 
     Args:
         learning_rate: of the other weights, a float or a schedule. Defaults to 0.1.
-        rotation_learning_rate: of rotations. Defaults to the original's 0.02.
+        rotation_learning_rate: of rotations, a float or a schedule; callbacks that set the learning
+            rate do not change it. Defaults to the original's 0.02.
         momentum: of the other weights, in [0, 1). Defaults to 0.9.
         rotation_momentum: of rotations, in [0, 1). Defaults to 0.9.
         reorthogonalize_every: number of updates between two corrections, which replace X by
@@ -165,13 +166,13 @@ class OGD(Momentum):
         self._start_is_checked = False
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        if self.built:
-            return
-        # Keras's weight_decay= would shrink rotations: they would not stay orthogonal
-        if rotations := [v for v in variables if purpose_of(v) == ROTATION]:
-            self.exclude_from_weight_decay(var_list=rotations)
-        super().build(variables)
-        self._is_rotation = [purpose_of(v) == ROTATION for v in variables]
+        if not self.built:
+            super().build(variables)
+            self._is_rotation = [purpose_of(v) == ROTATION for v in variables]
+
+    def _use_weight_decay(self, variable) -> bool:
+        # it would shrink rotations: they would not stay orthogonal
+        return purpose_of(variable) != ROTATION and super()._use_weight_decay(variable)
 
     def _backend_apply_gradients(self, grads, trainable_variables) -> None:
         if not self._start_is_checked:

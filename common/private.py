@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.compiler.xla import xla_data_pb2
+from tensorflow.python.eager import record
 
 
 def is_compiled_by_xla() -> bool:
@@ -42,8 +43,9 @@ def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] |
     """Returns the outermost model or layer of ``layer``'s forward pass, and the pass's memory.
 
     The memory is for tensors that are computed once per pass. Each graph has one, because a tensor
-    made in the body of a loop cannot be used outside of it. Returns None outside of a forward pass,
-    and under gradient checkpointing, which traces a layer twice.
+    made in the body of a loop cannot be used outside of it; and one more for what no tape records,
+    as in a checkpointed block, which has no gradients. Returns None outside of a forward pass, and
+    in a layer that is checkpointed itself, which is traced twice.
     """
     context = global_state.get_global_attribute("current_call_ctx")
     if context is None or layer._remat_mode is not None:
@@ -52,8 +54,8 @@ def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] |
     if memories is None:
         memories = {}
         context.set_value("orthogonal_memories", memories)
-    memory = memories.setdefault(tf.compat.v1.get_default_graph(), {})
-    return context.entry_layer, memory
+    kind = tf.compat.v1.get_default_graph(), record.could_possibly_record()
+    return context.entry_layer, memories.setdefault(kind, {})
 
 
 def autocast(kernel: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """A model's rotations in a file by themselves, in the format safetensors."""
 
 import json
+import logging
 import math
 import os
 import pathlib
@@ -12,6 +13,7 @@ from .layers.orthogonal import OrthogonalLayer
 from .layers.stochastic import StochasticLayer
 from .private import layers_by_path
 
+_LOGGER = logging.getLogger(__name__)
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
 
 
@@ -19,7 +21,7 @@ def save_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the rotations of an OPT model, and nothing else of it, to ``path``.
 
     In the file a rotation has a name such as ``block1/attention/query/rotation``; each layer's map
-    is named too.
+    and a sum of its neurons F are in it too. Logs a warning for other weights that are trained.
 
     Args:
         model: with OPT layers that are built.
@@ -30,6 +32,9 @@ def save_rotations(model: keras.Model, path: str | os.PathLike) -> None:
             more than its rotation.
     """
     rotations, maps = _rotations_of(model)
+    ours = {id(variable) for variable in rotations.values()}
+    if others := [w.path for w in model.trainable_weights if id(w) not in ours]:
+        _LOGGER.warning("trained, and not saved with the rotations: %s", ", ".join(others))
     target, header, start = _checked(path), {"__metadata__": maps}, 0
     arrays = {name: variable.numpy() for name, variable in rotations.items()}
     for name, array in arrays.items():
@@ -49,7 +54,8 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """Sets a model's rotations to those that `save_rotations` has written.
 
     Args:
-        model: converted as the one that was saved: the same layers, maps and block sizes.
+        model: converted as the one that was saved: the same layers, maps, block sizes and neurons
+            F (so from the same weights, by ``rotation_initializer="identity"`` or one with a seed).
         path: of the file.
 
     Raises:
@@ -57,6 +63,9 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """
     rotations, maps = _rotations_of(model)
     found, found_maps = _read(_checked(path))
+    for name in (name for name in maps if name.endswith("/fix") and name in found_maps):
+        if math.isclose(float(found_maps[name]), float(maps[name]), abs_tol=1e-3):  # by rounding
+            found_maps[name] = maps[name]
     both = maps.keys() & found_maps.keys()  # a file of others may name no maps
     here: dict[str, object] = {name: tuple(v.shape) for name, v in rotations.items()}
     here |= {layer: maps[layer] for layer in both}
@@ -81,7 +90,7 @@ def _checked(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[str, str]]:
-    """Returns the rotations by path and name, and the names of the layers' maps by path."""
+    """Returns the rotations by path and name, and each layer's map and sum of neurons by path."""
     rotations: dict[str, keras.Variable] = {}
     maps: dict[str, str] = {}
     for path, layer in layers_by_path(model).items():
@@ -92,7 +101,11 @@ def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[s
             raise ValueError(f"{path} trains more than its rotation: {advice}")
         rotations |= {f"{path}/{v.name}": v for v in layer.rotations}
         rotate = layer.orthogonalize
-        maps[path] = getattr(rotate, "__name__", type(rotate).__name__)
+        kind = getattr(rotate, "__name__", type(rotate).__name__)
+        config = json.dumps(rotate.get_config()) if hasattr(rotate, "get_config") else ""
+        maps[path] = kind + config
+        fix = np.ravel(layer.fix)
+        maps[f"{path}/fix"] = str(np.cos(np.arange(fix.size)) @ fix / np.linalg.norm(fix))
     if not rotations:
         raise ValueError(f"{model.name} has no OPT layer")
     return rotations, maps

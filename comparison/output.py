@@ -3,7 +3,7 @@
 import csv
 import pathlib
 
-from common.training.settings import Settings
+from common.errors import UserError
 from common.training.texts import shown
 from comparison import images, table
 from comparison.publishing import keep, put
@@ -30,9 +30,9 @@ def write(runs: list[Run], comparison: Comparison) -> None:
     lines = table.markdown(summaries, comparison.times)
     about, sentences = describe(summaries, comparison), verdict(summaries)
     below = " ".join([*map(escape, sentences), COLUMNS])
-    if comparison.steps:
-        below += " Steps were timed by benchmarks.steps."
-    if (comparison.iterations or Settings.iterations) < Settings.iterations:
+    timed = "by benchmarks.steps, next to plain ones" if comparison.steps else "while training"
+    below += f" Steps were timed {timed}."
+    if any(run.iterations < run.row.kind.iterations for run in runs):
         below += " The schedule is shortened: another experiment than the paper's."
     text = [*lines, "", *(f"{escape(line)}  " for line in about), "", below, ""]
     _write_csv(out / "results.csv", runs)
@@ -63,6 +63,10 @@ def _write_csv(path: pathlib.Path, runs: list[Run]) -> None:
 def describe(summaries: list[Summary], comparison: Comparison) -> list[str]:
     """Returns lines on the data, the network, the runs, and the machine with the code."""
     found = [run.results.facts for summary in summaries for run in summary.finished]
+    named = {r.results.facts["identity"]: r.name for row in summaries for r in row.finished}
+    if len(named) > 1:
+        different = ", ".join(f"{name} has {identity}" for identity, name in named.items())
+        raise UserError(f"--out={comparison.out} has runs of different images: {different}")
 
     def distinct(name: str) -> str:
         return "; ".join(dict.fromkeys(facts[name] for facts in found))
@@ -95,9 +99,13 @@ def _lengths(summaries: list[Summary]) -> str:
 def verdict(summaries: list[Summary]) -> list[str]:
     """Returns sentences on which row is the best, which are as good, which failed or collapsed."""
     sentences = []
-    if best := table.best_of(summaries):
-        errors = table.mean_and_deviation(best.errors)
-        sentences.append(f"Best, by the smallest last error: {best.row.title} with {errors} %.")
+    if found := table.best_of(summaries):
+        best, errors = found
+        common = len(errors) == max(len(row.errors) for row in summaries)
+        names = f" with seed{'s' * (len(errors) > 1)} {', '.join(map(str, errors))}"
+        by = "" if common else f"{names}, which all rows have"
+        mean = table.mean_and_deviation([*errors.values()])
+        sentences.append(f"Best, by the smallest last error{by}: {best.row.title} with {mean} %.")
         if near := "; ".join(other.row.title for other in table.as_good(best, summaries)):
             sentences.append(f"The scatter of the seeds does not tell it from {near}.")
     for run in (run for summary in summaries for run in summary.runs):

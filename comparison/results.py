@@ -16,8 +16,9 @@ from common.training.texts import read_text, shown
 IMAGES = r"[\d,]{1,12} training and [\d,]{1,12} test images of ([1-9]\d{0,6}) classes$"
 LARGEST = 1e39  # beyond float32
 # the types of what is read of run.json, and of its settings
-RUN_JSON = {"settings": (dict,), "data": (str,), "versions": (dict,), "device": (str,)}
-RUN_JSON |= {"git_commit": (str, type(None)), "step_ms": (int, float, type(None))}
+RUN_JSON = {"settings": (dict,), "versions": (dict,), "git_commit": (str, type(None))}
+RUN_JSON["step_ms"] = (int, float, type(None))
+RUN_JSON |= dict.fromkeys(("data", "identity", "device"), (str,))
 RUN_JSON |= dict.fromkeys(("test_accuracy", "memory_gib", "seconds"), (int, float))
 SETTINGS = {"iterations": (int,), "batch_size": (int,)}
 Rows = list[dict[str, float]]
@@ -67,8 +68,8 @@ def metrics(folder: pathlib.Path) -> Rows:
             row = {name: float(text) for name, text in line.items() if text != ""}
             valid = [(rows[-1]["iteration"] if rows else 0) <= row["iteration"] < 2**31]
             valid += [row["iteration"] % 1 == 0, 0 <= row.get("test_acc", 0) <= 1]
-            # neurons at the same place have infinite energy
-            valid += [v >= 0 if "/" in name else abs(v) < LARGEST for name, v in row.items()]
+            # neurons at the same place have infinite energy, and a neuron of 0 has none: nan
+            valid += [not v < 0 if "/" in name else abs(v) < LARGEST for name, v in row.items()]
             if not all(valid):
                 raise ValueError
             rows.append(row)
@@ -88,7 +89,7 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
         raise ValueError("metrics.csv does not end with the test that run.json has")
     collapsed = collapse.of_run([row for row in rows if "acc" in row], int(images[1]))
     facts["versions"] = ", ".join(f"{name} {text}" for name, text in facts["versions"].items())
-    facts |= {name: shown(facts[name]) for name in ("versions", "git_commit", "device")}
+    facts |= {name: shown(facts[name]) for name in ("versions", "git_commit", "device", "identity")}
     facts["data"] = images[0]
     errors = {i: 100 * (1 - accuracy) for i, accuracy in tests.items()}
     energies, drifts = _layers(rows, "energy/"), _layers(rows, "drift/")

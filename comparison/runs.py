@@ -2,7 +2,6 @@
 
 import ctypes
 import itertools
-import json
 import os
 import pathlib
 import re
@@ -59,10 +58,11 @@ class Run:
         asked["batch_size"] = asked["batch_size"] or min(BATCH_SIZE, self.results.images)
         if asked["dataset"] == "folder":
             asked["data_dir"] = self.settings.data_dir
-        there = self.results.facts["settings"]
-        for name, value in json.loads(json.dumps(asked, default=str)).items():
-            if there.get(name) != value:
-                other = f"was run with --{name}={shown(there.get(name))}, not {value}"
+        for name, value in asked.items():
+            # a setting that is newer than the run had its default
+            there = as_text(self.results.facts["settings"].get(name, getattr(self.row.kind, name)))
+            if there != as_text(value):
+                other = f"was run with --{name}={shown(there)}, not {as_text(value)}"
                 raise UserError(f"{self.folder} {other}; take another --out")
         return True
 

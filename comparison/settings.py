@@ -14,6 +14,7 @@ from common.training.texts import read_text
 from comparison.publishing import check_marks
 from comparison.rows import parse
 from comparison.runs import Run
+from comparison.table import Times
 
 # values of settings that the command line does not give
 PRESETS: dict[str | None, dict[str, Any]] = {
@@ -95,8 +96,8 @@ class Comparison(Options):
         return [Run(row, seed, self.out, flags) for row in parse(self.methods) for seed in seeds]
 
     @functools.cached_property
-    def times(self) -> dict[str, float] | None:
-        """Returns milliseconds of a step by row of ``--steps``, None without it."""
+    def times(self) -> Times | None:
+        """Returns the times of ``--steps``, None without it."""
         if not self.steps:
             return None
         if self.backbone != "cnn6" or self.batch_size not in (None, BATCH_SIZE):
@@ -104,9 +105,10 @@ class Comparison(Options):
         widths = "/".join(map(str, self.widths))
         try:
             lines = csv.DictReader(read_text(self.steps).splitlines())
-            times = {t["method"]: float(t["step_ms"]) for t in lines if t["widths"] == widths}
+            rows = [line for line in lines if line["widths"] == widths and line["step_ms"]]
+            times = {t["method"]: (float(t["step_ms"]), float(t["ratio"])) for t in rows}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"--steps={self.steps} cannot be read: {error}") from error
-        if not times:
-            raise UserError(f"--steps={self.steps} has no times at widths {widths}")
+        if not 0 < len(times) == len(rows):
+            raise UserError(f"--steps={self.steps} must have one time of a row at widths {widths}")
         return times

@@ -21,6 +21,7 @@ from comparison.rows import Row, parse, settable
 from comparison.styles import styles_of
 
 NETWORK = {"widths": "widths", "iterations": "iterations", "warmup_iterations": "warm-up"}
+SAME = ("dataset", "image_size", "backbone", "batch_size")  # of all runs in a picture
 MOST = 5  # rows in images.png
 
 
@@ -42,8 +43,13 @@ class Point(NamedTuple):
 
 
 def points(folders: tuple[str, ...]) -> list[Point]:
-    """Returns the points of all valid runs; a damaged one, or none at all, is a UserError."""
+    """Returns the points of all valid runs.
+
+    Raises:
+        UserError: for a damaged run, no valid one, or runs of other data, networks or batches.
+    """
     found: dict[tuple, list[tuple[float, float]]] = {}
+    kinds = set()
     for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("runs/*")):
         try:
             results = read(path)
@@ -52,6 +58,7 @@ def points(folders: tuple[str, ...]) -> list[Point]:
         if results is None or results.collapse:
             print(f"left out: {path}: {'collapsed' if results else 'not finished'}")
             continue
+        kinds.add(tuple(shown(results.facts["settings"].get(name)) for name in SAME))
         settings, losses = results.facts["settings"], list(results.losses.values())
         words = [f"{word} {shown(as_text(settings.get(name)))}" for name, word in NETWORK.items()]
         loss = float(np.mean(losses[-max(1, len(losses) // 10) :]))  # of the last tenth
@@ -59,6 +66,8 @@ def points(folders: tuple[str, ...]) -> list[Point]:
         found.setdefault(key, []).append((loss, results.figures["last_error"]))
     if not found:
         raise UserError("no valid run in these folders; they must have runs/ROW_seedN")
+    if len(kinds) > 1:
+        raise UserError(f"the runs differ in {', '.join(SAME)}: {' and '.join(map(str, kinds))}")
     rows = parse(row.name for row, *_ in found)
     keys = sorted(found, key=lambda key: (rows.index(key[0]), *key[1:]))
     return [Point(*key, np.array(found[key])) for key in keys]

@@ -12,6 +12,7 @@ from comparison.runs import Run
 
 HEAD = ["method", "best error %", "last error %", "ms per step", "x baseline", "memory GiB"]
 HEAD += ["energy / start", "drift"]
+Times = dict[str, tuple[float, float]]  # by row: milliseconds of a step, and over a plain step's
 
 
 class Summary:
@@ -21,7 +22,7 @@ class Summary:
         self.row, self.runs = row, runs
         self.finished = [run for run in runs if not run.failure]
         self.valid = [run for run in self.finished if not run.results.collapse]
-        self.errors = [run.results.figures["last_error"] for run in self.valid]
+        self.errors = {run.seed: run.results.figures["last_error"] for run in self.valid}
         counts = {"failed": len(runs) - len(self.finished)}
         counts["collapsed"] = len(self.finished) - len(self.valid) if self.valid else 0
         words = [f"{count} of {len(runs)} {state}" for state, count in counts.items() if count]
@@ -38,20 +39,27 @@ def summarize(runs: list[Run]) -> list[Summary]:
     return [Summary(row, list(group)) for row, group in itertools.groupby(runs, lambda r: r.row)]
 
 
-def best_of(summaries: list[Summary]) -> Summary | None:
-    """Returns the row with the smallest mean last error, of two or more without invalid runs."""
+def best_of(summaries: list[Summary]) -> tuple[Summary, dict[int, float]] | None:
+    """Returns the row with the smallest mean last error over the seeds of all rows, and these.
+
+    Rows with invalid runs do not count; None if there are fewer than two others.
+    """
     able = [summary for summary in summaries if len(summary.valid) == len(summary.runs)]
-    return min(able, key=lambda row: statistics.mean(row.errors)) if len(able) > 1 else None
+    seeds = set[int]().union(*(row.errors for row in able)).intersection(*(r.errors for r in able))
+    if len(able) < 2 or not seeds:
+        return None
+    found = [(row, {seed: row.errors[seed] for seed in sorted(seeds)}) for row in able]
+    return min(found, key=lambda pair: statistics.mean(pair[1].values()))
 
 
 def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
     """Returns rows nearer to the best than the standard deviation of a difference of two runs."""
 
     def is_near(other: Summary) -> bool:
-        pair = best.errors, other.errors
+        pair = [list(row.errors.values()) for row in (best, other)]
         if other is best or min(map(len, pair)) < 2:
             return False
-        difference = statistics.mean(other.errors) - statistics.mean(best.errors)
+        difference = statistics.mean(pair[1]) - statistics.mean(pair[0])
         return difference < math.hypot(*map(statistics.stdev, pair))
 
     return list(filter(is_near, summaries))
@@ -66,16 +74,18 @@ def mean_and_deviation(values: list[float], digits: int = 2) -> str:
     return " ± ".join(words)
 
 
-def markdown(summaries: list[Summary], times: dict[str, float] | None) -> list[str]:
-    """Returns the table's lines; ``times`` of steps are in ms, by default as the runs took."""
+def markdown(summaries: list[Summary], times: Times | None) -> list[str]:
+    """Returns the table's lines; ``times`` of steps are by default as the runs took."""
     if times is None:
         found = {summary.row.name: summary.values("step_ms") for summary in summaries}
-        times = {name: statistics.mean(values) for name, values in found.items() if values}
-    table, best = [HEAD], best_of(summaries)
+        means = {name: statistics.mean(values) for name, values in found.items() if values}
+        plain = means.get("baseline") or math.nan
+        times = {name: (mean, mean / plain) for name, mean in means.items()}
+    table, (best, _) = [HEAD], best_of(summaries) or (None, None)
     for summary in summaries:
         best_error, last_error = map(escape, _errors(summary))
         last_error = f"**{last_error}**" if summary is best else last_error
-        costs = _costs(summary, times.get(summary.row.name), times.get("baseline"))
+        costs = _costs(summary, *times.get(summary.row.name, (math.nan, math.nan)))
         table.append([escape(summary.title), best_error, last_error, *costs])
     lines = [f"| {' | '.join(cells)} |" for cells in table]
     return [lines[0], "|" + "---|" * len(HEAD), *lines[1:]]
@@ -84,21 +94,21 @@ def markdown(summaries: list[Summary], times: dict[str, float] | None) -> list[s
 def _errors(summary: Summary) -> list[str]:
     if summary.valid:
         best = [run.results.figures["best_error"] for run in summary.valid]
-        return [mean_and_deviation(best), mean_and_deviation(summary.errors)]
+        return [mean_and_deviation(best), mean_and_deviation([*summary.errors.values()])]
     if summary.finished:
         # not the error of guessing, which would read as a result
         return [", ".join(dict.fromkeys(run.results.collapse for run in summary.finished)), ""]
     return [textwrap.shorten(summary.runs[0].failure, 60, placeholder=" ..."), ""]
 
 
-def _costs(summary: Summary, step: float | None, plain: float | None) -> list[str]:
-    """Returns the other cells; a step and a plain one are in milliseconds."""
+def _costs(summary: Summary, step: float, ratio: float) -> list[str]:
+    """Returns the other cells; a step is in milliseconds, and nan without a time."""
     if not summary.finished:
         return [""] * 5
     drifts = summary.values("drift")
     return [
-        "" if step is None else f"{step:.0f}" if step >= 10 else f"{step:.2f}",
-        f"{step / plain:.2f}" if step and plain else "",
+        "" if math.isnan(step) else f"{step:.0f}" if step >= 10 else f"{step:.2f}",
+        "" if math.isnan(ratio) else f"{ratio:.2f}",
         f"{max(summary.values('memory_gib')):.2f}",
         mean_and_deviation(summary.values("energy"), 4),
         f"{max(drifts):.0e}" if drifts else "",

@@ -22,6 +22,7 @@ def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **fa
     made = {
         "settings": named | {"batch_size": named["batch_size"] or 128},
         "data": data,
+        "identity": "CIFAR-100 with the sum 0",
         "versions": {"python": "3"},
         "git_commit": "abc",
         "device": "CPU",

@@ -3,11 +3,12 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import baseline.architecture
 from common import backbones
 from common.layers import OrthogonalConv2D, StochasticOrthogonalConv2D
-from common.training.steps import make_train_step
+from common.training.steps import make_step
 from tests.conftest import ROOT, method_named
 from tests.test_new_method import example
 
@@ -101,9 +102,8 @@ def test_every_backbone_trains(name):
     keras.utils.set_random_seed(0)
     recipe = method_named("sopt_gs")
     model = recipe.build_model(backbones.known()[name], num_classes=5, widths=WIDTHS[name])
-    step = make_train_step(
-        recipe, model, recipe.make_optimizer(0.01, lambda rate, factor=0.1: rate)
-    )
+    optimizer = recipe.make_optimizer(0.01, lambda rate, factor=0.1: rate)
+    step = tf.function(make_step(recipe, model, optimizer))
     recipe.start_episode(model, 0, 0)
     random = np.random.default_rng(0)
     batch = random.integers(0, 256, (16, 32, 32, 3)).astype("float32"), random.integers(0, 5, 16)

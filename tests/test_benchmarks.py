@@ -15,7 +15,7 @@ import tensorflow as tf
 from benchmarks import maps, original, steps
 from common.errors import UserError
 from common.training.command_line import parse
-from common.training.steps import make_train_step
+from common.training.steps import make_step
 from tests.conftest import ROOT, method_named
 
 EPSILON = 2.0**-23
@@ -218,7 +218,7 @@ def test_pytorch_has_the_same_network_and_step(kernel, method):
                 other.weight.copy_(torch.tensor(layer.kernel.numpy().transpose(3, 2, 0, 1)))
     images, labels = steps.random_batch(4)
     step = peers.step_of(theirs, "channels_last", images, labels)
-    update = make_train_step(ours, model, ours.make_optimizer(0.1, lambda rate: rate))
+    update = tf.function(make_step(ours, model, ours.make_optimizer(0.1, lambda rate: rate)))
     for tolerance in (1e-5, 1e-3):  # the first update makes the difference larger
         fit = update(tf.constant(images), tf.constant(labels, tf.int32))["fit"]
         np.testing.assert_allclose(float(step()), float(fit), rtol=tolerance)

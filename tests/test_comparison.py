@@ -120,6 +120,7 @@ def test_finished_runs_with_other_seeds_are_included(tmp_path, undrawn):
     text = (tmp_path / "table.md").read_text()
     assert cells(text)["OPT (GS)"][1] == "**51.50 ± 0.71**"
     assert "60 iterations, seeds 1, 2, 10 (OPT (GS): 60 iterations, seeds 1, 2)" in text
+    assert "error with seeds 1, 2, which all rows have: OPT (GS) with 51.50 ± 0.71 %." in text
 
 
 def test_a_comparison_of_few_images_has_the_batch_size_that_fits(tmp_path):
@@ -192,7 +193,7 @@ RUN_JSON = [
     facts(test_accuracy=0.9),  # of another run than metrics.csv
     *(facts(**{name: HOSTILE}) for name in ("step_ms", "memory_gib", "seconds", "versions")),
     *(facts(memory_gib=wrong) for wrong in (None, True, -1, math.nan, math.inf, 10**400, [[1]])),
-    *(facts(**wrong) for wrong in ({"device": ["CPU"]}, {"git_commit": {"a": 1}})),
+    *(facts(**{name: wrong}) for name in ("device", "git_commit", "identity") for wrong in ([], 1)),
 ]
 METRICS = [
     *(None, b"", b"iteration\n", b"\xff\n", b"a,b\n1,2\n"),
@@ -205,7 +206,7 @@ METRICS = [
     lambda text: text + b"59,,,,,,,,1\n",
     *(
         lambda text, cells=cells: text + b"59," + cells + b"\n"
-        for cells in (b",nan,,,,", b",1e999,,,,", b",,,,nan,", b",,,1.5,,")
+        for cells in (b",nan,,,,", b",1e999,,,,", b",,,,-1,", b",,,1.5,,")
     ),
 ]
 
@@ -241,11 +242,12 @@ def test_no_text_of_a_run_is_shown_raw(tmp_path, capsys):
     settings = comparison(tmp_path, "--methods=baseline,upt", "--iterations=60", "--seeds=1,2")
     runs, versions = settings.runs, {HOSTILE: HOSTILE}
     data = f"{HOSTILE} from {HOSTILE}: 900 training and 9 test images of 100 classes"
-    facts = {"data": data, "device": HOSTILE, "git_commit": HOSTILE, "versions": versions}
+    names = ("device", "git_commit", "identity")
+    facts = dict.fromkeys(names, HOSTILE) | {"data": data, "versions": versions}
     for run in runs[:3]:
         make_up(run, [60.0, 50.0], **facts)
     path = runs[0].folder / "metrics.csv"  # neurons at the same place have infinite energy
-    path.write_text(path.read_text().replace("8.02", "inf"))
+    path.write_text(path.read_text().replace("8.02", "inf").replace("8.01", "nan"))
     # last words that a terminal or a table would obey
     last = f"import sys; sys.exit({HOSTILE.replace(chr(10), '')!r})"
     runs[3].command = [sys.executable, "-c", last]
@@ -323,11 +325,37 @@ def test_a_short_run_that_still_guesses_has_no_result(tmp_path):
 
 def test_times_of_rows_with_settings_are_not_guessed(tmp_path):
     steps = tmp_path / "steps.csv"
-    steps.write_text("method,widths,step_ms\nbaseline,8/8/8/8,10\nopt_gs,8/8/8/8,15\n")
+    steps.write_text(
+        "method,widths,step_ms,ratio\nbaseline,8/8/8/8,10,1.1\nopt_gs,8/8/8/8,15,1.6\nupt,8/8/8/8,,\n"
+    )
     methods = "--methods=baseline,opt_gs,opt_gs:rotation_stddev=0.2"
     settings = comparison(tmp_path / "out", methods, f"--steps={steps}")
     for run in settings.runs:
         make_up(run, [50.0])
     rows = cells("\n".join(table.markdown(table.summarize(settings.runs), settings.times)))
-    assert rows["OPT (GS)"][2:4] == ["15", "1.50"]
+    assert rows["OPT (GS)"][2:4] == ["15", "1.60"]  # to the plain steps timed next to it
     assert rows["OPT (GS), rotation_stddev 0.2"][2:4] == ["", ""]
+    with steps.open("a") as file:
+        file.write("opt_gs,8/8/8/8,9,1.1\n")  # as with --jit=on,off
+    with pytest.raises(UserError, match="must have one time of a row at widths 8/8/8/8"):
+        comparison(tmp_path / "out", methods, f"--steps={steps}")
+
+
+def test_the_best_is_judged_by_the_seeds_of_all_rows(tmp_path):
+    """One lucky seed is not compared with the mean of three."""
+    words = ["--iterations=60", "--methods=baseline,opt_gs"]
+    runs = comparison(tmp_path, *words, "--seeds=1,2").runs[:3]
+    for run, error in zip(runs, [50.0, 58.0, 52.0], strict=True):  # baseline twice, opt_gs once
+        make_up(run, [error])
+    summaries = table.summarize(runs)
+    assert cells("\n".join(table.markdown(summaries, None)))["Baseline"][1] == "**54.00 ± 5.66**"
+    (sentence,) = output.verdict(summaries)
+    assert sentence.endswith("error with seed 1, which all rows have: Baseline with 50.00 %.")
+
+
+def test_runs_of_different_images_are_no_comparison(tmp_path):
+    settings = comparison(tmp_path, "--iterations=60", "--methods=baseline,opt_gs")
+    for run, identity in zip(settings.runs, "ab", strict=True):
+        make_up(run, [50.0], identity=identity)
+    with pytest.raises(UserError, match="different images: baseline_seed1 has a, opt_gs_seed1 has"):
+        output.write(settings.runs, settings)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from benchmarks import kernels, steps
 from common.layers import OrthogonalDense
 from common.training.methods import known
-from common.training.steps import make_train_step
+from common.training.steps import make_step
 from tests.conftest import method_named
 
 # of CNN-6 with 16 neurons in every layer, whose rotations have 27, 144 and 256 rows; counted with
@@ -31,8 +31,8 @@ COUNTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("method", known())
 def test_a_step_needs_no_more_kernels_than_a_quarter_above_the_count(method):
-    make, batch = steps.prepare(method, [16] * 4, batch=8)
-    count = kernels.count(make(True), *batch)
+    step, batch = steps.prepare(method, [16] * 4, batch=8)
+    count = kernels.count(compiled(step), *batch)
     print(method, count)
     assert count <= 1.25 * COUNTS[method]
 
@@ -41,8 +41,8 @@ def test_a_step_of_one_small_layer_with_gram_schmidt():
     """It stands for the complete steps, which take too long to compile: 68 kernels."""
     model = keras.Sequential([keras.Input((8,)), OrthogonalDense(4)])
     method = method_named("opt_gs")
-    step = make_train_step(method, model, method.make_optimizer(0.1, lambda rate: rate), jit=True)
-    assert kernels.count(step, tf.zeros((8, 8)), tf.zeros(8, tf.int32)) <= 1.25 * 68
+    step = make_step(method, model, method.make_optimizer(0.1, lambda rate: rate))
+    assert kernels.count(compiled(step), tf.zeros((8, 8)), tf.zeros(8, tf.int32)) <= 1.25 * 68
 
 
 compiled = functools.partial(tf.function, jit_compile=True)

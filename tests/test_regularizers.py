@@ -12,7 +12,7 @@ import tensorflow as tf
 from common import backbones
 from common.backbones import cnn6
 from common.regularizers import POWERS, HypersphericalEnergy
-from common.training.steps import make_train_step
+from common.training.steps import make_step
 from tests.conftest import method_named
 from tests.test_upstream_parity import deviation, each_mode
 
@@ -228,7 +228,7 @@ def test_the_step_adds_the_penalty_to_the_loss():
         layer = model.get_layer("fc6")
         start = layer.kernel.numpy()
         optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
-        step = make_train_step(method, model, optimizer)
+        step = tf.function(make_step(method, model, optimizer))
         penalties.append(float(step(images, labels)["penalty"]))
         kernels.append(layer.kernel.numpy())
     _, gradient = value_and_gradient(HypersphericalEnergy(), start)

@@ -21,7 +21,7 @@ from common import optimizers
 from common.backbones import cnn6
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.marks import ROTATION, mark
-from common.training.steps import make_train_step
+from common.training.steps import make_step
 from tests.conftest import method_named
 
 GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", pathlib.Path(__file__).parent / "golden"))
@@ -102,7 +102,7 @@ class Replay:
         assert {f"init/{key}" for _, key in self.variables()} == {
             key for key in data if key.startswith("init/")
         }
-        self.step = make_train_step(self.method, self.model, optimizer, jit)
+        self.step = tf.function(make_step(self.method, self.model, optimizer), jit_compile=jit)
         self.untouched = [(v, v.numpy()) for v in (*self.model.weights, *optimizer.variables)]
         self.restart(data)
 

@@ -19,7 +19,6 @@ class Dataset:
         train_labels, test_labels: int32 ``[count]``, from 0 to ``num_classes - 1``.
         class_names: one per class.
         mirror: whether an image may be flipped left-right; a mirrored digit is not a digit.
-        sum_of_rest: a CRC-32 sum of all that may change but the training images.
     """
 
     title: str
@@ -30,7 +29,6 @@ class Dataset:
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     mirror: bool = True
-    sum_of_rest: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -63,8 +61,10 @@ class Dataset:
 
     @property
     def identity(self) -> str:
-        """Returns title and CRC-32 sum, which must be the same when a run is resumed."""
-        crc = zlib.crc32(self.train_images.data, self.sum_of_rest)
+        """Returns title and CRC-32 sum, which must be the same for a run's parts and a table."""
+        crc = zlib.crc32("\n".join(self.class_names).encode())
+        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            crc = zlib.crc32(array.data, crc)
         return f"{self.title} with the sum {crc:08x}"
 
     def __str__(self) -> str:

@@ -55,6 +55,15 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor) -> None:
                 move_to_end(layer, layer.bias)
 
 
+def check_kind(layer: keras.layers.Layer) -> None:
+    """Raises ValueError for a subclass of an OPT layer that does more than Keras's layer does."""
+    kind = type(layer)
+    if isinstance(layer, OrthogonalLayer) and (
+        kind.call is not kind.plain.call or kind.__init__ is not OrthogonalLayer.__init__
+    ):
+        raise ValueError(f"{layer.name} is of a subclass of an OPT layer, {kind.__name__}")
+
+
 def normalization_to_plain(layer: BatchNormalization) -> None:
     values = layer.plain_weights()
     remove_weight(layer, "start_weight")
@@ -71,6 +80,8 @@ def copied(model: keras.Model) -> keras.Model:
         ValueError: if Keras cannot copy it.
     """
     try:
+        for layer in all_layers(model):
+            check_kind(layer)
         with _plain_form(model):  # Keras would rebuild a model of a user's class with plain layers
             result = copy.deepcopy(model)
             if not result.built:

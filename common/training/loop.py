@@ -94,13 +94,14 @@ def run(
 
     # restore
     title = f"{settings.method}, {data.title}, {settings.backbone}"
-    variables = [*model.variables, *optimizer.variables]
-    progress = folder.open(title, variables, f"of {data.identity}", layer_figures())
+    variables, identity = [*model.variables, *optimizer.variables], data.identity
+    progress = folder.open(title, variables, f"of {identity}", layer_figures())
     first = progress.iteration
     # one that goes on from an earlier checkpoint, as its last one is damaged, is not
     is_finished = first == settings.iterations and folder.is_finished()
     if not is_finished:
-        folder.describe(settings=settings.named(), data=str(data), jit=jit, **environment())
+        about = {"data": str(data), "identity": identity, "jit": jit}
+        folder.describe(settings=settings.named(), **about, **environment())
     if settings.resume:
         print(f"going on after {first:,} iterations", flush=True)
         folder.describe(resumed_after=first)

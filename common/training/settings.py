@@ -104,6 +104,8 @@ class Settings(Options):
             object.__setattr__(self, "widths", None)
         if network.widening and self.widths and list(self.widths) != sorted(self.widths):
             raise UserError(f"--widths: a stage of {self.backbone} is narrower than the one before")
+        if self.warmup_iterations > self.iterations:
+            raise UserError("--warmup_iterations is larger than --iterations")
         if self.dataset != "folder" and self.image_size != 32:
             raise UserError(f"--image_size is for --dataset=folder; {self.dataset} has 32x32")
         if self.dataset == "folder" and self.data_dir == ROOT / "data":

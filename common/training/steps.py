@@ -77,13 +77,6 @@ def make_step(
     return step
 
 
-def make_train_step(
-    method: Method, model: keras.Model, optimizer: keras.optimizers.Optimizer, jit: bool = False
-) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns `make_step`'s step as a `tf.function`, compiled with XLA where ``jit`` is set."""
-    return tf.function(make_step(method, model, optimizer), jit_compile=jit)
-
-
 def make_steps(
     step: Callable, data: datasets.Dataset, batch_size: int, limit: int, jit: bool
 ) -> Callable[[np.ndarray], tuple[dict[str, tf.Tensor], np.ndarray]]:
