@@ -172,7 +172,8 @@ class OGD(Momentum):
 
     def _use_weight_decay(self, variable) -> bool:
         # it would shrink rotations: they would not stay orthogonal
-        return purpose_of(variable) != ROTATION and super()._use_weight_decay(variable)
+        index = self._get_variable_index(variable)
+        return not self._is_rotation[index] and super()._use_weight_decay(variable)
 
     def _backend_apply_gradients(self, grads, trainable_variables) -> None:
         if not self._start_is_checked:

@@ -248,6 +248,18 @@ def test_a_rotation_that_is_not_finite_is_not_folded(orthogonalize):
         rotation.assign(good)
 
 
+def test_a_subclass_with_its_own_call_is_not_folded():
+    """Its plain form would not do what its call does."""
+
+    class Doubled(layers.OrthogonalDense):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    for copy in (True, False):
+        with pytest.raises(ValueError, match="is of a subclass of an OPT layer, Doubled"):
+            fold_model(of(Doubled(3)), copy=copy)
+
+
 def test_unknown_names_are_said():
     with pytest.raises(ValueError, match=r"no layers that can be rotated: add, nowhere"):
         orthogonalize_model(plain_model(), layer_names=["shared", "nowhere", "add"])
@@ -486,7 +498,8 @@ def test_rotations_alone_are_trained_saved_and_loaded(tmp_path):
             {"layer_names": "head"},
             r"attention_output/rotation: \(2, 3, 3\) in place of nothing; .* more",
         ),
-        ({"orthogonalize": "lowdin"}, "block/attention/key: cayley in place of lowdin; .* more"),
+        ({}, r"attention_output/fix: [\d.-]+ in place of [\d.-]+; .* more"),  # other neurons
+        ({"orthogonalize": "lowdin"}, "block/attention/key: cayley in place of lowdin and .* more"),
     ):
         arguments = {"orthogonalize": "cayley", "block_size": 3} | change
         with pytest.raises(ValueError, match=rf"is of another model: .*{message}"):
@@ -506,10 +519,11 @@ def test_rotations_alone_are_trained_saved_and_loaded(tmp_path):
         save_rotations(model, tmp_path / "rotations.h5")
 
 
-def test_others_read_the_file(tmp_path):
+def test_others_read_the_file(tmp_path, caplog):
     library = pytest.importorskip("safetensors.numpy")
     model = orthogonalize_model(model_with_attention(), rotation_initializer="orthogonal")
     save_rotations(model, tmp_path / "r.safetensors")
+    assert "trained, and not saved with the rotations: " in caplog.text
     found = library.load_file(tmp_path / "r.safetensors")
     assert len(found) == 7
     expected = model.get_layer("head").rotation

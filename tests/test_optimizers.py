@@ -77,11 +77,13 @@ def test_a_name_makes_no_rotation():
 def test_kerass_weight_decay_leaves_rotations_alone():
     """With gradients of zero it shrinks the other weights, and no rotation."""
     rotation = mark(keras.Variable(np.eye(4)), ROTATION)
-    kernel = keras.Variable(np.eye(4))
+    kernel, bias = keras.Variable(np.eye(4)), keras.Variable(np.eye(4), name="bias")
     optimizer = optimizers.OGD(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
     for _ in range(3):
-        optimizer.apply([tf.zeros([4, 4])] * 2, [rotation, kernel])
-    np.testing.assert_array_equal(rotation, np.eye(4, dtype="float32"))
+        optimizer.apply([tf.zeros([4, 4])] * 3, [rotation, kernel, bias])
+    for kept in (rotation, bias):
+        np.testing.assert_array_equal(kept, np.eye(4, dtype="float32"))
     np.testing.assert_allclose(kernel, (1 - 0.1 * 0.5) ** 3 * np.eye(4), rtol=1e-6)
 
 
