@@ -109,7 +109,9 @@ def test_finished_runs_with_other_seeds_are_included(tmp_path, undrawn):
     words = ["--methods=baseline,opt_gs", "--iterations=60", "--data_note=re-split"]
     for run in comparison(tmp_path, *words, "--seeds=1,2,10").runs:
         if run.name != "opt_gs_seed10":
-            make_up(run, [60.0 if run.row.kind.method == "baseline" else 50.0 + run.seed])
+            # the mean of all of baseline's seeds is smaller than that of opt_gs
+            last = 30.0 if run.seed == 10 else 60.0
+            make_up(run, [last if run.row.kind.method == "baseline" else 50.0 + run.seed])
     settings = comparison(tmp_path, *words)
     assert [run.name for run in settings.runs] == ["baseline_seed1", "opt_gs_seed1"]
     runs = with_other_seeds(settings.runs)
@@ -339,18 +341,6 @@ def test_times_of_rows_with_settings_are_not_guessed(tmp_path):
         file.write("opt_gs,8/8/8/8,9,1.1\n")  # as with --jit=on,off
     with pytest.raises(UserError, match="must have one time of a row at widths 8/8/8/8"):
         comparison(tmp_path / "out", methods, f"--steps={steps}")
-
-
-def test_the_best_is_judged_by_the_seeds_of_all_rows(tmp_path):
-    """One lucky seed is not compared with the mean of three."""
-    words = ["--iterations=60", "--methods=baseline,opt_gs"]
-    runs = comparison(tmp_path, *words, "--seeds=1,2").runs[:3]
-    for run, error in zip(runs, [50.0, 58.0, 52.0], strict=True):  # baseline twice, opt_gs once
-        make_up(run, [error])
-    summaries = table.summarize(runs)
-    assert cells("\n".join(table.markdown(summaries, None)))["Baseline"][1] == "**54.00 ± 5.66**"
-    (sentence,) = output.verdict(summaries)
-    assert sentence.endswith("error with seed 1, which all rows have: Baseline with 50.00 %.")
 
 
 def test_runs_of_different_images_are_no_comparison(tmp_path):
