@@ -24,7 +24,7 @@ def environment() -> dict:
     return {
         "versions": {"python": platform.python_version()} | versions,
         "git_commit": _commit(),
-        "device": ", ".join(names) or f"CPU, {cores} cores, {platform.machine()}",
+        "device": ", ".join(names) or f"CPU, {cores} core{'s' * (cores != 1)}, {platform.machine()}",
     }
 
 
