@@ -45,11 +45,11 @@ def best_of(summaries: list[Summary]) -> tuple[Summary, dict[int, float]] | None
     Rows with invalid runs do not count; None if there are fewer than two others.
     """
     able = [summary for summary in summaries if len(summary.valid) == len(summary.runs)]
-    seeds = set[int]().union(*(row.errors for row in able)).intersection(*(r.errors for r in able))
-    if len(able) < 2 or not seeds:
+    if len(able) < 2:
         return None
-    found = [(row, {seed: row.errors[seed] for seed in sorted(seeds)}) for row in able]
-    return min(found, key=lambda pair: statistics.mean(pair[1].values()))
+    seeds = sorted(set.intersection(*(set(row.errors) for row in able)))
+    found = [(row, {seed: row.errors[seed] for seed in seeds}) for row in able]
+    return min(found, key=lambda pair: statistics.mean(pair[1].values())) if seeds else None
 
 
 def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
