@@ -18,13 +18,13 @@ def environment() -> dict:
     details = tf.config.experimental.get_device_details
     gpus = tf.config.get_visible_devices("GPU")
     names = [details(gpu).get("device_name", "GPU") for gpu in gpus]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # from the modules: the packages tensorflow-cpu and tf-nightly have other names
     versions = {module.__name__: module.__version__ for module in (tf, keras, np)}
     return {
         "versions": {"python": platform.python_version()} | versions,
         "git_commit": _commit(),
-        "device": ", ".join(names) or f"CPU, {cores} core{'s' * (cores != 1)}, {platform.machine()}",
+        "device": ", ".join(names) or f"CPU, {n} core{'s' * (n != 1)}, {platform.machine()}",
     }
 
 
