@@ -177,6 +177,8 @@ def test_flags_read_twice():
         known()["upt"](seed=-1)  # an object made in Python is checked too
     with pytest.raises(UserError, match="dataset"):
         parse(known()["upt"], ["--dataset=folder"])
+    with pytest.raises(UserError, match="--warmup_iterations is larger than --iterations"):
+        parse(known()["upt"], ["--iterations=300", "--warmup_iterations=400"])
 
 
 def test_what_does_not_fit_the_data_or_the_machine(tmp_path):
