@@ -90,6 +90,10 @@ def test_a_finished_run_has_the_settings_of_its_row(tmp_path):
     assert not scaled.is_finished()
     for run in (plain, scaled):
         make_up(run, [50.0])
+    path = plain.folder / "run.json"
+    path.write_text(path.read_text().replace('"image_size": 32, ', ""))
+    assert "image_size" not in path.read_text()  # as of a run that is older than the setting
+    assert plain.is_finished()
     path = scaled.folder / "run.json"
     path.write_text(path.read_text().replace('"rotation_stddev": 0.2', '"rotation_stddev": 0.3'))
     with pytest.raises(UserError, match=r"--rotation_stddev=0.3, not 0.2; take another --out"):

@@ -90,6 +90,10 @@ def test_pictures_of_a_study(tmp_path, capsys):
     assert "opt_ls_seed1: collapsed" in said
     for name in ("images.png", "fit.png"):
         assert (tmp_path / "pictures" / name).read_bytes().startswith(b"\x89PNG")
+    (other,) = comparison(tmp_path / "other", "--methods=upt", "--batch_size=64").runs
+    make_up(other, [50.0])
+    with pytest.raises(UserError, match="differ in dataset, image_size, backbone, batch_size: "):
+        studies.points((*folders, str(tmp_path / "other")))
     (tmp_path / "5000/runs/opt_ls_seed1/run.json").write_text("[]")
     with pytest.raises(UserError, match=r"run\.json is cut off or not a JSON object"):
         studies.points(folders)
