@@ -104,7 +104,7 @@ def verdict(summaries: list[Summary]) -> list[str]:
         common = len(errors) == max(len(row.errors) for row in summaries)
         names = f" with seed{'s' * (len(errors) > 1)} {', '.join(map(str, errors))}"
         by = "" if common else f"{names}, which all rows have"
-        mean = table.mean_and_deviation([*errors.values()])
+        mean = table.mean_and_deviation(errors.values())
         sentences.append(f"Best, by the smallest last error{by}: {best.row.title} with {mean} %.")
         if near := "; ".join(other.row.title for other in table.as_good(best, summaries)):
             sentences.append(f"The scatter of the seeds does not tell it from {near}.")

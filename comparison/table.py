@@ -6,6 +6,7 @@ import math
 import re
 import statistics
 import textwrap
+from collections.abc import Collection
 
 from comparison.rows import Row
 from comparison.runs import Run
@@ -56,7 +57,7 @@ def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
     """Returns rows nearer to the best than the standard deviation of a difference of two runs."""
 
     def is_near(other: Summary) -> bool:
-        pair = [list(row.errors.values()) for row in (best, other)]
+        pair = best.errors.values(), other.errors.values()
         if other is best or min(map(len, pair)) < 2:
             return False
         difference = statistics.mean(pair[1]) - statistics.mean(pair[0])
@@ -65,7 +66,7 @@ def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
     return list(filter(is_near, summaries))
 
 
-def mean_and_deviation(values: list[float], digits: int = 2) -> str:
+def mean_and_deviation(values: Collection[float], digits: int = 2) -> str:
     """Returns "mean ± standard deviation", the mean alone of one value, and nothing of none."""
     words = [f"{statistics.mean(values):.{digits}f}"] if values else []
     if len(values) > 1:
@@ -94,7 +95,7 @@ def markdown(summaries: list[Summary], times: Times | None) -> list[str]:
 def _errors(summary: Summary) -> list[str]:
     if summary.valid:
         best = [run.results.figures["best_error"] for run in summary.valid]
-        return [mean_and_deviation(best), mean_and_deviation([*summary.errors.values()])]
+        return [mean_and_deviation(best), mean_and_deviation(summary.errors.values())]
     if summary.finished:
         # not the error of guessing, which would read as a result
         return [", ".join(dict.fromkeys(run.results.collapse for run in summary.finished)), ""]

@@ -61,7 +61,7 @@ class Dataset:
 
     @property
     def identity(self) -> str:
-        """Returns title and CRC-32 sum, which must be the same for a run's parts and a table."""
+        """Returns title and CRC-32 sum: the same when a run is resumed, and in all of a table."""
         crc = zlib.crc32("\n".join(self.class_names).encode())
         for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             crc = zlib.crc32(array.data, crc)
