@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -35,7 +36,8 @@ def save_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     ours = {id(variable) for variable in rotations.values()}
     if others := [w.path for w in model.trainable_weights if id(w) not in ours]:
         _LOGGER.warning("trained, and not saved with the rotations: %s", ", ".join(others))
-    target, header, start = _checked(path), {"__metadata__": maps}, 0
+    header: dict = {"__metadata__": {name: str(value) for name, value in maps.items()}}
+    target, start = _checked(path), 0
     arrays = {name: variable.numpy() for name, variable in rotations.items()}
     for name, array in arrays.items():
         entry = {"dtype": f"F{8 * array.itemsize}", "shape": array.shape}
@@ -63,10 +65,10 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """
     rotations, maps = _rotations_of(model)
     found, found_maps = _read(_checked(path))
-    for name in (name for name in maps if name.endswith("/fix") and name in found_maps):
-        if math.isclose(float(found_maps[name]), float(maps[name]), abs_tol=1e-3):  # by rounding
-            found_maps[name] = maps[name]
     both = maps.keys() & found_maps.keys()  # a file of others may name no maps
+    for name in both:
+        if name.endswith("/fix") and math.isclose(found_maps[name], maps[name], abs_tol=1e-3):
+            found_maps[name] = maps[name]  # the same up to rounding
     here: dict[str, object] = {name: tuple(v.shape) for name, v in rotations.items()}
     here |= {layer: maps[layer] for layer in both}
     there: dict[str, object] = {name: array.shape for name, array in found.items()}
@@ -89,10 +91,10 @@ def _checked(path: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[str, str]]:
+def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[str, Any]]:
     """Returns the rotations by path and name, and each layer's map and sum of neurons by path."""
     rotations: dict[str, keras.Variable] = {}
-    maps: dict[str, str] = {}
+    maps: dict[str, Any] = {}
     for path, layer in layers_by_path(model).items():
         if not isinstance(layer, OrthogonalLayer):
             continue
@@ -105,18 +107,19 @@ def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[s
         config = json.dumps(rotate.get_config()) if hasattr(rotate, "get_config") else ""
         maps[path] = kind + config
         fix = np.ravel(layer.fix)
-        maps[f"{path}/fix"] = str(np.cos(np.arange(fix.size)) @ fix / np.linalg.norm(fix))
+        maps[f"{path}/fix"] = float(np.cos(np.arange(fix.size)) @ fix / np.linalg.norm(fix))
     if not rotations:
         raise ValueError(f"{model.name} has no OPT layer")
     return rotations, maps
 
 
-def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     data = path.read_bytes()
     try:
         start = 8 + int.from_bytes(data[:8], "little")
         header: dict = json.loads(data[8:start])
-        maps = header.pop("__metadata__", {})
+        maps = header.pop("__metadata__", {}).items()
+        maps = {name: float(v) if name.endswith("/fix") else str(v) for name, v in maps}
         arrays = {}
         for name, entry in header.items():
             dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
@@ -124,4 +127,4 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             arrays[name] = values.reshape(shape)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is no safetensors file of rotations, or damaged") from error
-    return arrays, dict(maps)
+    return arrays, maps

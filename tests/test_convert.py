@@ -1,6 +1,7 @@
 """Plain models into OPT models and back: the outputs stay, on inputs larger than the kernels."""
 
 import logging
+import re
 
 import keras
 import numpy as np
@@ -505,7 +506,8 @@ def test_rotations_alone_are_trained_saved_and_loaded(tmp_path):
         with pytest.raises(ValueError, match=rf"is of another model: .*{message}"):
             load_rotations(orthogonalize_model(model_with_attention(), **arguments), path)
     content = path.read_bytes()
-    for damaged in (b"", content[:7], content[:200], content[:-4], b"\xff" * 64):
+    no_number = re.sub(rb'(/fix": ").', rb"\1x", content)
+    for damaged in (b"", content[:7], content[:200], content[:-4], b"\xff" * 64, no_number):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match="is no safetensors file of rotations, or damaged"):
             load_rotations(model, path)
