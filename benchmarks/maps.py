@@ -23,11 +23,10 @@ from common.training.startup import import_tensorflow
 
 tf = import_tensorflow()
 
-from benchmarks.reporting import check_outputs, machine, save, table
+from benchmarks.reporting import check_out, machine, save, table
 from common import orthogonal
 from common.errors import UserError
 from common.training.command_line import Options, run_program, setting
-from comparison.publishing import put
 
 BATCH, BATCH_UP_TO = 5, 576
 GPU = bool(tf.config.list_physical_devices("GPU"))
@@ -45,12 +44,9 @@ class Settings(Options):
     rounds: int = setting(7, "rounds of calls", least=1)
     jit_up_to: int = setting(576, "the largest n for XLA; 0: none", least=0)
     out: pathlib.Path = setting(pathlib.Path("maps.csv"), "the CSV")
-    readme: pathlib.Path | None = setting(
-        None, "a Markdown file: put the tables between its marks of maps"
-    )
 
     def check(self) -> None:
-        check_outputs("maps", self.out, self.readme)
+        check_out(self.out)
         if not self.sizes:
             raise UserError("--sizes is empty")
         if not self.chosen():
@@ -222,8 +218,6 @@ def main(settings: Settings) -> None:
     lines = [*times_table(rows), "", f"{machine()}. {NOTE}", *errors_table(rows)]
     print(*lines, sep="\n")
     save(settings.out, {key: (key, "{}") for key in KEYS}, rows)
-    if settings.readme:
-        put(settings.readme, "maps", lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Our training losses next to those that the original program printed for the same data set.
 
     python -m benchmarks.original --data_dir=data
-    python -m benchmarks.original --runs=opt_gs --readme=docs/fidelity.md
+    python -m benchmarks.original --runs=opt_gs,opt_ogd
 
 Each of the original's scripts was run once on CIFAR-100 with another split. The log of the plain
 network is the one that its authors published with wy1iu/MHE, on the official split. Ours train as
@@ -20,7 +20,6 @@ from common.errors import UserError
 from common.training.command_line import Options, run_program, setting
 from common.training.methods import known
 from common.training.settings import ROOT
-from comparison.publishing import check_marks, put
 
 AROUND = 10  # iterations before and after
 COLUMNS = {
@@ -45,12 +44,6 @@ class Settings(Options):
     runs: tuple[str, ...] = setting(tuple(LOSSES), "the runs", choices=tuple(LOSSES))
     data_dir: pathlib.Path = setting(ROOT / "data", "where CIFAR-100 is")
     out: pathlib.Path = setting(pathlib.Path("original"), "the folder of the runs")
-    readme: pathlib.Path | None = setting(
-        None, "a Markdown file: put the table between its marks of original"
-    )
-
-    def check(self) -> None:
-        check_marks("original", self.readme)
 
 
 def losses(folder: pathlib.Path) -> dict[int, float]:
@@ -96,10 +89,8 @@ def main(settings: Settings) -> None:
             mean = statistics.mean(fits[iteration + i] for i in range(-AROUND, AROUND + 1))
             figures = (known()[method].title + flags, iteration, there, fits[iteration], mean)
             found.append(dict(zip(COLUMNS, figures, strict=True)))
-    lines = [*table(COLUMNS, found), "", f"{machine()}; seed 0, batch 128, one run each."]
-    print(*lines, sep="\n")
-    if settings.readme:
-        put(settings.readme, "original", lines)
+    print(*table(COLUMNS, found), "", sep="\n")
+    print(f"{machine()}; seed 0, batch 128, one run each.")
 
 
 if __name__ == "__main__":

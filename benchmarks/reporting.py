@@ -1,4 +1,4 @@
-"""The benchmarks' tables, CSV files and pages, and the description of the machine."""
+"""The benchmarks' tables and CSV files, and the description of the machine."""
 
 import csv
 import importlib.metadata
@@ -10,18 +10,16 @@ from collections.abc import Mapping
 
 from common.errors import UserError
 from common.training.startup import import_tensorflow
-from comparison.publishing import check_marks
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 PACKAGES = ("tensorflow", "torch", "geotorch", "deel-lip", "tf_keras")
 Columns = Mapping[str, tuple[str, str]]  # by a row's key: the heading, and the cells' format
 
 
-def check_outputs(name: str, out: pathlib.Path, readme: pathlib.Path | None) -> None:
-    """Raises UserError if the CSV cannot be written, or as `check_marks` does."""
+def check_out(out: pathlib.Path) -> None:
+    """Raises UserError if a CSV cannot be written there."""
     if out.suffix != ".csv" or out.is_dir() or not out.absolute().parent.is_dir():
         raise UserError(f"--out={out} is no file name ending in .csv, in a folder that is there")
-    check_marks(name, readme)
 
 
 def shown(columns: Columns, rows: list[dict]) -> Columns:

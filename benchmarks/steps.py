@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from benchmarks.reporting import check_outputs, machine, save, table
+from benchmarks.reporting import check_out, machine, save, table
 from common import backbones
 from common.errors import UserError
 from common.training import command_line
@@ -35,7 +35,6 @@ from common.training.command_line import Options, setting
 from common.training.methods import known, method_of
 from common.training.settings import BATCH_SIZE, PRECISIONS, ROOT
 from common.training.startup import import_tensorflow
-from comparison.publishing import keep, put
 from comparison.rows import Row, parse
 
 PLAIN = "baseline"  # all ratios are to its step
@@ -81,12 +80,9 @@ class Settings(Options):
     kernels: bool = setting(False, "count the kernels that XLA makes of each step")
     peers: bool = setting(False, "also time PyTorch, geotorch and deel-lip; all on the CPU")
     out: pathlib.Path = setting(pathlib.Path("steps.csv"), "the CSV; its image is next to it")
-    readme: pathlib.Path | None = setting(
-        None, "a Markdown file: put the table between its marks, the image into docs/"
-    )
 
     def check(self) -> None:
-        check_outputs(self.table, self.out, self.readme)
+        check_out(self.out)
         if self.widths is not None and len(self.widths) != 4:
             raise UserError("--widths must be four numbers")
         if self.widths and self.each_width:
@@ -97,10 +93,6 @@ class Settings(Options):
             raise UserError(f"--{empty[0]} is empty")
         if any("precision" in dict(row.flags) for row in self.rows()):
             raise UserError("--methods: rows have no precision here; --precision is for all")
-
-    @property
-    def table(self) -> str:
-        return "peers" if self.peers else "widths" if self.each_width else "steps"
 
     def rows(self) -> list[Row]:
         default = PEERED if self.peers else (*known(), "opt_gs:block_size=64")
@@ -286,16 +278,10 @@ def main(settings: Settings) -> None:
     titled = [row | {"method": titles[row["method"]]} for row in rows]
     about = [machine(), *(f"--{key}={rows[0][key]}" for key in fixed)]
     about.append(f"batch {settings.batch}, median of {settings.steps} steps.")
-    lines = [*table(columns, titled), "", "; ".join(about)]
-    print(*lines, sep="\n")
+    print(*table(columns, titled), "", "; ".join(about), sep="\n")
     save(settings.out, columns, rows)
-    image = settings.out.with_suffix(".png")
     labels = [", ".join([row["method"], *(f"{k} {row[k]}" for k in varied)]) for row in titled]
-    draw(image, rows, labels)
-    if settings.readme:
-        caption = "Step and memory of each method next to the plain ones"
-        shown = keep(settings.readme, image, f"{settings.table}.png", caption)
-        put(settings.readme, settings.table, [*lines, "", shown])
+    draw(settings.out.with_suffix(".png"), rows, labels)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Methods side by side: rows, their runs, and the table, the images and the page made of them."""
+"""Methods side by side: rows, their runs, and the table and the images made of them."""

@@ -6,15 +6,11 @@ import pathlib
 from common.errors import UserError
 from common.training.texts import shown
 from comparison import images, table
-from comparison.publishing import keep, put
 from comparison.runs import Run
 from comparison.settings import Comparison
 from comparison.table import Summary, escape
 
-IMAGES = {
-    "curves.png": (images.CURVES, "Test error and training loss of each row during training."),
-    "energy.png": (images.ENERGIES, "Energy and drift of each row during training."),
-}
+IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
 TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}  # of others their names
 COLUMNS = (
     "Errors are test errors in per cent: the smallest of all tests, and the last. ± is the "
@@ -25,7 +21,7 @@ COLUMNS = (
 
 
 def write(runs: list[Run], comparison: Comparison) -> None:
-    """Writes all results into ``--out``, and into ``--readme`` where there is one."""
+    """Writes all results into ``--out``, and prints the table."""
     out, summaries = comparison.out, table.summarize(runs)
     lines = table.markdown(summaries, comparison.times)
     about, sentences = describe(summaries, comparison), verdict(summaries)
@@ -37,12 +33,8 @@ def write(runs: list[Run], comparison: Comparison) -> None:
     text = [*lines, "", *(f"{escape(line)}  " for line in about), "", below, ""]
     _write_csv(out / "results.csv", runs)
     (out / "table.md").write_text("\n".join(text), "utf-8")
-    for name, (panels, _) in IMAGES.items():
+    for name, panels in IMAGES.items():
         images.draw(out / name, summaries, panels, heading="\n".join(about[:2]))
-    if comparison.readme:
-        for name, (_, alt) in IMAGES.items():
-            text += [keep(comparison.readme, out / name, name, alt), ""]
-        put(comparison.readme, "comparison", text[:-1])
     print("\n".join([*lines, "", *about[:3], *sentences]))
     print(f"written: results.csv, table.md, {', '.join(IMAGES)} in {out.absolute()}")
 

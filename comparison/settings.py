@@ -11,7 +11,6 @@ from common.training.command_line import Options, setting
 from common.training.methods import known
 from common.training.settings import BATCH_SIZE, ROOT, Settings
 from common.training.texts import read_text
-from comparison.publishing import check_marks
 from comparison.rows import parse
 from comparison.runs import Run
 from comparison.table import Times
@@ -67,7 +66,6 @@ class Comparison(Options):
     jobs: int = setting(1, "runs at a time", least=1)
     gpus: tuple[int, ...] = setting((), "GPUs to spread runs over: 0,1", least=0)
     steps: pathlib.Path | None = setting(None, "steps.csv of benchmarks.steps")
-    readme: pathlib.Path | None = setting(None, "a page that gets the results between two marks")
     out: pathlib.Path = setting(ROOT / "results", "the folder of runs and results")
 
     def check(self) -> None:
@@ -79,7 +77,6 @@ class Comparison(Options):
         self._complete({"widths": widths, "warmup_iterations": warmup})
         if not self.methods or not self.seeds:
             raise UserError("--methods and --seeds must name some")
-        check_marks("comparison", self.readme)
         _ = self.runs, self.times  # so that their errors come first
 
     def _complete(self, values: dict[str, Any]) -> None:

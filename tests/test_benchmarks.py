@@ -1,6 +1,8 @@
 """The benchmarks on small networks and matrices, and the tables that they write."""
 
+import contextlib
 import csv
+import io
 import itertools
 import math
 import pathlib
@@ -22,19 +24,12 @@ EPSILON = 2.0**-23
 
 
 def run(program, folder: pathlib.Path, *words: str) -> tuple[list[dict[str, str]], str]:
-    """Runs ``program`` with a page to write to; returns the rows of its CSV, and the page."""
-    out = folder / "out.csv"
-    settings = parse(program.Settings, [*words, f"--out={out}"])
-    name = getattr(settings, "table", "maps")
-    readme = folder / "README.md"
-    readme.write_text(f"above\n<!-- {name}: begin -->\nyesterday\n<!-- {name}: end -->\nbelow\n")
-    program.main(parse(program.Settings, [*words, f"--out={out}", f"--readme={readme}"]))
-    text = readme.read_text()
-    assert text.startswith(f"above\n<!-- {name}: begin -->\n| ")
-    assert text.endswith(f"\n<!-- {name}: end -->\nbelow\n")
-    assert "yesterday" not in text
+    """Runs ``program``; returns the rows of its CSV, and what it printed."""
+    out, printed = folder / "out.csv", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        program.main(parse(program.Settings, [*words, f"--out={out}"]))
     with out.open() as file:
-        return list(csv.DictReader(file)), text
+        return list(csv.DictReader(file)), printed.getvalue()
 
 
 def assert_positive(row: dict[str, str], *columns: str) -> None:
@@ -43,7 +38,7 @@ def assert_positive(row: dict[str, str], *columns: str) -> None:
         assert float(row[column]) > 0, row
 
 
-def test_maps(tmp_path, capsys):
+def test_maps(tmp_path):
     names = ["gram_schmidt formed", "lowdin product", "cayley product", "tf.linalg.qr"]
     words = ["--sizes=27", "--rounds=3", "--jit_up_to=0", f"--implementations={','.join(names)}"]
     rows, text = run(maps, tmp_path, *words)
@@ -58,9 +53,8 @@ def test_maps(tmp_path, capsys):
             assert float(row["orthogonality"]) < 10 * 27 * EPSILON
             # a map of another matrix, or of another sign, is off by 1
             assert float(row["deviation"]) < 1e-4
-    assert "\n| implementation | n = 27 | 5 of 27 | error, n = 27 |\n" in text
-    assert "| **cayley product** | " in text
-    assert "\n| **cayley product** | " in capsys.readouterr().out
+    assert "| implementation | n = 27 | 5 of 27 | error, n = 27 |\n" in text
+    assert "\n| **cayley product** | " in text
     assert "tensorflow 2." in text
 
 
@@ -87,7 +81,7 @@ def measured(case: steps.Case) -> dict[str, float]:
     return {"step_ms": step_ms, "first_step_s": 2.0} | memory | kernels
 
 
-def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
+def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "in_a_process", measured)
     rows, text = run(steps, tmp_path, "--methods=opt_gs,opt_cp,opt_gs:block_size=64")
     columns = "method widths step_ms ratio first_step_s memory_gib memory_ratio images_per_s"
@@ -97,14 +91,10 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
         ("opt_cp", "32/64/128/128", 2.0),
         ("opt_gs:block_size=64", "64/64/64/64", 1.25),
     }
-    for table in (text, capsys.readouterr().out):
-        assert "\n| OPT (CP) | 32/64/128/128 | 200 | 2.00 | 2.0 | 1.00 | 1.25 | 640 |\n" in table
-        assert "\n| OPT (GS), block_size 64 | 64/64/64/64 | 125 |" in table
-        assert "; --jit=off; --precision=float32; batch 128, median of 10 steps.\n" in table
-    image = (tmp_path / "out.png").read_bytes()
-    assert image.startswith(b"\x89PNG")
-    assert (tmp_path / "docs/steps.png").read_bytes() == image
-    assert text.endswith("](docs/steps.png)\n<!-- steps: end -->\nbelow\n")
+    assert "\n| OPT (CP) | 32/64/128/128 | 200 | 2.00 | 2.0 | 1.00 | 1.25 | 640 |\n" in text
+    assert "\n| OPT (GS), block_size 64 | 64/64/64/64 | 125 |" in text
+    assert "; --jit=off; --precision=float32; batch 128, median of 10 steps.\n" in text
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_steps_in_several_ways(tmp_path, monkeypatch):
@@ -119,7 +109,7 @@ def test_steps_in_several_ways(tmp_path, monkeypatch):
     assert {row["kernels"] for row in rows} == {"1234"}
     assert {case.name for case in seen if case.kernels} == {"opt_gs"}
     assert {case.name for case in seen} == {"baseline", "opt_gs"}
-    assert "\n| method | widths | XLA | precision | ms per step |" in text
+    assert "| method | widths | XLA | precision | ms per step |" in text
     assert "\n| OPT (GS) | 8/8/8/8 | on | float32 | 150 | 1.50 | 2.0 | 1.00 | 1.25 | 213 |" in text
     # between two rows of one way the plain step is timed once
     assert [case.name for case in seen[:3]] == ["baseline", "opt_gs", "baseline"]
@@ -224,15 +214,13 @@ def test_pytorch_has_the_same_network_and_step(kernel, method):
         np.testing.assert_allclose(float(step()), float(fit), rtol=tolerance)
 
 
-def test_original_compares_losses_of_a_run_that_is_there(tmp_path):
+def test_original_compares_losses_of_a_run_that_is_there(tmp_path, capsys):
     folder = tmp_path / "opt_gs"
     folder.mkdir()
     fits = "".join(f"{i},{i / 100},1.5\n" for i in range(211))
     (folder / "metrics.csv").write_text(f"iteration,fit,seconds\n{fits}211,9")
-    page = tmp_path / "page.md"
-    page.write_text("<!-- original: begin -->\n<!-- original: end -->\n")
-    original.main(original.Settings(runs=("opt_gs",), out=tmp_path, readme=page))
-    assert page.read_text().splitlines()[1:5] == [
+    original.main(original.Settings(runs=("opt_gs",), out=tmp_path))
+    assert capsys.readouterr().out.splitlines()[:4] == [
         "| run | iteration | the original's loss | ours | mean of our 21 batches |",
         "|---|---|---|---|---|",
         "| OPT (GS) | 100 | 3.98 | 1.00 | 1.00 |",
@@ -247,7 +235,6 @@ BAD = [
     ["steps", "--widths=8,8,8"],
     ["steps", "--each_width=8", "--widths=8,8,8,8"],
     ["steps", "--peers", "--jit=on"],
-    ["steps", "--readme=LICENSE"],
     ["steps", "--out=no/such/folder/steps.csv"],
     ["maps", "--sizes="],
     ["maps", "--implementations=eigh"],

@@ -39,12 +39,6 @@ def each(pages: list[pathlib.Path]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
 
 
-def prose(page: pathlib.Path) -> str:
-    """Returns a page without what programs have written into it."""
-    marks = re.compile(r"(<!-- (.+): begin -->).*?(<!-- \2: end -->)", re.DOTALL)
-    return marks.sub(r"\1\3", page.read_text())
-
-
 def code_of(page: pathlib.Path) -> list[str]:
     """Returns a page's lines of code, comments left out, and what stands between backticks.
 
@@ -104,12 +98,12 @@ def test_links_lead_somewhere(page):
 
 @each(PAGES)
 def test_lines_fit_a_screen(page):
-    lines = [line for line in prose(page).splitlines() if not line.startswith("|")]
+    lines = [line for line in page.read_text().splitlines() if not line.startswith("|")]
     assert [line for line in lines if len(line) > 100] == []
 
 
 def test_every_method_has_its_section_with_its_flags():
-    sections = prose(ROOT / "docs/methods.md").split("\n## ")
+    sections = (ROOT / "docs/methods.md").read_text().split("\n## ")
     for method in METHODS:
         section = next(s for s in sections if s.splitlines()[0].endswith(f": `{method}/`"))
         for flag in fields(known()[method]) - fields(Settings):
@@ -154,7 +148,7 @@ def test_every_command_is_there():
 def test_flags_in_the_text_are_flags():
     """Of some program: the train.py files, compare.py, the benchmarks."""
     flags = {name for kind in (*known().values(), *PROGRAMS.values()) for name in fields(kind)}
-    mentioned = {name for page in PAGES for name in re.findall(r"--(\w+)", prose(page))}
+    mentioned = {name for page in PAGES for name in re.findall(r"--(\w+)", page.read_text())}
     assert len(mentioned) > 30
     assert mentioned <= flags | {"help"}
 
