@@ -54,9 +54,7 @@ DEAD, SATURATED, ALIVE = (4.5952, 0.01), (9.1382, 1 / 128), (4.3, 0.03)
     ],
 )
 def test_all_batches_of_the_last_300_iterations_show_it(batches, state):
-    rows = [
-        {"iteration": 100.0 * i, "fit": fit, "acc": acc} for i, (fit, acc) in enumerate(batches)
-    ]
+    rows = [{"iteration": 100.0 * i, "fit": f, "acc": a} for i, (f, a) in enumerate(batches)]
     tested = [{"iteration": 100.0 * len(batches) + 300, "test_acc": 0.01}]
     assert collapse.of_run(rows + tested, 100) == state
 

@@ -67,17 +67,12 @@ def test_presets_are_defaults_of_other_flags(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "warmup"),
-    [
-        *(("", 0), ("--iterations=75000", 0), ("--iterations=2000", 400), ("--iterations=60", 12)),
-        ("--iterations=60 --warmup_iterations=50", 50),
-    ],
-)
-def test_warmup_of_shortened_runs(tmp_path, words, warmup):
-    settings = comparison(tmp_path, "--methods=baseline,sopt_gs", *words.split())
-    # also of longer runs
-    assert {run.settings.warmup_iterations for run in settings.runs} == {warmup}
+def test_warmup_of_shortened_runs(tmp_path):
+    cases = {"": 0, "--iterations=75000": 0, "--iterations=2000": 400, "--iterations=60": 12}
+    for words, warmup in (cases | {"--iterations=60 --warmup_iterations=50": 50}).items():
+        settings = comparison(tmp_path, "--methods=baseline,sopt_gs", *words.split())
+        # also of longer runs
+        assert {run.settings.warmup_iterations for run in settings.runs} == {warmup}, words
 
 
 # Runs
@@ -331,9 +326,8 @@ def test_a_short_run_that_still_guesses_has_no_result(tmp_path):
 
 def test_times_of_rows_with_settings_are_not_guessed(tmp_path):
     steps = tmp_path / "steps.csv"
-    steps.write_text(
-        "method,widths,step_ms,ratio\nbaseline,8/8/8/8,10,1.1\nopt_gs,8/8/8/8,15,1.6\nupt,8/8/8/8,,\n"
-    )
+    times = "baseline,8/8/8/8,10,1.1\nopt_gs,8/8/8/8,15,1.6\nupt,8/8/8/8,,\n"
+    steps.write_text(f"method,widths,step_ms,ratio\n{times}")
     methods = "--methods=baseline,opt_gs,opt_gs:rotation_stddev=0.2"
     settings = comparison(tmp_path / "out", methods, f"--steps={steps}")
     for run in settings.runs:

@@ -1,4 +1,4 @@
-"""The original's loss, weight decay, and the gradient of OPT (OR)'s penalty."""
+"""The original's loss, and the gradient of OPT (OR)'s penalty."""
 
 import keras
 import numpy as np
@@ -26,11 +26,6 @@ def test_serves_as_a_keras_loss():
     inputs, labels = np.ones((8, 4), "float32"), np.arange(8) % 3
     expected = np.mean(losses.smoothed_cross_entropy(labels, model(inputs)))
     assert model.evaluate(inputs, labels, verbose=0) == pytest.approx(expected, rel=1e-6)
-
-
-def test_weight_decay():
-    variables = [keras.Variable([1.0, 2.0]), keras.Variable([[3.0]])]
-    assert float(losses.weight_decay(variables)) == pytest.approx(5e-4 * 14 / 2, rel=1e-6)
 
 
 def test_orthogonality_penalty_has_a_gradient_at_the_identity():
