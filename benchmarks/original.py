@@ -3,7 +3,7 @@
     python -m benchmarks.original --data_dir=data
     python -m benchmarks.original --runs=opt_gs,opt_ogd
 
-Each of the original's scripts was run once on CIFAR-100 with another split. The log of the plain
+The original's scripts were run once each on CIFAR-100 with another split. The log of the plain
 network is the one that its authors published with wy1iu/MHE, on the official split. Ours train as
 far, at full width, with batch 128 and without a warm-up. A run that was interrupted continues.
 """

@@ -47,7 +47,7 @@ class Comparison(Options):
     preset: str | None = setting(
         None,
         "defaults of other flags: a backbone; sopt: S-OPT at rotated_fraction 1/8 to 1; few: 5,000 "
-        "training images, where plain training overfits",
+        "training images, and plain training with other rates and decays",
         choices=tuple(PRESETS),
     )
     backbone: str | None = _same("backbone")

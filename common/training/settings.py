@@ -41,19 +41,19 @@ class Settings(Options):
         32, "height and width of the resized images of --dataset=folder", least=32, most=256
     )
     train_images: int = setting(
-        0, "training images, as many of each class, the same in every run; 0: all", **_COUNT
+        0, "training images, equally many of each class, the same with any seed; 0: all", **_COUNT
     )
     iterations: int = setting(
         75_000, "training steps; the rate drops at the same fractions of any", **_COUNT | _ONE
     )
     batch_size: int | None = setting(
-        None, f"images per step (default: {BATCH_SIZE}, or those that fit)", **_ONE
+        None, f"images per step (default: {BATCH_SIZE}, or all images if there are fewer)", **_ONE
     )
     base_lr: float = setting(0.1, "the first learning rate", least=0)
     warmup_iterations: int = setting(
         0,
         "iterations W over which all learning rates grow linearly from rate/W. A run of far fewer "
-        "than 75,000 needs them: a plain network recovers from its first steps after some 2,000",
+        "than 75,000 needs them: its first steps at the full rate may saturate a plain network",
         **_COUNT,
     )
     seed: int = setting(
@@ -92,7 +92,7 @@ class Settings(Options):
 
     @classmethod
     def usual_warmup(cls, iterations: int) -> int:
-        """Returns how many iterations of warm-up a run needs; one of full length recovers."""
+        """Returns how many iterations of warm-up a run needs: 0 for one of full length."""
         return min(400, iterations // 5) if iterations < cls.iterations else 0
 
     def check(self) -> None:
