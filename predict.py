@@ -69,13 +69,13 @@ def main(options: Prediction) -> None:
         importlib.import_module(f"{method}.architecture")  # registers the method's map
     try:
         model = keras.saving.load_model(options.model)
-    except Exception as error:  # a file that is not a model can raise anything
+        inputs, outputs = model.input_shape, model.output_shape
+    except Exception as error:  # a file that is not a run's model can raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{options.model} is not a model of a run: {reason}") from error
-    size = model.input_shape[1] if len(model.input_shape) == 4 else None
-    shapes = (None, size, size, 3), (None, len(names))
-    if not size or (model.input_shape, model.output_shape) != shapes:
-        found = f"{model.input_shape} to {model.output_shape}"
+    size = inputs[1] if isinstance(inputs, tuple) and len(inputs) == 4 else None
+    if not size or (inputs, outputs) != ((None, size, size, 3), (None, len(names))):
+        found = f"{inputs} to {outputs}"
         raise UserError(f"{options.model} maps {found}, not images to {len(names)} classes")
     print(f"model: {shown(options.model)}: {about}")
     folded = options.file("folded.keras")

@@ -7,7 +7,7 @@ A call computes a map of w, an n x n matrix of N(0, 1) in float32, and then the 
 fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it; "formed" is
 map(w). ms is the median over rounds that call all implementations in turn; multiple is the median
 of each round's ratio to one product tf.matmul(w, w), for a batch too. Rows with jit are compiled by
-XLA. A call of TensorFlow from Python takes 0.2 ms: at n = 27 this is most of the time.
+XLA. At n = 27 most of the time is that of a call of TensorFlow from Python.
 """
 
 import functools

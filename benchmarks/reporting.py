@@ -22,13 +22,13 @@ def check_out(out: pathlib.Path) -> None:
         raise UserError(f"--out={out} is no file name ending in .csv, in a folder that is there")
 
 
-def shown(columns: Columns, rows: list[dict]) -> Columns:
+def used(columns: Columns, rows: list[dict]) -> Columns:
     return {key: column for key, column in columns.items() if any(key in row for row in rows)}
 
 
 def table(columns: Columns, rows: list[dict]) -> list[str]:
     """Returns the lines of a Markdown table; figures that a row lacks are empty cells."""
-    columns = shown(columns, rows)
+    columns = used(columns, rows)
     cells = [[heading for heading, _ in columns.values()]]
     for row in rows:
         cells.append([form.format(row[k]) if k in row else "" for k, (_, form) in columns.items()])
@@ -39,7 +39,7 @@ def table(columns: Columns, rows: list[dict]) -> list[str]:
 def save(path: pathlib.Path, columns: Columns, rows: list[dict]) -> None:
     """Writes the table as a CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(shown(columns, rows)), extrasaction="ignore")
+        writer = csv.DictWriter(file, list(used(columns, rows)), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
     print(f"written: {path.absolute()}")

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from .layers.orthogonal import OrthogonalLayer
+from .orthogonal import matmul
 from .private import layers_by_path
 
 Layers = Mapping[str, keras.layers.Layer]
@@ -68,7 +69,7 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
 
 def orthogonality_drift(q: tf.Tensor) -> tf.Tensor:
     """Returns max |Q Q^T - I| of ``q [..., n, n]``, a scalar of the same dtype."""
-    gap = tf.matmul(q, q, transpose_b=True) - tf.eye(q.shape[-1], dtype=q.dtype)
+    gap = matmul(q, q, transpose_b=True) - tf.eye(q.shape[-1], dtype=q.dtype)
     return tf.reduce_max(tf.abs(gap))
 
 

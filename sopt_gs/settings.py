@@ -9,7 +9,7 @@ class Settings(LayerSettings):
     eval_every: int = 750
     iterations_per_episode: int = setting(750, "iterations per episode", least=1)
     rotated_fraction: float = setting(
-        0.25, "the share of a layer's input channels that is rotated at a time", above=0, most=1
+        0.25, "the share of the rows of F that is rotated at a time", above=0, most=1
     )
     reset_bn: bool = setting(
         True, "reset gamma and beta to 1 and 0 at each episode, as in the original"

@@ -239,6 +239,7 @@ BAD = [
     ["maps", "--sizes="],
     ["maps", "--implementations=eigh"],
     ["maps", "--out=tests"],
+    ["original", "--runs="],
 ]
 
 
@@ -246,6 +247,6 @@ BAD = [
 def test_bad_arguments(monkeypatch, arguments):
     monkeypatch.chdir(ROOT)
     name, *words = arguments
-    program = {"steps": steps, "maps": maps}[name]
+    program = {"steps": steps, "maps": maps, "original": original}[name]
     with pytest.raises(UserError, match=words[0].split("=")[0]):
         program.main(parse(program.Settings, words))

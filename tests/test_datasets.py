@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 import time
+import tracemalloc
 import types
 
 import numpy as np
@@ -246,6 +247,15 @@ def test_a_malicious_pickle_runs_nothing(tmp_path):
         (folder / "train").write_bytes(content)
         assert_refused(tmp_path, "train: not a pickle of a CIFAR file")
         assert not mark.exists()
+
+
+def test_a_pickle_takes_no_more_memory_than_it_has_objects():
+    content = b"\x80\x04Nr\xff\xff\xff\x03."  # None as the 67 millionth object
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="not a pickle of a CIFAR file"):
+        datasets.unpickling.unpickle(content, "data")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def change(**values) -> dict:

@@ -210,6 +210,16 @@ def test_thin_product_is_the_map_times_the_neurons(name, dtype, jit):
         assert deviation(a, b) <= 20 * EPS[dtype] * condition(name, w)
 
 
+@each_map
+def test_products_of_eager_code_are_not_in_tf32(name, monkeypatch):
+    allowed, product, seen = tf.config.experimental.tensor_float_32_execution_enabled, tf.matmul, []
+    monkeypatch.setattr(tf, "matmul", lambda *a, **k: seen.append(allowed()) or product(*a, **k))
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    orthogonal.product(lambda w: MAPS[name](w), tf.eye(5), tf.ones((5, 3)))
+    assert set(seen) == {False}
+    assert allowed()
+
+
 # Under XLA
 
 

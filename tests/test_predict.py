@@ -101,6 +101,8 @@ def test_files_that_are_not_a_runs(tmp_path, red):
     for path in (other, latin):
         path.touch()
     model.write_bytes(b"PK not a model")
+    keras.Sequential([keras.layers.Dense(2)]).save(tmp_path / "folded_02.keras")  # never called
+    (tmp_path / "classes_02.txt").write_text("a\nb\n")
     (tmp_path / "classes.txt").write_text("a\nb\n")
     (tmp_path / "classes_01.txt").write_bytes("café\n".encode("latin-1"))
     for image, path, message in (
@@ -110,6 +112,7 @@ def test_files_that_are_not_a_runs(tmp_path, red):
         (pipe, model, "there is no file"),
         (red, latin, ".* classes_01.txt is not UTF-8"),
         (red, model, "is not a model of a run"),
+        (red, tmp_path / "folded_02.keras", ".*folded_02.keras is not a model of a run"),
     ):
         with pytest.raises(UserError, match=message):
             predict.main(predict.Prediction((image,), path))

@@ -29,8 +29,9 @@ class Network:
         255, to logits, ``[batch, num_classes]``.
 
         Args:
-            layer: the factory of the layers: called as ``layer(filters, kernel_size, padding=...,
-                name=...)`` it returns a Keras layer without bias, such as `keras.layers.Conv2D`.
+            layer: the factory of the layers: called as ``layer(filters, kernel_size, strides=...,
+                padding=..., name=...)`` it returns a Keras layer without bias, such as
+                `keras.layers.Conv2D`.
             **options: ``stem``, the factory of the first layer, defaults to ``layer``; ``widths``,
                 the numbers of neurons; ``num_classes`` to 100; ``score_regularizer``, that of the
                 score layer's kernel, to none; ``image_size``, height and width, to 32.

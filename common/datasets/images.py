@@ -11,7 +11,8 @@ from PIL import Image
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png")
 LARGEST_FILE = 256 * 2**20  # bytes; CIFAR-100's training file has 155 million
 
-# Pillow raises an error at more than twice as many pixels: 8,192 x 8,192, which take 192 MiB
+# Pillow raises an error at more than twice as many pixels: 8,192 x 8,192, which take it 256 MiB,
+# and as much again where they have to be converted
 Image.MAX_IMAGE_PIXELS = 2**25
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # below that it warns
 
@@ -38,7 +39,8 @@ def decode(content: bytes, size: int) -> np.ndarray:
         image: Image.Image = Image.open(io.BytesIO(content), formats=("BMP", "JPEG", "PNG"))
         if image.mode.startswith("I;16"):  # grey of 16 bits, which `convert` would clip
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
     except Image.UnidentifiedImageError as error:
         raise ValueError("it is no BMP, JPEG or PNG file, or its header is damaged") from error
     except Exception as error:  # a hostile file can make a decoder raise anything

@@ -45,7 +45,7 @@ def read_copy(cifar: Cifar, folder: pathlib.Path) -> Dataset:
 
 
 def is_reachable(url: str, seconds: float) -> bool:
-    """Returns whether ``url`` answers within so many seconds, the look-up of its host apart."""
+    """Returns whether ``url`` answers within so many seconds; finding its host may take longer."""
     try:
         request = urllib.request.Request(url, method="HEAD")
         urllib.request.urlopen(request, timeout=seconds).close()  # raises for 400 and above

@@ -38,7 +38,8 @@ _ADMITTED = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+# in Python: the one in C makes room for every number that a file gives an object, 16 bytes each
+class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str):
         asked = f"{module}.{name}".replace("numpy.core.", "numpy._core.")  # as NumPy 1 calls it
         if asked not in _ADMITTED:

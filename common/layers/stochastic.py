@@ -19,7 +19,7 @@ class StochasticLayer(OrthogonalLayer):
     `StochasticEpisodes` calls `merge` and `restart` after each episode of training.
 
     Args:
-        rotated_fraction: the share of the channels that is rotated at a time, over 0 and at most 1.
+        rotated_fraction: the share of the rows that is rotated at a time, over 0 and at most 1.
             Defaults to the original's 0.25. The other arguments are `OrthogonalLayer`'s.
 
     Raises:

@@ -13,8 +13,9 @@ condition allows. Gradients are finite. One that is too large for the dtype is t
 or 0 where its sign is lost. Numbers below the dtype's least normal one count as 0.
 
 On recent GPUs TensorFlow multiplies float32 matrices in TF32, in which a map is orthogonal to three
-digits only. Under XLA the products here (`matmul`) never use TF32. Without XLA, call
-``tf.config.experimental.enable_tensor_float_32_execution(False)`` before training on a GPU.
+digits only. The products here (`matmul`) do not use it, under XLA and in eager code. In a graph
+without XLA they do: on a GPU first call
+``tf.config.experimental.enable_tensor_float_32_execution(False)``.
 """
 
 import tensorflow as tf

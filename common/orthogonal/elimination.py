@@ -122,15 +122,15 @@ def _determinant(q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cast(tf.sign(product), q.dtype), tf.abs(tf.abs(product) - 1) < 0.01
 
 
-def _by_reflections(matrix: tf.Tensor, block: int = 4) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Does the same as `orthogonal_rows`, for every matrix, in n / ``block`` trips of a loop.
+def _by_reflections(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Does the same as `orthogonal_rows`, for every matrix, in n / 4 trips of a loop.
 
     Householder's reflections I - 2 v v^T of the transpose's columns are found one by one. The
-    product of ``block`` of them, I - V T V^T, where T^-1 = I / 2 + the strict upper triangle of
+    product of four of them, I - V T V^T, where T^-1 = I / 2 + the strict upper triangle of
     V^T V, is applied to all of the matrix at once (Schreiber and Van Loan, 1989).
     """
     n, batch, dtype = matrix.shape[-1], tf.shape(matrix)[:-2], matrix.dtype
-    block = min(block, n)
+    block = min(4, n)
     trips = -(-n // block)
     size = trips * block
     a = _padded_with_identity(transpose(matrix), size)

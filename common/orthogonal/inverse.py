@@ -8,7 +8,7 @@ from .matrices import matmul
 FEW_ROWS = 36
 
 
-def inverse_of_positive(a: tf.Tensor, bound: tf.Tensor, least: float = 1e-3) -> tf.Tensor:
+def inverse_of_positive(a: tf.Tensor, bound: tf.Tensor, least: float) -> tf.Tensor:
     """Returns the inverse of symmetric positive definite matrices ``a [..., n, n]``.
 
     Newton's iteration X <- X (2 - a X) takes an eigenvalue z of a X to z (2 - z). Here each step is

@@ -1,8 +1,9 @@
-"""Shared by the maps: checks of arguments, precision, and products that never use TF32."""
+"""Shared by the maps: checks of arguments, precision, and products that do not use TF32."""
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -52,10 +53,26 @@ def for_square_matrices(function: Callable[..., tf.Tensor]) -> Callable[..., tf.
 def matmul(
     a: tf.Tensor, b: tf.Tensor, *, transpose_a: bool = False, transpose_b: bool = False
 ) -> tf.Tensor:
-    """Returns ``a [..., m, k] @ b [..., k, n]`` as `tf.matmul`, but under XLA never in TF32."""
-    if not is_compiled_by_xla():
+    """Returns ``a [..., m, k] @ b [..., k, n]`` as `tf.matmul`, but never in TF32.
+
+    Only a graph without XLA, where no operation has a precision, obeys TensorFlow's setting.
+    """
+    if is_compiled_by_xla():
+        left, right = transpose(a) if transpose_a else a, transpose(b) if transpose_b else b
+        return _exact_product(left, right)
+    with without_tf32() if tf.executing_eagerly() else contextlib.nullcontext():
         return tf.matmul(a, b, transpose_a, transpose_b)
-    return _exact_product(transpose(a) if transpose_a else a, transpose(b) if transpose_b else b)
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """Keeps operations that are executed in the block out of TF32."""
+    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(allowed)
 
 
 @tf.custom_gradient  # the gradient calls this function, so it can be differentiated again

@@ -129,7 +129,8 @@ def _spectral_bound(w: tf.Tensor) -> tf.Tensor:
 
 # a few of 100 Gaussian matrices of 576 rows have a smaller one (Edelman, 1988)
 _USUAL = 1e-5
-_LEAST = 2.0**-16  # of noise; for n rows it is some 1/n, and rounding errors may be in its way
+# the least singular value of such noise is about eps / n, less where rounding errors meet it
+_LEAST = 2.0**-16
 
 
 def _polar_factor(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

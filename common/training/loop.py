@@ -60,7 +60,7 @@ def run(
     jit = on_gpu if settings.jit == "auto" else settings.jit == "on"
     # XLA cannot compile what devices exchange: gradients, and the moments of batch normalization
     jit_step = jit and settings.distribute == "none"
-    # TF32 is too inaccurate for rotations; under XLA their products ask for full precision
+    # TF32 is too inaccurate for rotations; under XLA their products do not use it
     tf.config.experimental.enable_tensor_float_32_execution(jit_step)
     data = datasets.load(settings.dataset, settings.data_dir, settings.image_size)
     if settings.train_images:
