@@ -47,8 +47,6 @@ class Settings(Options):
 
     def check(self) -> None:
         check_out(self.out)
-        if not self.sizes:
-            raise UserError("--sizes is empty")
         if not self.chosen():
             words = ",".join(self.implementations)
             raise UserError(f"--implementations={words}: no name contains that")

@@ -45,10 +45,6 @@ class Settings(Options):
     data_dir: pathlib.Path = setting(ROOT / "data", "where CIFAR-100 is")
     out: pathlib.Path = setting(pathlib.Path("original"), "the folder of the runs")
 
-    def check(self) -> None:
-        if not self.runs:
-            raise UserError("--runs is empty")
-
 
 def losses(folder: pathlib.Path) -> dict[int, float]:
     """Returns the loss of each iteration of a run that is going on or has ended."""

@@ -89,8 +89,6 @@ class Settings(Options):
             raise UserError("--widths and --each_width: give one of them")
         if self.peers and (self.jit, self.precision) != (Settings.jit, Settings.precision):
             raise UserError("--peers compares in float32 without XLA, not with --jit, --precision")
-        if empty := [name for name, value in vars(self).items() if value == ()]:
-            raise UserError(f"--{empty[0]} is empty")
         if any("precision" in dict(row.flags) for row in self.rows()):
             raise UserError("--methods: rows have no precision here; --precision is for all")
 

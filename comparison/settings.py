@@ -75,8 +75,6 @@ class Comparison(Options):
         warmup = Settings.usual_warmup(self.iterations or Settings.iterations)
         widths = backbones.known()[self.backbone].widths
         self._complete({"widths": widths, "warmup_iterations": warmup})
-        if not self.methods or not self.seeds:
-            raise UserError("--methods and --seeds must name some")
         _ = self.runs, self.times  # so that their errors come first
 
     def _complete(self, values: dict[str, Any]) -> None:

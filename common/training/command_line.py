@@ -70,6 +70,8 @@ class Options:
     def __post_init__(self) -> None:
         for name, about in self.abouts.items():
             value = getattr(self, name)
+            if value == () != getattr(type(self), name):
+                raise UserError(f"--{name} is empty")
             for one in value if isinstance(value, tuple) else (value,):
                 if problem := None if one is None else about.problem(one):
                     raise UserError(f"--{name}={as_text(value)}: {problem}")
