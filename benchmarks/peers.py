@@ -84,7 +84,7 @@ class Rotated(nn.Module):
         return kernel.movedim(3, 1) if self.channels_last else kernel
 
 
-def network(kernel: str, layout: str, widths: Sequence[int], classes: int = 100) -> nn.Sequential:
+def network(kernel: str, layout: str, widths: Sequence[int]) -> nn.Sequential:
     """Returns CNN-6 with kernels of that name; "plain" ones are trained themselves."""
 
     def convolution(channels: int, width: int, size: int, padding: int = 0) -> nn.Conv2d:
@@ -106,7 +106,7 @@ def network(kernel: str, layout: str, widths: Sequence[int], classes: int = 100)
             ]
             channels = width
         layers.append(nn.MaxPool2d(2))
-    scores = nn.Conv2d(widths[3], classes, 1, bias=False)
+    scores = nn.Conv2d(widths[3], 100, 1, bias=False)
     nn.init.kaiming_normal_(scores.weight)
     layers += [convolution(channels, widths[3], 4), scores, nn.Flatten()]
     return nn.Sequential(*layers).to(memory_format=LAYOUTS[layout])

@@ -167,8 +167,7 @@ def measure(case: Case) -> dict[str, float]:
     once(1)
     figures = {"first_step_s": time.perf_counter() - start}
     # a run gives a GPU many steps per call; on a CPU a call returns when its step is done
-    times = [once(20 if on_gpu else 1) for _ in range(case.steps)]
-    figures["step_ms"] = statistics.median(times)
+    figures["step_ms"] = statistics.median(once(20 if on_gpu else 1) for _ in range(case.steps))
     if not case.peer:
         from common.training.environment import peak_memory
 

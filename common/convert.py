@@ -27,7 +27,8 @@ class Conversion:
     Attributes:
         rotated: paths of the layers that became OPT layers.
         added_weights: number of weights that the model has gained.
-        left: the reason for each path of a layer with neurons that stayed as it was.
+        left: the reason for each path of a layer with neurons that stayed as it was; empty if the
+            layers were named.
         trained_weights: number of weights that are trained.
         all_weights: number of all weights.
     """
@@ -104,10 +105,9 @@ def orthogonalize_model(
             layers[path].kernel_regularizer = None
             rotate(layers[path], ROTATED[type(layers[path])], **arguments)
     except Exception:  # the model stays as it was
-        fold(layers[path], kernels[path])
         for path in chosen:
             if isinstance(layers[path], OrthogonalLayer):
-                fold(layers[path], layers[path].kernel)
+                fold(layers[path], kernels[path])
             layers[path].kernel_regularizer = layers[path].kernel.regularizer = penalties.get(path)
         raise
     if rotations_only:
@@ -209,8 +209,8 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
         The model, not compiled.
 
     Raises:
-        ValueError: if ``model`` is not built or cannot be copied, a rotation is not finite, or a
-            layer is of a subclass with its own ``call``.
+        ValueError: if ``model`` or an OPT layer in it is not built, the model cannot be copied, a
+            rotation is not finite, or a layer is of a subclass with its own ``call``.
     """
     _check_built(model)
     for weight in model.weights:
@@ -218,6 +218,8 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
             raise ValueError(f"{weight.path} is not finite, as after a training that broke down")
     for layer in all_layers(model):
         check_kind(layer)
+        if isinstance(layer, OrthogonalLayer) and not layer.built:
+            raise ValueError(f"{layer.name} is not built: call it once")
     model = copied(model) if copy else model
     for layer in all_layers(model):
         if isinstance(layer, OrthogonalLayer):

@@ -110,7 +110,7 @@ class EnergyLogger(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         layers = layers_by_path(self.model).items()
-        found = {path: layer for path, layer in layers if isinstance(layer, OrthogonalLayer)}
+        found = {p: v for p, v in layers if isinstance(v, OrthogonalLayer) and v.built}
         if logs is None or not found:
             return
         energies, drifts = layer_energies(found), layer_drifts(found)

@@ -268,8 +268,6 @@ def _nearer_orthogonal(y: tf.Tensor) -> tf.Tensor:
 def rate_at(optimizer: keras.optimizers.Optimizer, iteration: int) -> float:
     """Returns the learning rate of an iteration, counted from 0, rounded to seven digits."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
-    rate = optimizer.get_config()["learning_rate"]
-    if isinstance(rate, dict):
-        rate = keras.optimizers.schedules.deserialize(rate)
+    rate = optimizer._learning_rate  # the public one is that of the current iteration
     # float32 has seven digits; without this 0.01 would be 0.009999999776482582
     return float(f"{float(rate(iteration) if callable(rate) else rate):.7g}")

@@ -123,9 +123,8 @@ def remove_weight(layer: keras.layers.Layer, name: str) -> None:
 
 
 def move_to_end(layer: keras.layers.Layer, weight: keras.Variable) -> None:
-    """Makes ``weight`` the last of the layer's trainable weights."""
+    """Makes ``weight`` the last of the trainable weights of a layer whose weights may change."""
     layer._untrack_variable(weight)
     trainable, weight.trainable = weight.trainable, True
-    with weights_may_change(layer):
-        layer._track_variable(weight)
+    layer._track_variable(weight)
     weight.trainable = trainable

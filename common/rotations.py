@@ -96,7 +96,7 @@ def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[s
     rotations: dict[str, keras.Variable] = {}
     maps: dict[str, Any] = {}
     for path, layer in layers_by_path(model).items():
-        if not isinstance(layer, OrthogonalLayer):
+        if not (isinstance(layer, OrthogonalLayer) and layer.built):
             continue
         if isinstance(layer, StochasticLayer) or layer.learn_neurons:
             advice = "save the model's weights, with `model.save_weights`"

@@ -12,7 +12,7 @@ from comparison.table import Summary, escape
 
 IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
 TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}  # of others their names
-COLUMNS = (
+LEGEND = (
     "Errors are test errors in per cent: the smallest of all tests, and the last. ± is the "
     "standard deviation over seeds; with one seed, a small difference may be chance. "
     "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean "
@@ -25,7 +25,7 @@ def write(runs: list[Run], comparison: Comparison) -> None:
     out, summaries = comparison.out, table.summarize(runs)
     lines = table.markdown(summaries, comparison.times)
     about, sentences = describe(summaries, comparison), verdict(summaries)
-    below = " ".join([*map(escape, sentences), COLUMNS])
+    below = " ".join([*map(escape, sentences), LEGEND])
     timed = "by benchmarks.steps, next to plain ones" if comparison.steps else "while training"
     below += f" Steps were timed {timed}."
     if any(run.iterations < run.row.kind.iterations for run in runs):

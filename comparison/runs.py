@@ -106,7 +106,8 @@ def with_other_seeds(runs: list[Run]) -> list[Run]:
         asked = list(group)
         out, flags, start = asked[0].out, asked[0].flags, asked[0].name.rpartition("seed")[0]
         names = [path.name for path in (out / "runs").glob(f"{start}seed*")]
-        seeds = {int(m[1]) for n in names if (m := re.search("seed(0|[1-9][0-9]{0,8})$", n))}
+        seeds = {int(m[1]) for n in names if (m := re.search("seed(0|[1-9][0-9]{0,9})$", n))}
+        seeds = {seed for seed in seeds if seed < 2**32}
         others = [Run(row, seed, out, flags) for seed in sorted(seeds - {r.seed for r in asked})]
         found += asked + [run for run in others if run.is_finished() or run.failure]
     return found

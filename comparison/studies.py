@@ -85,8 +85,9 @@ def selected(found: list[Point], methods: tuple[str, ...]) -> list[Point]:
 def _row(settings: dict[str, Any]) -> Row:
     method = str(settings.get("method"))
     kind = known().get(method)
-    names = [n for n in settable(kind) if settings.get(n) != getattr(kind, n)] if kind else []
-    return parse([":".join([method, *(f"{n}={as_text(settings.get(n))}" for n in names)])])[0]
+    names = settings.keys() & settable(kind) if kind else ()  # a newer one has its default
+    words = [f"{n}={as_text(settings[n])}" for n in names if settings[n] != getattr(kind, n)]
+    return parse([":".join([method, *words])])[0]
 
 
 def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:

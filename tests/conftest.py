@@ -18,6 +18,8 @@ from common.training.methods import known, method_of
 
 # in what a failed test shows, TensorFlow's device chatter would come first
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# a GPU sums in another order each time, and in TF32
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 # no data set, nor setting, that the user has there
 _EMPTY = tempfile.TemporaryDirectory()
@@ -42,10 +44,9 @@ def method_named(name: str, **settings: object) -> Any:
 
 
 def run(*words: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
-    """Runs Python with ``words``, which must succeed, without a GPU."""
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"} | environment
-    options = {"env": environment, "capture_output": True, "text": True, "timeout": 3000}
-    result = subprocess.run([sys.executable, *map(str, words)], cwd=cwd, **options)
+    """Runs Python with ``words``, which must succeed."""
+    options = {"env": os.environ | environment, "cwd": cwd, "text": True, "timeout": 3000}
+    result = subprocess.run([sys.executable, *map(str, words)], capture_output=True, **options)
     assert result.returncode == 0, result.stdout + result.stderr
     return result
 

@@ -9,6 +9,7 @@ import pathlib
 import pickle
 import random
 import re
+import shutil
 import signal
 import types
 import zipfile
@@ -174,7 +175,7 @@ def hostile(path: pathlib.Path, evil: Evil) -> Iterator[tuple[str, Callable[[], 
 def test_hostile_files(saved, tmp_path, capsys):
     """Pickles, bombs, giant shapes, wrong facts and weights are named as damaged, no more."""
     checkpoints, path = saved
-    cases, taken, start = list(hostile(path, Evil(tmp_path / "ran"))), [], peak()
+    cases, taken, start = list(hostile(path, Evil(tmp_path / "ran"))), [], peak(anew=True)
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for ever"))
     for words, lay in cases:
         path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
@@ -286,6 +287,14 @@ def test_logs_that_are_too_short_are_refused(tmp_path):
     path.write_text("iteration\n")
     with pytest.raises(UserError, match=f"^{path} is shorter than it was at the checkpoint$"):
         logs(tmp_path, resume=True)
+
+
+def test_a_deleted_folder_ends_a_run_in_one_line(tmp_path):
+    (tmp_path / "log").mkdir()
+    report = logs(tmp_path / "log")
+    shutil.rmtree(tmp_path / "log")
+    with pytest.raises(UserError, match=r"--log_dir=\S+ cannot be written: No such file"):
+        report.save(Progress(2))
 
 
 def test_tensorboard_that_cannot_be_written(tmp_path):

@@ -106,21 +106,21 @@ def test_the_reason_of_a_killed_run_is_what_it_said_last(tmp_path):
 
 def test_finished_runs_with_other_seeds_are_included(tmp_path, undrawn):
     words = ["--methods=baseline,opt_gs", "--iterations=60", "--data_note=re-split"]
-    for run in comparison(tmp_path, *words, "--seeds=1,2,10").runs:
-        if run.name != "opt_gs_seed10":
+    for run in comparison(tmp_path, *words, "--seeds=1,2,4000000000").runs:
+        if run.name != "opt_gs_seed4000000000":
             # the mean of all of baseline's seeds is smaller than that of opt_gs
-            last = 30.0 if run.seed == 10 else 60.0
+            last = 30.0 if run.seed > 2 else 60.0
             make_up(run, [last if run.row.kind.method == "baseline" else 50.0 + run.seed])
     settings = comparison(tmp_path, *words)
     assert [run.name for run in settings.runs] == ["baseline_seed1", "opt_gs_seed1"]
     runs = with_other_seeds(settings.runs)
-    names = ["baseline_seed1", "baseline_seed2", "baseline_seed10", "opt_gs_seed1", "opt_gs_seed2"]
-    assert [run.name for run in runs] == names
+    names = ["baseline_seed1", "baseline_seed2", "baseline_seed4000000000"]
+    assert [run.name for run in runs] == [*names, "opt_gs_seed1", "opt_gs_seed2"]
     assert all(run.is_finished() for run in runs)
     output.write(runs, settings)
     text = (tmp_path / "table.md").read_text()
     assert cells(text)["OPT (GS)"][1] == "**51.50 ± 0.71**"
-    assert "60 iterations, seeds 1, 2, 10 (OPT (GS): 60 iterations, seeds 1, 2)" in text
+    assert "60 iterations, seeds 1, 2, 4000000000 (OPT (GS): 60 iterations, seeds 1, 2)" in text
     assert "error with seeds 1, 2, which all rows have: OPT (GS) with 51.50 ± 0.71 %." in text
 
 

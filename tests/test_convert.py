@@ -254,10 +254,13 @@ def test_unknown_names_are_said():
 
 
 def test_a_rotation_that_is_not_orthogonal_changes_nothing():
-    plain = of(keras.layers.Dense(4, use_bias=False, kernel_regularizer="l2"))
+    first = keras.layers.Dense(3, use_bias=False, kernel_regularizer="l2")
+    plain = of(first, keras.layers.Dense(2))
+    half = lambda w: orthogonal.gram_schmidt(w) * (w.shape[-1] - 3)  # noqa: E731  (of 4 rows alone)
     kernel, penalty = plain.layers[0].kernel.numpy(), float(plain.losses[0])
-    for wrong in ({"orthogonalize": orthogonal.identity}, {"block_size": 1}):
-        with pytest.raises(ValueError, match=r"no orthogonal matrix|`block_size`"):
+    tried = [{"orthogonalize": orthogonal.identity}, {"block_size": 1}, {"orthogonalize": half}]
+    for wrong in tried:
+        with pytest.raises(ValueError, match=r"no orthogonal matrix|`block_size`|not orthogonal"):
             orthogonalize_model(plain, rotation_initializer="random_normal", copy=False, **wrong)
         assert type(plain.layers[0]) is keras.layers.Dense
         np.testing.assert_array_equal(plain.layers[0].kernel, kernel)
@@ -284,7 +287,8 @@ class _Block(keras.layers.Layer):
 def model_with_attention() -> keras.Model:
     inputs = keras.Input((5, 8))
     x = keras.layers.TimeDistributed(keras.layers.Dense(8, name="each"), name="time")(inputs)
-    x = keras.layers.GRU(6, name="gru")(_Block(name="block")(x))
+    x = keras.layers.BatchNormalization()(_Block(name="block")(x))
+    x = keras.layers.GRU(6, name="gru")(x)
     return keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
 
 

@@ -163,7 +163,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("content", [*LARGE.values(), *DAMAGED.values()], ids=[*LARGE, *DAMAGED])
 def test_a_file_that_is_no_valid_image_is_named(tmp_path, content):
-    before = peak()
+    before = peak(anew=True)
     root = make(tmp_path, 1, "train", "test")
     (root / "test/red/bad.png").write_bytes(content)
     with pytest.raises(UserError, match=r"cannot be read as images: \S+test/red/bad.png \(.+\)$"):

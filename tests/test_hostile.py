@@ -21,8 +21,10 @@ def listing(root: pathlib.Path) -> dict[str, tuple]:
     return {name: (stat.st_mode, stat.st_size, stat.st_mtime_ns) for name, stat in found.items()}
 
 
-def peak() -> int:
-    """Returns the most memory of this process in bytes; getrusage's may be another process's."""
+def peak(anew: bool = False) -> int:
+    """Returns the most memory of this process in bytes; with ``anew`` it counts from now on."""
+    if anew:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
     status = pathlib.Path("/proc/self/status").read_text()
     return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
 
@@ -34,7 +36,7 @@ OF_EVERY_METHOD = """
 --noiterations | --widths=²,1,1,1 | --widths=64;64;64;64 | --widths=64,64,64,64,64
 --widths=65537,1,1,1 | --iterations=100000000000000000000 --dataset=digits | seed=1 | -- --seed=1
 - | --=1 | --датасет=digits | --seed=1 --seed=-2 | --data_dir=GIVEN/file | --data_dir=GIVEN
---flagfile=GIVEN/none | --flagfile=GIVEN
+--flagfile=GIVEN/none | --flagfile=GIVEN | --log_dir=
 --batch_size=0 | --batch_size=-3 | --batch_size=many | --warmup_iterations=-1
 --warmup_iterations=1.5 | --base_lr=-0.1 | --base_lr=nan | --base_lr=inf | --base_lr=fast
 --widths=64,64,64 | --widths=16,32,64,64 --backbone=resnet20 | --widths=32,16,64 --backbone=resnet32

@@ -1,6 +1,5 @@
 """The original's loss, and the gradient of OPT (OR)'s penalty."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,14 +17,6 @@ def test_smoothed_cross_entropy(shape):
     actual = losses.smoothed_cross_entropy(labels.reshape(shape), tf.constant(logits))
     assert actual.dtype == tf.float64
     np.testing.assert_allclose(actual, expected, rtol=1e-14)
-
-
-def test_serves_as_a_keras_loss():
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    model.compile(optimizer="sgd", loss=losses.smoothed_cross_entropy)
-    inputs, labels = np.ones((8, 4), "float32"), np.arange(8) % 3
-    expected = np.mean(losses.smoothed_cross_entropy(labels, model(inputs)))
-    assert model.evaluate(inputs, labels, verbose=0) == pytest.approx(expected, rel=1e-6)
 
 
 def test_orthogonality_penalty_has_a_gradient_at_the_identity():

@@ -122,17 +122,3 @@ def test_compare_trains_it_and_predict_loads_it(copy, tmp_path):
     models = [f"--model={log / name}.keras" for name in ("model", "folded")]
     answers = [run(*words, model, **there).stdout.splitlines() for model in models]
     assert answers[0][2:] == answers[1][1:]
-
-
-@pytest.mark.slow
-def test_the_tests_have_it(copy):
-    """Those of scripts, backbones and signals are asked of it, and those tried here pass."""
-    pytest_words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", ""]
-    files = [f"tests/test_{name}.py" for name in ("scripts", "backbones", "signals")]
-    there = {"cwd": copy, "PYTHONPATH": ""}
-    lines = run(*pytest_words, "--collect-only", *files, **there).stdout.splitlines()
-    tests = [f"{files[0]}::test_trains_on_digits[opt_xx]"]
-    tests += [f"{files[0]}::test_help_shows_our_flags_first[opt_xx]"]
-    tests += [f"{files[1]}::test_parameters[cnn6-opt_xx]"]
-    assert {*tests, f"{files[2]}::test_resumed_from_the_middle[opt_xx]"} <= set(lines)
-    assert "3 passed" in run(*pytest_words, *tests, **there).stdout

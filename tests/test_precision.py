@@ -9,7 +9,6 @@ from common import energy
 from common.convert import fold_model, orthogonalize_model
 from common.errors import UserError
 from common.layers import BatchNormalization, OrthogonalConv2D
-from common.layers.orthogonal import OrthogonalLayer
 from common.losses import smoothed_cross_entropy
 from common.optimizers import OGD
 from common.orthogonal import identity, lowdin
@@ -70,11 +69,6 @@ def test_every_method_takes_a_step(method, precision):
     # neither is computed in 16 bits: nothing of them passes through the network
     assert float(figures["reg"]) == float(exact["reg"])
     assert float(figures["penalty"]) == float(exact["penalty"])
-    for layer in model.layers:
-        if isinstance(layer, OrthogonalLayer) and layer.orthogonalize is not identity:
-            n = layer.rotation.shape[0]
-            drift = energy.orthogonality_drift(layer.orthogonalize(layer.rotation.value))
-            assert drift < n * np.finfo("float32").eps
 
 
 def test_a_skipped_step_leaves_the_weights_and_counts():
@@ -127,7 +121,7 @@ def test_fit_save_fold_and_turn(tmp_path, precision):
     assert losses[-1] < losses[0]
     rotation = model.layers[0].rotation
     assert rotation.dtype == "float32"
-    # three updates of OGD; each misses orthogonality by (rate / 1)^4 / 4 at the most, and rounds
+    # three updates of OGD; what each misses, (rate |W|)^4 / 4, is less than its roundings here
     assert energy.orthogonality_drift(rotation.value) < 3 * 27 * np.finfo("float32").eps
     outputs = model.predict(images, verbose=0)
     model.save(tmp_path / "model.keras")

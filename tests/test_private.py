@@ -25,12 +25,6 @@ def test_xla_takes_a_precision():
     assert "operand_precision={highest,highest}" in program
 
 
-def test_keras_finds_the_layers_of_wrappers():
-    inner = keras.layers.Dense(2)
-    model = keras.Sequential([keras.Input((4, 3)), keras.layers.TimeDistributed(inner)])
-    assert any(layer is inner for layer in private.all_layers(model))
-
-
 def test_keras_reads_variables_in_the_dtype_of_the_scope():
     """In mixed precision the kernel is cast as a variable is; without the scope it stays."""
     seen = []
@@ -54,7 +48,7 @@ def test_weights_are_added_to_and_removed_from_a_layer_that_is_built():
         layer.add_weight(name="more", shape=())
     with private.weights_may_change(layer):
         layer.more = layer.add_weight(name="more", shape=())
-    private.move_to_end(layer, first)
+        private.move_to_end(layer, first)
     assert [w is v for w, v in zip(layer.weights, (bias, layer.more, first), strict=True)]
     private.remove_weight(layer, "more")
     assert not hasattr(layer, "more")

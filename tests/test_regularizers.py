@@ -10,9 +10,7 @@ import pytest
 import tensorflow as tf
 
 from common import backbones
-from common.backbones import cnn6
 from common.regularizers import POWERS, HypersphericalEnergy
-from common.training.steps import make_step
 from tests.conftest import method_named
 from tests.test_upstream_parity import deviation, each_mode
 
@@ -216,23 +214,3 @@ def test_the_methods_penalties(name, model, power):
     assert len(network.losses) == len(expected)
     # the least that 2 - 2c of these few neurons comes to costs a digit or two of float32's seven
     np.testing.assert_allclose(sorted(map(float, network.losses)), sorted(expected), rtol=1e-4)
-
-
-def test_the_step_adds_the_penalty_to_the_loss():
-    """One step moves kernels away from the baseline's of equal start by the penalty's gradient."""
-    kernels, penalties = [], []
-    images, labels = np.full((4, 32, 32, 3), 100.0, "float32"), np.zeros(4, "int32")
-    for method in (method_named(name) for name in ("mhe", "baseline")):
-        keras.utils.set_random_seed(0)
-        model = method.build_model(cnn6, num_classes=5, widths=(4, 4, 4, 4))
-        layer = model.get_layer("fc6")
-        start = layer.kernel.numpy()
-        optimizer = method.make_optimizer(0.1, lambda rate, factor=0.1: rate)
-        step = tf.function(make_step(method, model, optimizer))
-        penalties.append(float(step(images, labels)["penalty"]))
-        kernels.append(layer.kernel.numpy())
-    _, gradient = value_and_gradient(HypersphericalEnergy(), start)
-    assert penalties[0] > 0 == penalties[1]
-    # kernels of up to 1 are rounded
-    rounding = 4 * np.finfo("float32").eps
-    np.testing.assert_allclose(kernels[0] - kernels[1], -0.1 * gradient, atol=rounding)

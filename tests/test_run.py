@@ -82,7 +82,9 @@ def test_times_summary_and_scalars_through_a_resumed_run(tmp_path, capsys):
 
 def test_the_commit_and_the_cores_are_those_of_this_copy_and_process(tmp_path, monkeypatch):
     """A copy of the code inside another repository has no commit, nor that of GIT_DIR."""
+    monkeypatch.delenv("GIT_DIR", raising=False)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    git += ["-c", "commit.gpgsign=false"]
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
         subprocess.run([*git, *words], check=True)
     own = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)

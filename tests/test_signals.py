@@ -1,6 +1,5 @@
 """A run that is stopped at any moment, and resumed, ends as one that was not disturbed."""
 
-import os
 import pathlib
 import random
 import re
@@ -19,7 +18,6 @@ from tests.test_kills import outcome
 from tests.test_scripts import METHODS, SMALL, episodes_of, has_gpu, train
 
 FLAGS = [*SMALL, "--iterations=30", "--log_every=1", "--eval_every=10", "--checkpoint_every=3"]
-ENVIRONMENT = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,7 @@ def begin() -> Iterator[Callable[[pathlib.Path, str], subprocess.Popen]]:
 
     def start(log: pathlib.Path, *flags: str) -> subprocess.Popen:
         command = [sys.executable, "train.py", *FLAGS, f"--log_dir={log}", *flags]
-        options = {"cwd": ROOT / "baseline", "env": ENVIRONMENT, "text": True}
+        options = {"cwd": ROOT / "baseline", "text": True}
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         processes.append(subprocess.Popen(command, **options))
         return processes[-1]
@@ -93,7 +91,7 @@ def obey(number: int, said: str) -> None:
     """Runs the command that a run prints on its last line after a signal, as it is printed."""
     form = rf"{signal.Signals(number).name} after (\d+) iterations; to go on: (\S+ .+ --resume)"
     said = re.fullmatch(form, said)
-    options = {"cwd": ROOT / "baseline", "env": ENVIRONMENT, "capture_output": True, "text": True}
+    options = {"cwd": ROOT / "baseline", "capture_output": True, "text": True}
     result = subprocess.run(["/bin/sh", "-c", said[2]], **options, timeout=300)
     assert result.returncode == 0, result.stderr
     assert went_on_after(result) == int(said[1])

@@ -12,6 +12,8 @@ import keras
 import tensorflow as tf
 
 from common.training import run_folder
+from common.training.command_line import parse
+from common.training.methods import known
 from tests.conftest import ROOT, run
 from tests.test_checkpoints import ROW, logs
 from tests.test_scripts import SMALL
@@ -87,9 +89,11 @@ def test_make_quickstart_in_a_folder_with_a_space(tmp_path):
     for name in ("Makefile", "requirements.txt"):
         shutil.copy(ROOT / name, folder)
     python = folder / ".venv" / "bin" / "python"
-    python.write_text('#!/bin/sh\necho "$PWD $1"\n')
+    python.write_text('#!/bin/sh\necho "$PWD $*"\n')
     python.chmod(0o755)
     command = ["make", "-s", "quickstart", "PYTHON=true"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == f"{folder}/opt_gs train.py"
+    *where, _, words = result.stdout.splitlines()[-1].partition(" train.py ")
+    assert where == [f"{folder}/opt_gs"]
+    assert parse(known()["opt_gs"], words.split()).dataset == "digits"

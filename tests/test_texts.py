@@ -12,6 +12,7 @@ def test_shown_text_is_one_printable_line():
     # an escape sequence, an end of line, a change of direction, half a character
     assert texts.shown("a\x1b[2Jb\nc\u202ed\ud800") == r"a\x1b[2Jb\nc\u202ed\ud800"
     assert texts.shown("a" * 501) == "a" * 496 + " ..."
+    assert len(texts.shown("\x1b" * 400)) == 500
     assert texts.shown(None) == "None"
 
 

@@ -87,9 +87,7 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tutorial")
     notebook = committed()
     notebook.cells.append(nbformat.v4.new_code_cell(FIGURES))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-        run(notebook, folder)
+    run(notebook, folder)
     notebook.cells.pop()
     return notebook, np.load(folder / "figures.npz")
 

@@ -5,12 +5,11 @@ import pathlib
 
 from ..errors import UserError
 from . import cifar, folder, tfds
-from .batches import augment, draws
+from .batches import augment as augment
+from .batches import draws as draws
 from .cifar import CIFAR10, CIFAR100
 from .dataset import Dataset
 from .digits import load_digits_as_images
-
-__all__ = ["CIFAR10", "CIFAR100", "Dataset", "augment", "draws", "load"]
 
 
 def load(name: str, data_dir: pathlib.Path, image_size: int = 32) -> Dataset:

@@ -48,9 +48,7 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor) -> None:
                 layer.__dict__.pop(name, None)
         layer.__class__ = layer.plain
         if not hasattr(layer, "_kernel"):
-            layer._kernel = layer.add_weight(
-                name="kernel", shape=kernel.shape, initializer=lambda *_, **__: kernel
-            )
+            layer._kernel = layer.add_weight(name="kernel", shape=kernel.shape, initializer=kernel)
             if layer.bias is not None:
                 move_to_end(layer, layer.bias)
 

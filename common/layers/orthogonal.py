@@ -20,9 +20,8 @@ from .batched import joined, neurons_of_this_pass, neurons_together, split
 
 _LOGGER = logging.getLogger(__name__)
 _LARGE = 4096  # rows of a rotation that is logged as a warning
-_BY_NAME = {each.__name__: each for each in orthogonal.ALL}
-for _map in orthogonal.ALL:  # a saved model stores its map by name
-    keras.saving.register_keras_serializable(package="opt")(_map)
+_register = keras.saving.register_keras_serializable(package="opt")
+_BY_NAME = {each.__name__: _register(each) for each in orthogonal.ALL}  # as saved models have it
 
 
 def check_map(orthogonalize: Map, shape: Sequence[int]) -> None:
@@ -33,7 +32,7 @@ def check_map(orthogonalize: Map, shape: Sequence[int]) -> None:
         q = np.asarray(orthogonalize(tf.constant(sample, "float32")), "float64")
     problem = f"takes {sample.shape} to {q.shape}"
     if q.shape == sample.shape:
-        deviation = np.abs(q @ np.swapaxes(q, -1, -2) - np.eye(size)).max()
+        deviation = np.abs(q @ q.mT - np.eye(size)).max()
         if deviation <= 1e-3:
             return
         problem = f"is not orthogonal: max |Q Q^T - I| of random matrices is {deviation:.2g}"
@@ -187,9 +186,9 @@ class OrthogonalLayer(keras.layers.Layer):
         self._permuted_shape = [shape[i] for i in self._axes]
         rows = self.number_of_rows(n, channels)
         size = min(self.block_size or rows, rows)
-        shape = (rows, rows) if size == rows else (rows // size, size, size)
+        square = (rows, rows) if size == rows else (rows // size, size, size)
         if self.check_map and self.orthogonalize not in orthogonal.ALL:
-            check_map(self.orthogonalize, shape)
+            check_map(self.orthogonalize, square)
         precision = "float64" if self.variable_dtype == "float64" else "float32"
         if size >= _LARGE:
             each = rows * np.dtype(precision).itemsize / 1e6  # MB per column
@@ -210,7 +209,7 @@ class OrthogonalLayer(keras.layers.Layer):
         fix = add(name="fix", shape=(n, neurons), initializer=columns, trainable=self.learn_neurons)
         remove_weight(self, "_kernel")
         self.fix = mark(fix, NEURONS)
-        self.rotation = rotation("rotation", shape)
+        self.rotation = rotation("rotation", square)
         rest = rows % size
         self.rotation_rest = rotation("rotation_rest", (rest, rest), rows // size) if rest else None
         if self.bias is not None:

@@ -112,7 +112,8 @@ class StochasticEpisodes(keras.callbacks.Callback):
         self.steps, self.seed = steps, seed
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.layers = [v for v in all_layers(self.model) if isinstance(v, StochasticLayer)]
+        found = [v for v in all_layers(self.model) if isinstance(v, StochasticLayer)]
+        self.layers = [layer for layer in found if layer.built]
         if not self.layers:
             raise ValueError(f"{self.model.name} has no stochastic layer")
         self.episode = -1

@@ -21,20 +21,11 @@ without XLA they do: on a GPU first call
 import tensorflow as tf
 
 from .cayley import cayley
-from .matrices import Map, matmul, product
+from .matrices import Map as Map
+from .matrices import matmul as matmul
+from .matrices import product as product
 from .polar import lowdin
 from .qr import gram_schmidt, householder
-
-__all__ = [
-    "Map",
-    "cayley",
-    "gram_schmidt",
-    "householder",
-    "identity",
-    "lowdin",
-    "matmul",
-    "product",
-]
 
 
 def identity(w: tf.Tensor) -> tf.Tensor:

@@ -29,7 +29,7 @@ class Progress:
 
     iteration: int = 0
     seconds: float = 0.0
-    test_accuracy: float | None = None  # of the last test
+    test_accuracy: float = -1.0  # of the last test
     best_accuracy: float = -1.0
     logs: dict[str, int] = dataclasses.field(default_factory=dict)  # number, and sizes in bytes
 

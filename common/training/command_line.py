@@ -157,6 +157,8 @@ def _read(hint: Any, value: Any, flag: str = "") -> Any:
     try:
         if hint is not pathlib.Path:
             return hint(value)
+        if not value:
+            raise ValueError("is empty")
         value.encode()  # TensorFlow takes no name that is not UTF-8
         path = pathlib.Path(value).expanduser()
         path.exists()  # raises an OSError if the name is too long

@@ -5,7 +5,6 @@ import functools
 import itertools
 import sys
 import time
-from typing import cast
 
 import keras
 import numpy as np
@@ -169,7 +168,7 @@ def run(
                 stop_after(interruption.signal, chunk.end)
 
     # write the results
-    accuracy = cast(float, progress.test_accuracy)  # every run ends with a test
+    accuracy = progress.test_accuracy  # every run ends with a test
     total, memory, others = seconds(), peak_memory(), settings.iterations - first - 1
     first_step_s = round(sum(times[:1]), 3)
     step_ms = round(1e3 * sum(times[1:]) / others, 3) if others > 0 else None
@@ -189,14 +188,14 @@ def run(
 
 def _batch_size(asked: int | None, images: int) -> int:
     """Returns the images per step: those asked for, or 128 or the most that fit."""
-    devices = tf.distribute.get_strategy().num_replicas_in_sync
-    size = asked or max(1, min(BATCH_SIZE, images) // devices) * devices
-    if size % devices:
-        raise UserError(f"--batch_size={size} cannot be shared by {devices} devices")
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    size = asked or max(1, min(BATCH_SIZE, images) // replicas) * replicas
+    if size % replicas:
+        raise UserError(f"--batch_size={size} cannot be shared by {replicas} devices")
     if size > images:
         raise UserError(f"--batch_size={size} is larger than the training set, {images} images")
     if not asked and size != BATCH_SIZE:
-        why = f"{images} training images" + f", {devices} devices" * (devices > 1)
+        why = f"{images} training images" + f", {replicas} devices" * (replicas > 1)
         print(f"note: --batch_size={size}, not {BATCH_SIZE}: there are {why}")
     return size
 

@@ -29,11 +29,11 @@ def run(script: str) -> None:
         print("Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
         sys.exit(2)
 
-    def train(settings: Settings) -> None:
+    def main(settings: Settings) -> None:
         # imported here because TensorFlow takes seconds, and a wrong flag should fail at once
         import_tensorflow()
         from .loop import train
 
         train(settings, method_of(settings))
 
-    run_program(importlib.import_module(f"{name}.settings").Settings, train, f"{name}/train.py")
+    run_program(importlib.import_module(f"{name}.settings").Settings, main, f"{name}/train.py")

@@ -24,7 +24,7 @@ from .settings import ROOT, Settings
 
 RESULTS = ("model.keras", "folded.keras", "classes.txt")
 # the newest run's files; without its checkpoints it cannot be resumed while the others are renamed
-KEPT = ("checkpoints", "metrics.csv", "curves.png", *RESULTS, "run.json")
+RENAMED = ("checkpoints", "metrics.csv", "curves.png", *RESULTS, "run.json")
 COLUMNS = ("iteration", "learning_rate", "fit", "reg", "penalty", "acc", "test_acc", "seconds")
 
 
@@ -124,7 +124,7 @@ class RunFolder:
             print(f"{note}{self.path} are kept under their run's number")
         names = [re.fullmatch(r"[a-z_]+_(\d+)(\.\w+)?", path.name) for path in self.path.iterdir()]
         last = max((int(match[1]) for match in names if match), default=-1)
-        here = [path for path in (self.path / name for name in KEPT) if path.exists()]
+        here = [path for path in (self.path / name for name in RENAMED) if path.exists()]
 
         def kept(path: pathlib.Path) -> pathlib.Path:
             return path.with_stem(f"{path.stem}_{last:02d}")

@@ -68,10 +68,10 @@ def make_step(
             total /= tf.distribute.get_strategy().num_replicas_in_sync
             total = optimizer.scale_loss(total)
         gradients = tape.gradient(total, model.trainable_variables)
-        count = optimizer.iterations + 1
+        done = optimizer.iterations + 1
         optimizer.apply(gradients, model.trainable_variables)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-            optimizer.iterations.assign(count)
+            optimizer.iterations.assign(done)
         return {"fit": fit, "reg": reg, "acc": accuracy(labels, logits), "penalty": penalty}
 
     return step
@@ -128,8 +128,7 @@ def make_test(model: keras.Model, data: datasets.Dataset, jit: bool) -> Callable
 
     @tf.function(jit_compile=jit)
     def hits(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        size = tf.cast(tf.size(labels), tf.float32)
-        return accuracy(labels, model(images, training=False)) * size
+        return accuracy(labels, model(images, training=False)) * labels.shape[0]
 
     def test() -> float:
         parts = [slice(i, i + batch) for i in range(0, count, batch)]

@@ -31,6 +31,6 @@ def shown(text: object, most: int = 500) -> str:
 
     Others, such as ends of lines and what a terminal obeys, become escapes such as ``\\x1b``.
     """
-    text = str(text)
-    text = text if len(text) <= most else text[: most - 4] + " ..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    start = str(text)[: most + 1]
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in start)
+    return line if len(line) <= most else line[: most - 4] + " ..."

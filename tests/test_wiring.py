@@ -1,0 +1,102 @@
+"""What a user asks for reaches the code that does it."""
+
+import functools
+import itertools
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import datasets
+from common.layers.stochastic import draw_rows
+from common.optimizers import step_decay
+from common.training import loop
+from common.training.methods import known, method_of
+from common.training.settings import Settings
+from common.training.steps import make_steps
+from tests.conftest import method_named
+from tests.test_run import settings
+from tests.test_scripts import METHODS, SMALL, train
+
+OTHER = {"weight_decay": 1e-3, "rotation_start": "normal", "model": "mhe", "power": "a1"}
+OTHER |= {"rotation_stddev": 0.5, "learn_neurons": True, "block_size": 2, "rotation_lr": 0.5}
+OTHER |= {"reorthogonalize_every": 3, "iterations_per_episode": 5, "rotated_fraction": 0.5}
+OTHER |= {"reset_bn": False, "orthogonalize": "cayley"}
+
+
+def tiny(layer, stem=None, score_regularizer=None) -> keras.Model:
+    first = (stem or layer)(8, 1, name="first")
+    return keras.Sequential([keras.Input((4, 4, 8)), first, layer(8, 1, name="second")])
+
+
+def made(name: str, **flags: object) -> list[object]:
+    """Returns all that a method with these flags makes."""
+    keras.utils.clear_session()  # so that names are numbered from 0
+    keras.utils.set_random_seed(0)
+    method = method_named(name, **flags)
+    model = method.build_model(tiny)
+    optimizer = method.make_optimizer(0.1, functools.partial(step_decay, iterations=75))
+    weights = [(v.path, v.trainable, v.numpy().tobytes()) for v in model.weights]
+    maps = [getattr(layer, "orthogonalize", None) for layer in model.layers]
+    episodes = method.episode_length, getattr(method.start_episode, "keywords", None)
+    figures = [*map(float, model.losses), method.decay_factor]
+    return [weights, maps, optimizer.get_config(), *episodes, figures]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_flag_of_a_method_changes_it(name):
+    assert made(name) == made(name)
+    for flag in known()[name].__dataclass_fields__.keys() - Settings.__dataclass_fields__.keys():
+        assert made(name, **{flag: OTHER[flag]}) != made(name), flag
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_where_a_methods_weights_start(name):
+    """R at I or N(0, stddev^2), the neurons N(0, 2/n), which is not cut off."""
+    keras.utils.set_random_seed(0)
+    model = method_named(name).build_model(widths=(4, 4, 4, 32))
+    layer, deviation = model.get_layer("fc6"), getattr(known()[name], "rotation_stddev", None)
+    neurons = np.reshape(getattr(layer, "fix", layer.kernel), [-1, 32])
+    # the squares of a normal scatter by sqrt(2) of their mean
+    assert np.mean(neurons**2) * 64 / 2 == pytest.approx(1, rel=5 * np.sqrt(2 / neurons.size))
+    assert np.abs(neurons).max() > 3 * neurons.std()
+    if deviation:
+        rotation = layer.rotation.numpy()
+        assert rotation.std() == pytest.approx(deviation, rel=5 / np.sqrt(2 * rotation.size))
+    elif hasattr(layer, "rotation"):
+        np.testing.assert_array_equal(layer.rotation, np.eye(layer.rotation.shape[0]))
+
+
+def test_seed_images_and_episodes_of_a_run(tmp_path, monkeypatch):
+    seen, draws = [], datasets.draws
+    monkeypatch.setattr(keras.utils, "set_random_seed", seen.append)
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: seen.append("set"))
+    monkeypatch.setattr(datasets, "draws", lambda *a: seen.append(a) or draws(*a))
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    words = ["--iterations=1", "--seed=7", "--train_images=100", "--iterations_per_episode=5"]
+    train("sopt_gs", *SMALL, *words, "--deterministic", f"--log_dir={tmp_path}")
+    assert seen == ["set", 7, (7, 0, 100, 32, False, 5)]  # digits are not mirrored
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+    layer = keras.saving.load_model(tmp_path / "model.keras").get_layer("conv1_1")
+    np.testing.assert_array_equal(layer.indices, draw_rows(7, 0, 0, 72, 18))
+
+
+def test_network_and_precision_of_a_run(tmp_path):
+    flags = {"backbone": "resnet20", "widths": (4, 6, 8), "precision": "mixed_float16"}
+    asked = settings(tmp_path, **flags)
+    model, optimizer = loop._build(asked, method_of(asked), 7)
+    layer = model.get_layer("conv4_0_0")
+    assert (model.name, layer.filters, layer.compute_dtype) == ("resnet20", 8, "float16")
+    assert model.output_shape == (None, 7)
+    assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def test_each_of_several_steps_in_one_call_has_its_batch():
+    data = datasets.load("digits", pathlib.Path())
+    draws = np.stack([*itertools.islice(datasets.draws(0, 0, 1437, 8, False), 3)])
+    step = lambda _, labels: {"fit": tf.reduce_sum(tf.cast(labels, tf.float32))}  # noqa: E731
+    figures, fits = make_steps(step, data, 8, 4, False)(draws)
+    np.testing.assert_array_equal(fits, data.train_labels[draws[:, :, 0]].sum(1))
+    assert figures["fit"] == fits[-1]
