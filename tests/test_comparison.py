@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 import time
 import types
@@ -169,6 +170,17 @@ def test_an_error_lets_the_other_runs_save(tmp_path, monkeypatch):
     assert runs[0].process.returncode == 143
 
 
+def test_runs_are_spread_over_gpus(tmp_path, monkeypatch):
+    def start(command: list[str], **_) -> types.SimpleNamespace:
+        started.append(command[-1])
+        return types.SimpleNamespace(poll=lambda: 1, returncode=1)
+
+    started: list[str] = []
+    monkeypatch.setattr(subprocess, "Popen", start)
+    execute(comparison(tmp_path, "--methods=baseline,upt,mhe").runs, jobs=1, gpus=[0, 1])
+    assert started == ["--gpu_no=0", "--gpu_no=1", "--gpu_no=0"]
+
+
 # Damaged and hostile files
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\n;=cmd|[a](javascript:b)`c`"
@@ -299,29 +311,13 @@ def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys, undrawn):
     for seed in (1, 2):
         assert f"Baseline, seed {seed}: guessing at the end." in text
     assert "Best, by" in capsys.readouterr().out
+    assert table.best_of(table.summarize(settings.runs)[:2]) is None  # one that has no collapse
 
     with (tmp_path / "results.csv").open() as file:
         found = {(row["method"], row["seed"]): row for row in csv.DictReader(file)}
     assert found["baseline", "1"]["collapsed"] == "guessing"
     assert found["opt_or", "1"]["collapsed"] == ""
     assert found["opt_gs:rotation_stddev=0.2", "1"]["collapsed"] == ""
-
-
-def test_a_short_run_that_still_guesses_has_no_result(tmp_path):
-    """Fewer iterations than train.py needs to call it a collapse: all its batches show it."""
-    settings = comparison(tmp_path, "--methods=baseline,upt,opt_gs", "--iterations=60")
-    ends = [(99.0, [math.log(100)] * 2), (98.0, [5.0, 9.1]), (60.0, [5.0, 4.6])]
-    for run, (error, fits) in zip(settings.runs, ends, strict=True):
-        make_up(run, [99.0, error], fits)
-    summaries = table.summarize(settings.runs)
-    rows = cells("\n".join(table.markdown(summaries, None)))
-    assert rows["Baseline"][:2] == ["guessing at the end", ""]
-    # 98 % wrong in certain scores: the loss is -log(1e-4) (0.98 - 0.0098 / 100 ...), no 9.1
-    assert rows["UPT"][:2] == ["98.00", "98.00"]
-    # one batch on the way past guessing
-    assert rows["OPT (GS)"][:2] == ["60.00", "**60.00**"]
-    assert "Baseline, seed 1: guessing at the end." in output.verdict(summaries)
-    assert table.best_of(summaries[:2]) is None  # no row is the best of one
 
 
 def test_times_of_rows_with_settings_are_not_guessed(tmp_path):

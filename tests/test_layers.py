@@ -422,15 +422,6 @@ def test_averages_start_at_zero_and_are_debiased_at_inference():
         np.testing.assert_allclose(which(batch, training=False), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_an_untrained_layer_passes_its_inputs_on(dtype):
-    batch = tf.constant(batches(1)[0], dtype)
-    layer = BatchNormalization(epsilon=0.0, dtype=dtype)
-    layer.build(batch.shape)
-    for infer in (layer, tf.function(layer)):
-        np.testing.assert_allclose(infer(batch, training=False), batch, rtol=1e-6)
-
-
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_fused_kernel_agrees_with_kerass_own_way(jit):
     """Outputs, gradients and averages, against keras.layers.BatchNormalization."""

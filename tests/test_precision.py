@@ -91,15 +91,6 @@ def test_a_skipped_step_leaves_the_weights_and_counts():
     assert any((a != v.numpy()).any() for a, v in zip(before, kept, strict=True))
 
 
-def test_the_policy_before_comes_back():
-    with policy("mixed_float16"):
-        assert keras.layers.ReLU().compute_dtype == "float16"
-        with pytest.raises(ValueError, match="no such"), policy("mixed_bfloat16"):
-            raise ValueError("no such layer")
-        assert keras.config.dtype_policy().name == "mixed_float16"
-    assert keras.config.dtype_policy().name == "float32"
-
-
 @pytest.mark.parametrize("precision", MIXED)
 def test_fit_save_fold_and_turn(tmp_path, precision):
     """Kernels that float32 rounds otherwise give outputs that are off by a few roundings."""

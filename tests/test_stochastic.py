@@ -55,20 +55,6 @@ def test_some_rows_are_rotated_and_an_episodes_end_changes_no_neuron(
     assert layer.indices.numpy().tolist() == list(range(71, 53, -1))
 
 
-@each_map
-def test_angles_between_neurons_survive_many_episodes(orthogonalize):
-    layer = built_layer(orthogonalize)
-    angles = layer.fix.numpy().T @ layer.fix.numpy()
-    for episode in range(20):
-        rotate(layer)
-        layer.merge()
-        layer.restart(draw_rows(0, episode, 0, 72, 18))
-    # each of the twenty merges rounds sums of 18 float32 terms
-    tolerance = 20 * 18 * np.finfo("float32").eps * np.abs(angles).max()
-    neurons = layer.neurons().numpy()
-    np.testing.assert_allclose(neurons.T @ neurons, angles, atol=tolerance)
-
-
 @pytest.mark.parametrize(
     ("fraction", "channels", "rows"),
     [(0.25, 64, 144), (0.25, 3, 9), (0.01, 8, 9), (1.0, 8, 72), (0.5, 8, 36)],

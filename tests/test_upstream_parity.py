@@ -127,10 +127,6 @@ class Replay:
                     pairs.append((variable, f"{layer.name.removesuffix('_bn')}/{key}"))
         return pairs
 
-    def value(self, key: str) -> np.ndarray:
-        """Returns the value now of the variable that the file calls ``key``."""
-        return next(v for v, name in self.variables() if name == key.partition("/")[2]).numpy()
-
     def deviations(self, prefix: str) -> dict[str, float]:
         return {
             f"{prefix}/{key}": deviation(v.numpy(), self.data[f"{prefix}/{key}"])
@@ -214,7 +210,7 @@ def test_the_files_are_all_there():
 )
 @each_method
 def test_parity_in_float64(name, rounded, jit):
-    """With the original's rounding to 1e-9. A change of one part in ten thousand is seen."""
+    """With the original's rounding to 1e-9."""
     with floatx("float64"):
         replay = Replay(name, load(name), jit, rounded)
         result = worst(replay.run())
@@ -222,13 +218,6 @@ def test_parity_in_float64(name, rounded, jit):
         bounds = {"losses": 1e-6, "variables": 1e-6, "averages": 1e-5, "logits": 1e-4}
         for kind, value in result.items():
             assert value <= (1e-9 if rounded else bounds[kind]), kind
-        for key, original in replay.data.items():
-            if key.startswith("final/"):
-                # one entry is moved, relative to the scale that deviations are measured with
-                moved = original.copy()
-                moved.flat[moved.size // 2] += 1e-4 * max(1.0, np.abs(original).max())
-                seen = deviation(replay.value(key), moved)
-                assert seen > (1e-5 if key.endswith(AVERAGES) else 1e-6), key
 
 
 # In float32
