@@ -186,8 +186,8 @@ class OGD(Momentum):
 
         Let p_i be the eigenvalues of X X^T. In the basis of X's singular vectors the update
         multiplies M by 1 - (1 - p_i) (1 - p_j), so M stays bounded if all p_i are below
-        1 / rotation_momentum. The update never increases a p_i. That of a
-        rotation that has drifted may be as low as 1/4.
+        1 / rotation_momentum. The update never increases a p_i, and those of a rotation that has
+        drifted may be as low as 1/4.
         """
         most = 1 / max(self.rotation_momentum, 1 / 2)
         with tf.init_scope():  # eagerly, also where a graph is being traced

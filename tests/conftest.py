@@ -19,7 +19,7 @@ from common.training.methods import known, method_of
 # in what a failed test shows, TensorFlow's device chatter would come first
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # a GPU sums in another order each time, and in TF32
-os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 # no data set, nor setting, that the user has there
 _EMPTY = tempfile.TemporaryDirectory()

@@ -140,3 +140,7 @@ def test_the_forward_pass_of_resnets():
     scale = np.abs(expected).max()
     # sums of up to 72 terms, 20 layers deep, in float32
     np.testing.assert_allclose(model(images), expected, atol=20 * 72 * 2.0**-23 * scale)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model(images, training=True) ** 2)
+    gradients = tape.gradient(total, model.trainable_variables)
+    assert all(0 < np.abs(gradient).max() < np.inf for gradient in gradients)

@@ -44,6 +44,7 @@ DEAD, SATURATED, ALIVE = (4.5952, 0.01), (9.1382, 1 / 128), (4.3, 0.03)
     ("batches", "state"),
     [
         ([], None),
+        ([DEAD, DEAD], "guessing"),  # of a shorter run
         ([ALIVE, *[DEAD] * 3], "guessing"),
         ([DEAD, ALIVE, DEAD, DEAD], None),
         # two states do not add up to one

@@ -63,8 +63,6 @@ for run in runs:
 assert any(evaluated) == (jit == "on" and bool(evaluated))  # of a method with maps
 for other in fits[1:]:
     np.testing.assert_allclose(fits[0], other, rtol=1e-9)
-deviations, count = np.abs(np.divide(fits[1:], fits[0]) - 1).max(axis=1), len(model.variables)
-print("deviations", *deviations, "of", len(fits[0]), "losses,", count, "weights equal")
 """
 
 
@@ -81,7 +79,6 @@ def test_two_replicas_give_the_losses_of_one_device(method, tmp_path):
     # TensorFlow says so if two branches of a condition in a map keep different dtypes
     assert "Type inference failed" not in result.stderr
     assert "invalid graph" not in result.stderr
-    print(re.search("deviations .*", result.stdout)[0])
 
 
 def free_ports(count: int) -> list[int]:

@@ -33,7 +33,6 @@ COUNTS = {
 def test_a_step_needs_no_more_kernels_than_a_quarter_above_the_count(method):
     step, batch = steps.prepare(method, [16] * 4, batch=8)
     count = kernels.count(compiled(step), *batch)
-    print(method, count)
     assert count <= 1.25 * COUNTS[method]
 
 

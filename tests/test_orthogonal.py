@@ -9,9 +9,8 @@ import tensorflow as tf
 from common import orthogonal
 from tests.test_upstream_parity import deviation, each_mode, load
 
-MAPS = {
-    name: getattr(orthogonal, name) for name in ("gram_schmidt", "householder", "lowdin", "cayley")
-}
+NAMES = ("gram_schmidt", "householder", "lowdin", "cayley")
+MAPS = {name: getattr(orthogonal, name) for name in NAMES}
 EPS = {"float32": float(np.finfo("float32").eps), "float64": float(np.finfo("float64").eps)}
 
 each_map = pytest.mark.parametrize("name", MAPS)
@@ -212,12 +211,18 @@ def test_thin_product_is_the_map_times_the_neurons(name, dtype, jit):
 
 @each_map
 def test_products_of_eager_code_are_not_in_tf32(name, monkeypatch):
-    allowed, product, seen = tf.config.experimental.tensor_float_32_execution_enabled, tf.matmul, []
-    monkeypatch.setattr(tf, "matmul", lambda *a, **k: seen.append(allowed()) or product(*a, **k))
-    tf.config.experimental.enable_tensor_float_32_execution(True)
-    orthogonal.product(lambda w: MAPS[name](w), tf.eye(5), tf.ones((5, 3)))
-    assert set(seen) == {False}
-    assert allowed()
+    """They are in float64, and so are those of the gradient."""
+    matmul, seen = tf.matmul, []
+    monkeypatch.setattr(tf, "matmul", lambda a, b: seen.append(a.dtype) or matmul(a, b))
+    w, f = tf.eye(5), tf.ones((5, 3))
+    with tf.GradientTape() as tape:
+        tape.watch([w, f])
+        value = orthogonal.product(lambda w: MAPS[name](w), w, f)
+    forward = len(seen)
+    gradients = tape.gradient(value, [w, f])
+    assert len(seen) > forward > 0
+    assert set(seen) == {tf.float64}
+    assert {value.dtype, *(g.dtype for g in gradients)} == {tf.float32}
 
 
 # Under XLA

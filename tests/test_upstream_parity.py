@@ -22,15 +22,11 @@ from common.backbones import cnn6
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
 from common.marks import ROTATION, mark
 from common.training.steps import make_step
-from tests.conftest import method_named
+from tests.conftest import ROOT, method_named
 
-GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", pathlib.Path(__file__).parent / "golden"))
-METHODS = sorted(
-    path.stem for pattern in ("opt_*.npz", "sopt_*.npz") for path in GOLDEN.glob(pattern)
-)
-FOLDERS = [
-    path.parent.name for path in pathlib.Path(__file__).parents[1].glob("*opt_*/architecture.py")
-]
+GOLDEN = pathlib.Path(os.environ.get("OPT_GOLDEN_DIR", ROOT / "tests/golden"))
+METHODS = sorted(p.stem for kind in ("opt_*.npz", "sopt_*.npz") for p in GOLDEN.glob(kind))
+FOLDERS = [path.parent.name for path in ROOT.glob("*opt_*/architecture.py")]
 SCALARS = ("fit", "reg", "acc", "orth")
 LOSSES = ("fit", "reg", "orth")
 AVERAGES = ("moving_mean", "moving_variance")
@@ -135,9 +131,7 @@ class Replay:
 
     def start_episode(self, episode: int) -> dict[str, float]:
         """Starts an episode with the file's rows; returns the deviations of the first merge."""
-        layers = [
-            layer for layer in self.model.layers if isinstance(layer, StochasticOrthogonalConv2D)
-        ]
+        layers = [v for v in self.model.layers if isinstance(v, StochasticOrthogonalConv2D)]
         rows = [self.data[f"indices/{episode}/{number}"] for number in range(len(layers))]
         result = {}
         if episode == 0:  # `init` is used as it is

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,15 @@ _ADMITTED = {
 
 
 # in Python: the one in C makes room for every number that a file gives an object, 16 bytes each
-class _Unpickler(pickle._Unpickler):
+_InPython: Any = pickle._Unpickler
+
+
+class _Unpickler(_InPython):
+    def load_bytearray8(self) -> None:  # Python's makes room for as many bytes as the file says
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
+
+    dispatch = _InPython.dispatch | {pickle.BYTEARRAY8[0]: load_bytearray8}
+
     def find_class(self, module: str, name: str):
         asked = f"{module}.{name}".replace("numpy.core.", "numpy._core.")  # as NumPy 1 calls it
         if asked not in _ADMITTED:

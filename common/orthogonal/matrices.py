@@ -1,9 +1,8 @@
 """Shared by the maps: checks of arguments, precision, and products that do not use TF32."""
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -57,22 +56,9 @@ def matmul(
 
     Only a graph without XLA, where no operation has a precision, obeys TensorFlow's setting.
     """
-    if is_compiled_by_xla():
-        left, right = transpose(a) if transpose_a else a, transpose(b) if transpose_b else b
-        return _exact_product(left, right)
-    with without_tf32() if tf.executing_eagerly() else contextlib.nullcontext():
+    if not (is_compiled_by_xla() or tf.executing_eagerly()):
         return tf.matmul(a, b, transpose_a, transpose_b)
-
-
-@contextlib.contextmanager
-def without_tf32() -> Iterator[None]:
-    """Keeps operations that are executed in the block out of TF32."""
-    allowed = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(allowed)
+    return _exact_product(transpose(a) if transpose_a else a, transpose(b) if transpose_b else b)
 
 
 @tf.custom_gradient  # the gradient calls this function, so it can be differentiated again

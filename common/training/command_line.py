@@ -104,7 +104,8 @@ def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
     present = {name: values[name].value for name in values if values[name].present}
     given = {name: _read(hints[name], value, f"--{name}: ") for name, value in present.items()}
     if place:
-        given[place] = tuple(_read(typing.get_args(hints[place])[0], word) for word in others)
+        hint = typing.get_args(hints[place])[0]
+        given[place] = tuple(_read(hint, word, f"{word!r}: ") for word in others)
     if others and not place:
         raise UserError(f"{others[0]!r} is not a flag; flags start with --")
     return kind(**given)
