@@ -16,7 +16,6 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from common.errors import UserError
 from common.training.command_line import run_program
 from comparison import output
 from comparison.execution import execute
@@ -28,15 +27,12 @@ def main(comparison: Comparison) -> None:
     runs = with_other_seeds(comparison.runs)
     if count := comparison.warmup_iterations:
         print(f"warm-up: over the first {count} iterations; --warmup_iterations=0 goes without")
-    try:
-        (comparison.out / "runs").mkdir(parents=True, exist_ok=True)
-        if number := execute(runs, comparison.jobs, comparison.gpus):
-            name = signal.Signals(number).name
-            print(f"\n{name}; the same command goes on with unfinished runs", file=sys.stderr)
-            sys.exit(128 + number)
-        output.write(runs, comparison)
-    except OSError as error:
-        raise UserError(f"--out={comparison.out}: {error}") from error
+    (comparison.out / "runs").mkdir(parents=True, exist_ok=True)
+    if number := execute(runs, comparison.jobs, comparison.gpus):
+        name = signal.Signals(number).name
+        print(f"\n{name}; the same command goes on with unfinished runs", file=sys.stderr)
+        sys.exit(128 + number)
+    output.write(runs, comparison)
     if all(run.failure for run in runs):
         sys.exit("compare.py: every run failed; see output.txt in the runs' folders")
 

@@ -78,9 +78,6 @@ def main(options: Prediction) -> None:
         found = f"{inputs} to {outputs}"
         raise UserError(f"{options.model} maps {found}, not images to {len(names)} classes")
     print(f"model: {shown(options.model)}: {about}")
-    folded = options.file("folded.keras")
-    if options.model == options.file("model.keras") and folded.is_file():
-        print(f"note: {shown(folded)} is the same function as a plain model, smaller and faster")
     for path in options.images:
         try:
             image = images.decode(images.read(path), size)

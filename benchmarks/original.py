@@ -8,7 +8,6 @@ network is the one that its authors published with wy1iu/MHE, on the official sp
 far, at full width, with batch 128 and without a warm-up. A run that was interrupted continues.
 """
 
-import csv
 import pathlib
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from common.errors import UserError
 from common.training.command_line import Options, run_program, setting
 from common.training.methods import known
 from common.training.settings import ROOT
+from comparison.results import metrics
 
 AROUND = 10  # iterations before and after
 COLUMNS = {
@@ -47,14 +47,11 @@ class Settings(Options):
 
 
 def losses(folder: pathlib.Path) -> dict[int, float]:
-    """Returns the loss of each iteration of a run that is going on or has ended."""
-    log = folder / "metrics.csv"
-    if not log.exists():
+    """Returns the loss of each iteration of a run, none while it writes a line."""
+    try:
+        return {int(row["iteration"]): row["fit"] for row in metrics(folder) if "fit" in row}
+    except ValueError:
         return {}
-    with log.open(encoding="utf-8") as file:
-        # the last row may be incomplete
-        rows = [row for row in csv.DictReader(file) if row["fit"] and row["seconds"]]
-    return {int(row["iteration"]): float(row["fit"]) for row in rows}
 
 
 def train(method: str, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[int, float]:

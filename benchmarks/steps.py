@@ -39,7 +39,7 @@ from comparison.rows import Row, parse
 
 PLAIN = "baseline"  # all ratios are to its step
 PEERED = (PLAIN, "opt_gs", "opt_cp", "opt_ls")  # the default with --peers
-WAYS = ("jit", "precision")  # of computing the same step
+WAYS = ("batch", "jit", "precision")  # of computing the same step
 RATIOS = {"step_ms": "ratio", "memory_gib": "memory_ratio"}
 CNN6 = backbones.cnn6.widths
 CHILD = """import json, sys; from benchmarks.steps import Case, measure
@@ -47,6 +47,7 @@ print(json.dumps(measure(Case(**json.loads(sys.argv[1])))))"""
 COLUMNS = {
     "method": ("method", "{}"),
     "widths": ("widths", "{}"),
+    "batch": ("batch", "{}"),
     "jit": ("XLA", "{}"),
     "precision": ("precision", "{}"),
     "step_ms": ("ms per step", "{:.0f}"),
@@ -197,7 +198,7 @@ def cases(settings: Settings, peers: Iterable[str]) -> Iterator[Case]:
     for jit, precision, widths in itertools.product(settings.jit, settings.precision, networks):
         way = {"batch": settings.batch, "steps": settings.steps, "jit": jit, "precision": precision}
         for row in settings.rows():
-            neurons = widths or row.kind.widths or CNN6
+            neurons = widths or row.kind.cnn_widths or CNN6
             yield Case(row.name, neurons, kernels=settings.kernels, **way)
         for name in peers:
             yield Case(name, widths, peer=True, **way)
@@ -210,7 +211,7 @@ def compared(todo: Iterable[Case]) -> Iterator[dict]:
         plain = dataclasses.replace(case, name=PLAIN, kernels=False, peer=False)
         before = after if plain == last else in_a_process(plain)
         row = {"method": case.name, "widths": "/".join(map(str, case.widths))}
-        row |= {"jit": case.jit, "precision": case.precision} | in_a_process(case)
+        row |= {way: getattr(case, way) for way in WAYS} | in_a_process(case)
         last, after = plain, in_a_process(plain)
         for key, ratio in RATIOS.items():
             if key in row and key in before and key in after:
@@ -274,9 +275,9 @@ def main(settings: Settings) -> None:
     columns = {key: column for key, column in COLUMNS.items() if key not in fixed}
     titled = [row | {"method": titles[row["method"]]} for row in rows]
     about = [machine(), *(f"--{key}={rows[0][key]}" for key in fixed)]
-    about.append(f"batch {settings.batch}, median of {settings.steps} steps.")
+    about.append(f"median of {settings.steps} steps.")
     print(*table(columns, titled), "", "; ".join(about), sep="\n")
-    save(settings.out, columns, rows)
+    save(settings.out, COLUMNS, rows)
     labels = [", ".join([row["method"], *(f"{k} {row[k]}" for k in varied)]) for row in titled]
     draw(settings.out.with_suffix(".png"), rows, labels)
 

@@ -3,11 +3,11 @@
 import dataclasses
 import fnmatch
 import logging
+from collections import Counter
 from collections.abc import Iterable
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from .layers import ROTATED, BatchNormalization
 from .layers.in_place import check_kind, copied, fold, normalization_to_plain, rotate
@@ -99,16 +99,16 @@ def orthogonalize_model(
         "rotation_initializer": rotation_initializer,
         "block_size": block_size,
     }
-    kernels = {path: tf.convert_to_tensor(layers[path].kernel) for path in chosen}
+    kernels = {path: layers[path].kernel for path in chosen}
     try:
         for path in chosen:
             layers[path].kernel_regularizer = None
             rotate(layers[path], ROTATED[type(layers[path])], **arguments)
-    except Exception:  # the model stays as it was
+    except Exception:  # the model stays as it was, with the variables that it was compiled with
         for path in chosen:
             if isinstance(layers[path], OrthogonalLayer):
                 fold(layers[path], kernels[path])
-            layers[path].kernel_regularizer = layers[path].kernel.regularizer = penalties.get(path)
+            layers[path].kernel_regularizer = penalties.get(path)
         raise
     if rotations_only:
         _freeze_all_but_rotations(model)
@@ -132,7 +132,9 @@ def _choice(
     """Returns the paths of the layers to rotate, and why layers are left that nobody named."""
     _check_built(model)
     layers = layers_by_path(model)
-    left = {path: reason for path, layer in layers.items() if (reason := _reason_to_leave(layer))}
+    users = Counter(id(w) for layer in [model, *layers.values()] for w in own_weights(layer))
+    reasons = {path: _reason_to_leave(layer, users) for path, layer in layers.items()}
+    left = {path: reason for path, reason in reasons.items() if reason}
     chosen = [path for path, layer in layers.items() if type(layer) in ROTATED and path not in left]
     opt = [path for path, layer in layers.items() if isinstance(layer, OrthogonalLayer)]
     if layer_names is None:
@@ -143,8 +145,8 @@ def _choice(
     names = {path: (path, path.rpartition("/")[2]) for path in layers}
     fitting = {k: [path for path in layers if fnmatch.filter(names[path], k)] for k in patterns}
     if unknown := [k for k, paths in fitting.items() if not {*paths} & {*chosen, *opt}]:
-        reasons = _in_brackets(left, [path for k in unknown for path in fitting[k]])
-        raise ValueError(f"no layers that can be rotated: {', '.join(sorted(unknown))}{reasons}")
+        why = _in_brackets(left, [path for k in unknown for path in fitting[k]])
+        raise ValueError(f"no layers that can be rotated: {', '.join(sorted(unknown))}{why}")
     return [path for path in chosen if any(path in paths for paths in fitting.values())], {}
 
 
@@ -158,7 +160,7 @@ def _check_built(model: keras.Model) -> None:
         raise ValueError("the model must be built: call it once, or give it an Input")
 
 
-def _reason_to_leave(layer: keras.layers.Layer) -> str | None:
+def _reason_to_leave(layer: keras.layers.Layer, users: Counter[int]) -> str | None:
     """Returns why a layer with neurons cannot be rotated; None for other layers."""
     if isinstance(layer, OrthogonalLayer):
         return None
@@ -175,6 +177,8 @@ def _reason_to_leave(layer: keras.layers.Layer) -> str | None:
         return "has LoRA"
     if layer.kernel_constraint is not None:
         return "has a kernel_constraint"
+    if users[id(layer.kernel)] > 1:  # as with SpectralNormalization, or a tied decoder
+        return "another layer uses its kernel"
     return None if contracted_axes(layer, len(layer.kernel.shape)) else "sums over no axis"
 
 
@@ -198,7 +202,7 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
     """Returns a plain model with the outputs that the OPT model ``model`` has at inference.
 
     OPT layers become Keras's, and so does our batch normalization: the result can be loaded and run
-    without any code of this project.
+    without any code of this project, except for that of a class that makes OPT layers itself.
 
     Args:
         model: built; a plain model is no error.
@@ -210,7 +214,7 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
 
     Raises:
         ValueError: if ``model`` or an OPT layer in it is not built, the model cannot be copied, a
-            rotation is not finite, or a layer is of a subclass with its own ``call``.
+            rotation is not finite, or a layer is of a subclass of ours with its own ``call``.
     """
     _check_built(model)
     for weight in model.weights:
@@ -220,14 +224,18 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
         check_kind(layer)
         if isinstance(layer, OrthogonalLayer) and not layer.built:
             raise ValueError(f"{layer.name} is not built: call it once")
+        if isinstance(layer, BatchNormalization) and type(layer) is not BatchNormalization:
+            raise ValueError(f"{layer.name} is of a subclass of our BatchNormalization")
     model = copied(model) if copy else model
     for layer in all_layers(model):
         if isinstance(layer, OrthogonalLayer):
             fold(layer, layer.kernel)
         elif isinstance(layer, BatchNormalization):
             normalization_to_plain(layer)
-        elif isinstance(getattr(layer, "kernel_regularizer", None), HypersphericalEnergy):
-            layer.kernel_regularizer = layer.kernel.regularizer = None
+        for each in (layer, *own_weights(layer)):
+            for name, value in [*vars(each).items()]:
+                if isinstance(value, HypersphericalEnergy):
+                    setattr(each, name, None)
     _forget_compilation(model)
     return model
 

@@ -70,9 +70,8 @@ def inner_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 
 def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """Returns the weights of a layer that are not those of layers inside it."""
-    inner = {id(w) for other in inner_layers(layer) for w in other.weights}
-    return [w for w in layer.weights if id(w) not in inner]
+    """Returns the weights that are attributes of a layer itself, not of layers inside it."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def layers_by_path(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:

@@ -57,7 +57,7 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
 
     Args:
         model: converted as the one that was saved: the same layers, maps, block sizes and neurons
-            F (so from the same weights, by ``rotation_initializer="identity"`` or one with a seed).
+            F up to scale (from the same weights, by ``rotation_initializer="identity"`` or a seed).
         path: of the file.
 
     Raises:
@@ -67,7 +67,7 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     found, found_maps = _read(_checked(path))
     both = maps.keys() & found_maps.keys()  # a file of others may name no maps
     for name in both:
-        if name.endswith("/fix") and math.isclose(found_maps[name], maps[name], abs_tol=1e-3):
+        if name.endswith("//fix") and math.isclose(found_maps[name], maps[name], abs_tol=1e-3):
             found_maps[name] = maps[name]  # the same up to rounding
     here: dict[str, object] = {name: tuple(v.shape) for name, v in rotations.items()}
     here |= {layer: maps[layer] for layer in both}
@@ -107,7 +107,8 @@ def _rotations_of(model: keras.Model) -> tuple[dict[str, keras.Variable], dict[s
         config = json.dumps(rotate.get_config()) if hasattr(rotate, "get_config") else ""
         maps[path] = kind + config
         fix = np.ravel(layer.fix)
-        maps[f"{path}/fix"] = float(np.cos(np.arange(fix.size)) @ fix / np.linalg.norm(fix))
+        total = np.cos(np.arange(fix.size)) @ fix / (np.linalg.norm(fix) or 1.0)
+        maps[f"{path}//fix"] = float(total)  # a path has no double slash
     if not rotations:
         raise ValueError(f"{model.name} has no OPT layer")
     return rotations, maps
@@ -119,7 +120,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         start = 8 + int.from_bytes(data[:8], "little")
         header: dict = json.loads(data[8:start])
         maps = header.pop("__metadata__", {}).items()
-        maps = {name: float(v) if name.endswith("/fix") else str(v) for name, v in maps}
+        maps = {name: float(v) if name.endswith("//fix") else str(v) for name, v in maps}
         arrays = {}
         for name, entry in header.items():
             dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]

@@ -100,10 +100,12 @@ class Comparison(Options):
         widths = "/".join(map(str, self.widths))
         try:
             lines = csv.DictReader(read_text(self.steps).splitlines())
-            rows = [line for line in lines if line["widths"] == widths and line["step_ms"]]
+            asked = {"widths": widths, "batch": str(BATCH_SIZE), "precision": Settings.precision}
+            rows = [t for t in lines if t["step_ms"] and all(t[n] == asked[n] for n in asked)]
             times = {t["method"]: (float(t["step_ms"]), float(t["ratio"])) for t in rows}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"--steps={self.steps} cannot be read: {error}") from error
         if not 0 < len(times) == len(rows):
-            raise UserError(f"--steps={self.steps} must have one time of a row at widths {widths}")
+            what = ", ".join(f"{name} {value}" for name, value in asked.items())
+            raise UserError(f"--steps={self.steps} must have one time of a row at {what}")
         return times

@@ -6,6 +6,7 @@ images.png: test error against the number of training images, of at most five ro
 test error against training loss at the end, of all rows. Small marks are seeds, large ones means.
 """
 
+import collections
 import itertools
 import pathlib
 from typing import Any, NamedTuple
@@ -49,8 +50,8 @@ def points(folders: tuple[str, ...]) -> list[Point]:
         UserError: for a damaged run, no valid one, or runs of other data, networks or batches.
     """
     found: dict[tuple, list[tuple[float, float]]] = {}
-    kinds = set()
-    for path in sorted(path for folder in folders for path in pathlib.Path(folder).glob("runs/*")):
+    kinds, splits = set(), collections.defaultdict(set)
+    for path in sorted({path for name in folders for path in pathlib.Path(name).glob("runs/*")}):
         try:
             results = read(path)
         except ValueError as error:
@@ -59,6 +60,7 @@ def points(folders: tuple[str, ...]) -> list[Point]:
             print(f"left out: {path}: {'collapsed' if results else 'not finished'}")
             continue
         kinds.add(tuple(shown(results.facts["settings"].get(name)) for name in SAME))
+        splits[results.images].add(results.facts["identity"])
         settings, losses = results.facts["settings"], list(results.losses.values())
         words = [f"{word} {shown(as_text(settings.get(name)))}" for name, word in NETWORK.items()]
         loss = float(np.mean(losses[-max(1, len(losses) // 10) :]))  # of the last tenth
@@ -68,6 +70,8 @@ def points(folders: tuple[str, ...]) -> list[Point]:
         raise UserError("no valid run in these folders; they must have runs/ROW_seedN")
     if len(kinds) > 1:
         raise UserError(f"the runs differ in {', '.join(SAME)}: {' and '.join(map(str, kinds))}")
+    if several := [f"{count:,}" for count, sums in splits.items() if len(sums) > 1]:
+        raise UserError(f"the runs with {', '.join(several)} training images have different ones")
     rows = parse(row.name for row, *_ in found)
     keys = sorted(found, key=lambda key: (rows.index(key[0]), *key[1:]))
     return [Point(*key, np.array(found[key])) for key in keys]

@@ -19,7 +19,8 @@ def style(index: int) -> dict[str, str]:
     """
     line = LINES[(index + index // len(COLORS)) % len(LINES)]
     marker = MARKERS[index % len(MARKERS)]
-    return {"color": COLORS[index % len(COLORS)], "ls": line, "marker": marker}
+    color = COLORS[(index + 6 * (index // len(COLORS))) % len(COLORS)]  # black comes once in 18
+    return {"color": color, "ls": line, "marker": marker}
 
 
 def styles_of(rows: Iterable[Row]) -> dict[str, dict[str, str]]:

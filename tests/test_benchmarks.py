@@ -84,8 +84,8 @@ def measured(case: steps.Case) -> dict[str, float]:
 def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(steps, "in_a_process", measured)
     rows, text = run(steps, tmp_path, "--methods=opt_gs,opt_cp,opt_gs:block_size=64")
-    columns = "method widths step_ms ratio first_step_s memory_gib memory_ratio images_per_s"
-    assert list(rows[0]) == columns.split()
+    columns = "method widths batch jit precision step_ms ratio first_step_s memory_gib memory_ratio"
+    assert list(rows[0]) == [*columns.split(), "images_per_s"]
     assert {(row["method"], row["widths"], float(row["ratio"])) for row in rows} == {
         ("opt_gs", "64/64/64/64", 1.5),
         ("opt_cp", "32/64/128/128", 2.0),
@@ -93,7 +93,7 @@ def test_steps_writes_a_table_and_a_picture(tmp_path, monkeypatch):
     }
     assert "\n| OPT (CP) | 32/64/128/128 | 200 | 2.00 | 2.0 | 1.00 | 1.25 | 640 |\n" in text
     assert "\n| OPT (GS), block_size 64 | 64/64/64/64 | 125 |" in text
-    assert "; --jit=off; --precision=float32; batch 128, median of 10 steps.\n" in text
+    assert "; --batch=128; --jit=off; --precision=float32; median of 10 steps.\n" in text
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -218,7 +218,7 @@ def test_original_compares_losses_of_a_run_that_is_there(tmp_path, capsys):
     folder = tmp_path / "opt_gs"
     folder.mkdir()
     fits = "".join(f"{i},{i / 100},1.5\n" for i in range(211))
-    (folder / "metrics.csv").write_text(f"iteration,fit,seconds\n{fits}211,9")
+    (folder / "metrics.csv").write_text(f"iteration,fit,seconds\n{fits}")
     original.main(original.Settings(runs=("opt_gs",), out=tmp_path))
     assert capsys.readouterr().out.splitlines()[:4] == [
         "| run | iteration | the original's loss | ours | mean of our 21 batches |",

@@ -63,7 +63,7 @@ def train(checkpoints: Checkpoints, iteration: int) -> Progress:
 
 def reached(iteration: int) -> Progress:
     sizes = {"number": 0, "train": 50 * iteration, "test": 10 * iteration}
-    return Progress(iteration, 0.5 * iteration, iteration / 100, iteration / 50, sizes)
+    return Progress(iteration, 0.5 * iteration, iteration / 100, sizes)
 
 
 def are(checkpoints: Checkpoints, iteration: int) -> bool:
@@ -210,27 +210,23 @@ def test_other_settings(tmp_path):
     assert small(tmp_path, **checkpoints.settings).restore() == reached(3)
 
 
-def test_the_last_two_and_the_best_are_kept(tmp_path):
+def test_the_last_two_are_kept(tmp_path):
     checkpoints = small(tmp_path)
     for iteration in range(3, 31, 3):
         checkpoints.save(train(checkpoints, iteration))
-        if iteration in (6, 12, 18):
-            checkpoints.save(train(checkpoints, iteration), "best")
         due = [f"checkpoint_{i:08}.npz" for i in (iteration - 3, iteration) if i]
-        best = [f"best_{min(iteration // 6 * 6, 18):08}.npz"] if iteration > 3 else []
-        assert sorted(path.name for path in tmp_path.iterdir()) == best + due
+        assert sorted(path.name for path in tmp_path.iterdir()) == due
 
 
 def test_what_cannot_be_read_does_not_take_the_place_of_what_can(saved):
     """What is saved after damaged ones of later iterations stays."""
     checkpoints, path = saved
-    for name in ("checkpoint_00000027.npz", "checkpoint_00000030.npz", "best_00000030.npz"):
+    for name in ("checkpoint_00000027.npz", "checkpoint_00000030.npz"):
         (path.parent / name).write_bytes(b"damaged")
     (path.parent / "checkpoint_00000001.npz").mkdir()
     checkpoints.restore()
     assert str(path) in checkpoints.how_to_go_on()
-    for kind in ("checkpoint", "best"):
-        assert checkpoints.save(train(checkpoints, 9), kind).exists()
+    assert checkpoints.save(train(checkpoints, 9)).exists()
     assert checkpoints.restore().iteration == 9
 
 

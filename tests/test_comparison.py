@@ -323,7 +323,9 @@ def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys, undrawn):
 def test_times_of_rows_with_settings_are_not_guessed(tmp_path):
     steps = tmp_path / "steps.csv"
     times = "baseline,8/8/8/8,10,1.1\nopt_gs,8/8/8/8,15,1.6\nupt,8/8/8/8,,\n"
-    steps.write_text(f"method,widths,step_ms,ratio\n{times}")
+    times = times.replace("8,", "8,128,float32,") + "opt_gs,8/8/8/8,64,float32,8,1.6\n"
+    times += "opt_gs,8/8/8/8,128,mixed_bfloat16,9,1.6\n"  # nor is it of another batch or precision
+    steps.write_text(f"method,widths,batch,precision,step_ms,ratio\n{times}")
     methods = "--methods=baseline,opt_gs,opt_gs:rotation_stddev=0.2"
     settings = comparison(tmp_path / "out", methods, f"--steps={steps}")
     for run in settings.runs:
@@ -332,8 +334,8 @@ def test_times_of_rows_with_settings_are_not_guessed(tmp_path):
     assert rows["OPT (GS)"][2:4] == ["15", "1.60"]  # to the plain steps timed next to it
     assert rows["OPT (GS), rotation_stddev 0.2"][2:4] == ["", ""]
     with steps.open("a") as file:
-        file.write("opt_gs,8/8/8/8,9,1.1\n")  # as with --jit=on,off
-    with pytest.raises(UserError, match="must have one time of a row at widths 8/8/8/8"):
+        file.write("opt_gs,8/8/8/8,128,float32,9,1.1\n")  # as with --jit=on,off
+    with pytest.raises(UserError, match="one time of a row at widths 8/8/8/8, batch 128, prec"):
         comparison(tmp_path / "out", methods, f"--steps={steps}")
 
 

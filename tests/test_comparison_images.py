@@ -74,7 +74,7 @@ def test_pictures_of_a_study(tmp_path, capsys):
     path = tmp_path / "5000/runs/baseline_seed1/run.json"  # of a run that is older than the flag
     path.write_text(path.read_text().replace('"precision": "float32", ', ""))
     folders = (str(tmp_path / "2500"), str(tmp_path / "5000"))
-    found = studies.points(folders)
+    found = studies.points((*folders, folders[0]))  # each run counts once
     assert [(point.row.name, point.images, len(point.values)) for point in found] == [
         *(("baseline", 2500, 2), ("baseline", 5000, 2)),
         *(("opt_gs:rotation_stddev=0.2", 2500, 2), ("opt_gs:rotation_stddev=0.2", 5000, 2)),
@@ -96,7 +96,10 @@ def test_pictures_of_a_study(tmp_path, capsys):
     make_up(other, [50.0])
     with pytest.raises(UserError, match="differ in dataset, image_size, backbone, batch_size: "):
         studies.points((*folders, str(tmp_path / "other")))
-    (tmp_path / "5000/runs/opt_ls_seed1/run.json").write_text("[]")
+    path.write_text(path.read_text().replace('"identity": "', '"identity": "another split, '))
+    with pytest.raises(UserError, match="with 5,000 training images have different ones"):
+        studies.points(folders)
+    path.write_text("[]")
     with pytest.raises(UserError, match=r"run\.json is cut off or not a JSON object"):
         studies.points(folders)
     with pytest.raises(UserError, match="no valid run"):

@@ -1,5 +1,6 @@
 """Plain models into OPT models and back: the outputs stay, on inputs larger than the kernels."""
 
+import itertools
 import logging
 import re
 
@@ -88,14 +89,15 @@ def test_rotating_and_folding_change_no_output(orthogonalize, rotations, block_s
 def test_a_folded_model_loads_where_this_repository_is_not(tmp_path):
     """Our penalties would keep it from loading elsewhere; Keras's stay."""
     penalties = (HypersphericalEnergy(), keras.regularizers.L2(1e-3))
-    layers_of = [keras.layers.Dense(4, kernel_regularizer=penalty) for penalty in penalties]
+    layers_of = [keras.layers.Dense(4, kernel_regularizer=p, bias_regularizer=p) for p in penalties]
     rotated = [layers.OrthogonalDense(4), layers.BatchNormalization()]
     model = keras.Sequential([keras.Input((6,)), *layers_of, *rotated])
     fold_model(model).save(tmp_path / "folded.keras")
     code = "import keras, sys; layers = keras.saving.load_model('folded.keras').layers; "
     code += "assert 'common' not in sys.modules; "
-    code += "print(*(type(x.kernel_regularizer).__name__ for x in layers[:2]))"
-    assert run("-c", code, cwd=tmp_path).stdout.split() == ["NoneType", "L2"]
+    code += "both = [p for x in layers[:2] for p in (x.kernel_regularizer, x.bias_regularizer)]; "
+    code += "print(*(type(p).__name__ for p in both))"
+    assert run("-c", code, cwd=tmp_path).stdout.split() == ["NoneType"] * 2 + ["L2"] * 2
 
 
 def of(*layers_of: keras.layers.Layer) -> keras.Model:
@@ -106,8 +108,10 @@ def test_models_that_cannot_be_rotated_are_refused():
     constrained = of(keras.layers.Dense(3, kernel_constraint="non_neg"))
     quantized = of(keras.layers.Dense(8, name="dense_q"))
     quantized.quantize("int8")
+    tied = of(keras.layers.SpectralNormalization(keras.layers.Dense(3)))
     for model, message in (
         (keras.Sequential([keras.layers.Dense(3)]), "must be built"),
+        (tied, "another layer uses its kernel"),
         (constrained, "kernel_constraint"),
         (of(keras.layers.ReLU()), "no layer to rotate"),
         (quantized, "dense_q: quantized, int8"),
@@ -235,15 +239,18 @@ def test_a_rotation_that_is_not_finite_is_not_folded(orthogonalize):
 
 
 def test_a_subclass_with_its_own_call_is_not_folded():
-    """Its plain form would not do what its call does."""
+    """Its plain form would not do what its call does. Nor is a subclass of our normalization."""
 
     class Doubled(layers.OrthogonalDense):
         def call(self, inputs):
             return 2 * super().call(inputs)
 
-    for copy in (True, False):
-        with pytest.raises(ValueError, match="is of a subclass of an OPT layer, Doubled"):
-            fold_model(of(Doubled(3)), copy=copy)
+    class Normalization(layers.BatchNormalization):
+        pass
+
+    for layer, copy in itertools.product((Doubled(3), Normalization()), (True, False)):
+        with pytest.raises(ValueError, match=r"is of a subclass of (an OPT layer|our)"):
+            fold_model(of(layer), copy=copy)
 
 
 def test_unknown_names_are_said():
@@ -254,16 +261,22 @@ def test_unknown_names_are_said():
 
 
 def test_a_rotation_that_is_not_orthogonal_changes_nothing():
+    """Nor the variables, which an optimizer and compiled functions hold."""
     first = keras.layers.Dense(3, use_bias=False, kernel_regularizer="l2")
     plain = of(first, keras.layers.Dense(2))
-    half = lambda w: orthogonal.gram_schmidt(w) * (w.shape[-1] - 3)  # noqa: E731  (of 4 rows alone)
-    kernel, penalty = plain.layers[0].kernel.numpy(), float(plain.losses[0])
-    tried = [{"orthogonalize": orthogonal.identity}, {"block_size": 1}, {"orthogonalize": half}]
-    for wrong in tried:
+    kernel, weights, penalty = first.kernel, plain.get_weights(), float(plain.losses[0])
+    start = {"rotation_initializer": "random_normal"}
+    for wrong in (
+        start | {"orthogonalize": orthogonal.identity},
+        start | {"block_size": 1},
+        start | {"orthogonalize": lambda w: orthogonal.gram_schmidt(w) * (w.shape[-1] - 3)},
+        {"orthogonalize": lambda w: orthogonal.cayley(w) + 0 / tf.norm(w - tf.eye(w.shape[-1]))},
+    ):
         with pytest.raises(ValueError, match=r"no orthogonal matrix|`block_size`|not orthogonal"):
-            orthogonalize_model(plain, rotation_initializer="random_normal", copy=False, **wrong)
-        assert type(plain.layers[0]) is keras.layers.Dense
-        np.testing.assert_array_equal(plain.layers[0].kernel, kernel)
+            orthogonalize_model(plain, copy=False, **wrong)
+        assert type(first) is keras.layers.Dense
+        assert first.kernel is kernel
+        np.testing.assert_equal(plain.get_weights(), weights)
         assert float(plain.losses[0]) == penalty
 
 
@@ -274,7 +287,7 @@ class _Block(keras.layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.attention = keras.layers.MultiHeadAttention(2, 4, name="attention")
-        self.dense = keras.layers.Dense(8, name="dense")
+        self.dense = keras.layers.Dense(8, name="fix")
 
     def build(self, shape):
         self.attention.build(shape, shape)
@@ -304,7 +317,7 @@ def test_layers_inside_layers_are_rotated_and_folded(copy):
         model, "cayley", rotation_initializer="orthogonal", copy=copy, return_conversion=True
     )
     assert (rotated is model) is not copy
-    assert {*conversion.rotated} == {"time/each", *INSIDE, "block/dense", "head"}
+    assert {*conversion.rotated} == {"time/each", *INSIDE, "block/fix", "head"}
     assert conversion.left == {"gru/gru_cell": "GRUCell"}
     assert any(isinstance(layer, layers.OrthogonalDense) for layer in leaves(model)) is not copy
     # sums of up to 8 terms, ten layers deep, in float32
@@ -328,7 +341,7 @@ def test_names_paths_and_patterns_choose_layers():
         return {*conversion.rotated}
 
     assert chosen("query") == {"block/attention/query"}
-    assert chosen(["block/dense", "head"]) == {"block/dense", "head"}
+    assert chosen(["block/fix", "head"]) == {"block/fix", "head"}
     assert chosen("block/attention/*") == {*INSIDE}
     assert chosen("[kq]*y") == {"block/attention/query", "block/attention/key"}
 
@@ -407,6 +420,17 @@ def test_a_subclassed_model_is_converted():
         assert type(model.dense) is keras.layers.Dense
 
 
+def test_a_model_whose_class_makes_opt_layers_is_folded():
+    class Rotated(_Own):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = layers.OrthogonalDense(3)
+
+    model = Rotated()
+    np.testing.assert_array_equal(model(SEQUENCES), fold_model(model)(SEQUENCES))
+    assert type(model.dense) is layers.OrthogonalDense
+
+
 def test_a_model_that_cannot_be_copied_is_changed_in_place():
     class Closed(_Own):
         def __init__(self):
@@ -449,7 +473,6 @@ def test_a_copy_leaves_the_optimizer_where_it_is():
     assert orthogonalize_model(model).optimizer is None
     assert model.compiled
     assert model.optimizer is optimizer
-    model.fit(np.ones((8, 4)), np.ones((8, 3)), verbose=0)
 
 
 # Fine-tuning
@@ -484,14 +507,14 @@ def test_rotations_alone_are_trained_saved_and_loaded(tmp_path):
     for change, message in (
         ({"block_size": 4}, r"/rotation: \(2, 3, 3\) in place of \(2, 4, 4\); .* more"),
         ({"layer_names": "head"}, r"output/rotation: \(2, 3, 3\) in place of nothing; .* more"),
-        ({}, r"attention_output/fix: [\d.-]+ in place of [\d.-]+; .* more"),  # other neurons
+        ({}, r"attention_output//fix: [\d.-]+ in place of [\d.-]+; .* more"),  # other neurons
         ({"orthogonalize": "lowdin"}, "block/attention/key: cayley in place of lowdin and .* more"),
     ):
         arguments = {"orthogonalize": "cayley", "block_size": 3} | change
         with pytest.raises(ValueError, match=rf"is of another model: .*{message}"):
             load_rotations(orthogonalize_model(model_with_attention(), **arguments), path)
     content = path.read_bytes()
-    no_number = re.sub(rb'(/fix": ").', rb"\1x", content)
+    no_number = re.sub(rb'(//fix": ").', rb"\1x", content)
     empty = re.sub(rb"\[\d+, \d+\]", lambda match: b"[]".ljust(len(match[0])), content)
     for damaged in (b"", content[:7], content[:200], content[:-4], b"\xff" * 64, no_number, empty):
         path.write_bytes(damaged)
@@ -510,7 +533,9 @@ def test_rotations_alone_are_trained_saved_and_loaded(tmp_path):
 def test_others_read_the_file(tmp_path, caplog):
     library = pytest.importorskip("safetensors.numpy")
     model = orthogonalize_model(model_with_attention(), rotation_initializer="orthogonal")
+    model.get_layer("head").fix.assign(np.zeros((6, 3)))  # as a last layer may start
     save_rotations(model, tmp_path / "r.safetensors")
+    load_rotations(model, tmp_path / "r.safetensors")
     assert "trained, and not saved with the rotations: " in caplog.text
     found = library.load_file(tmp_path / "r.safetensors")
     assert len(found) == 7

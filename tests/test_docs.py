@@ -6,6 +6,8 @@ import re
 import shlex
 import textwrap
 
+import keras
+import numpy as np
 import pytest
 
 from benchmarks import maps, original, steps
@@ -15,6 +17,7 @@ from common.training.settings import Settings
 from comparison.settings import Comparison
 from comparison.studies import Study
 from data.prepare import Download
+from examples import finetune
 from predict import Prediction
 from tests.conftest import ROOT
 
@@ -86,6 +89,29 @@ def test_the_readmes_code_can_be_pasted(tmp_path, monkeypatch, opt_keras):
     assert (tmp_path / "plain.keras").is_file()
 
 
+@pytest.mark.slow
+def test_the_programs_of_own_model_run(tmp_path, monkeypatch, capsys, opt_keras):
+    page = (ROOT / "docs/own_model.md").read_text()
+    _, *programs = re.findall(r"(?:^ {4}.*\n|\n(?= {4}))+", page, re.MULTILINE)  # after pip's line
+    assert len(programs) == 3
+    monkeypatch.chdir(tmp_path)
+    names = vars(opt_keras) | {"keras": keras, "images": np.ones((8, 64)), "labels": np.zeros(8)}
+    names["backbone"] = keras.Sequential([keras.Input((64,)), keras.layers.Dense(32)])
+    for program in programs:
+        exec(textwrap.dedent(program), names)  # noqa: S102 (ours, too)
+    printed = re.search(r"prints two reports and `(.+)`", page)[1]
+    assert capsys.readouterr().out.endswith(f"{printed}\n")
+
+
+@pytest.mark.slow
+def test_fine_tuning_learns_in_each_way():
+    accuracies = finetune.main()
+    keras.config.enable_interactive_logging()
+    assert accuracies.keys() == finetune.WAYS.keys()
+    # of five classes, 250 images and more: ten deviations of a guesser's accuracy
+    assert min(accuracies.values()) > 1 / 5 + 10 * np.sqrt(1 / 5 * 4 / 5 / 250)
+
+
 @each(list(dict.fromkeys(LINKING)))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
@@ -94,12 +120,6 @@ def test_links_lead_somewhere(page):
             there = page.parent / path if path else page
             assert there.exists(), target
             assert not anchor or anchor in anchors(there), target
-
-
-@each(PAGES)
-def test_lines_fit_a_screen(page):
-    lines = [line for line in page.read_text().splitlines() if not line.startswith("|")]
-    assert [line for line in lines if len(line) > 100] == []
 
 
 def test_every_method_has_its_section_with_its_flags():

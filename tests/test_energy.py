@@ -1,4 +1,4 @@
-"""Hyperspherical energy and drift by their formulae."""
+"""Hyperspherical energy by its formula."""
 
 import itertools
 
@@ -52,9 +52,3 @@ def test_energy_by_its_definition_and_infinite_where_neurons_coincide(dtype, jit
     assert np.isfinite(evaluate(near)).all()
     zero = random * (np.arange(6) > 0)
     assert np.isnan(evaluate(zero)).all()
-
-
-def test_drift():
-    q = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
-    assert float(energy.orthogonality_drift(tf.constant(q))) < 1e-14
-    assert float(energy.orthogonality_drift(tf.constant(2 * q))) == pytest.approx(3)

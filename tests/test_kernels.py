@@ -90,16 +90,11 @@ def test_what_has_no_known_count_is_refused():
 def test_what_is_free_and_what_is_a_kernel():
     program = """
 %inner (p: f32[4]) -> f32[4] {
-  %p = f32[4]{0} parameter(0)
-  %sine = f32[4]{0} sine(%p)
-  ROOT %cosine = f32[4]{0} cosine(%sine)
+  ROOT %cosine = f32[4]{0} cosine(%p)
 }
-
 %outlined (q: f32[4]) -> f32[4] {
-  %q = f32[4]{0} parameter(0)
   ROOT %product = f32[4]{0} custom-call(%q, %q), custom_call_target="product"
 }
-
 ENTRY %main (a: f32[4]) -> (f32[4], f32[2,2]) {
   %a = f32[4]{0} parameter(0)
   %fused = f32[4]{0} fusion(%a), kind=kLoop, calls=%inner

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from common import energy
 from common.convert import fold_model, orthogonalize_model
-from common.errors import UserError
 from common.layers import BatchNormalization, OrthogonalConv2D
 from common.losses import smoothed_cross_entropy
 from common.optimizers import OGD
@@ -15,7 +14,6 @@ from common.orthogonal import identity, lowdin
 from common.training.settings import PRECISIONS
 from common.training.steps import make_step, policy, scaled
 from tests.conftest import method_named
-from tests.test_run import settings
 from tests.test_scripts import METHODS
 
 MIXED = PRECISIONS[1:]
@@ -127,8 +125,3 @@ def test_fit_save_fold_and_turn(tmp_path, precision):
     assert turned.layers[0].compute_dtype == precision.removeprefix("mixed_")
     far = np.abs(turned.predict(images, verbose=0).astype("float32") - outputs.astype("float32"))
     assert far.max() < 4 * ROUNDING[precision] * np.abs(outputs.astype("float32")).max()
-
-
-def test_float16_is_for_one_device(tmp_path):
-    with pytest.raises(UserError, match="mixed_bfloat16"):
-        settings(tmp_path, precision="mixed_float16", distribute="multi_worker")

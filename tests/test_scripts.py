@@ -81,9 +81,6 @@ def test_trains_on_digits(tmp_path, capsys, monkeypatch, method):
     assert f"test accuracy: {100 * tests[-1]:.2f} %" in output
     assert f"learning curves: {log / 'curves.png'}" in output
     assert (log / "curves.png").read_bytes().startswith(b"\x89PNG")
-    best = max((row for row in rows if row["test_acc"]), key=lambda row: float(row["test_acc"]))
-    name = f"best_{int(best['iteration']) + 1:08}.npz"
-    assert [path.name for path in log.glob("checkpoints/best_*")] == [name]
     assert 0.5 * 30 < float(rows[-1]["iteration"]) < 30
     assert "30/30" in err  # the progress bar
 

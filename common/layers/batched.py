@@ -107,7 +107,8 @@ def _together(orthogonalize: orthogonal.Map, matrices: Tensors, rows: Tensors) -
 def neurons_of_this_pass(layer: Any) -> tf.Tensor:
     """Returns the layer's neurons, cached per forward pass.
 
-    Under XLA, and in `maps_by_xla`, the first call computes those of all layers of the model.
+    Under XLA, and in `maps_by_xla`, the first call computes those of all layers of the model, so
+    that one which the pass does not call has the gradient 0 in place of None.
     """
     current = forward_pass(layer)
     if current is None:

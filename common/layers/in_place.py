@@ -26,7 +26,7 @@ def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **arguments: 
     """
     _add_rotation(layer, kind, arguments)
     matrices = layer.orthogonal_matrices()
-    if any(orthogonality_drift(q) > 1e-3 for q in matrices):
+    if not all(orthogonality_drift(q) <= 1e-3 for q in matrices):  # nor if it is NaN
         raise ValueError(f"{layer.name}: its map makes no orthogonal matrix of the first rotation")
     layer.rotate_back(matrices)
 
@@ -38,7 +38,7 @@ def _add_rotation(layer: keras.layers.Layer, kind: type[OrthogonalLayer], argume
         layer.add_rotation()
 
 
-def fold(layer: OrthogonalLayer, kernel: tf.Tensor) -> None:
+def fold(layer: OrthogonalLayer, kernel: tf.Tensor | keras.Variable) -> None:
     """Makes the layer of Keras with ``kernel`` of an OPT layer, or of an unfinished one."""
     with weights_may_change(layer):
         for name in (*layer.opt_arguments, *_OURS):
@@ -48,7 +48,9 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor) -> None:
                 layer.__dict__.pop(name, None)
         layer.__class__ = layer.plain
         if not hasattr(layer, "_kernel"):
-            layer._kernel = layer.add_weight(name="kernel", shape=kernel.shape, initializer=kernel)
+            if not isinstance(kernel, keras.Variable):
+                kernel = layer.add_weight(name="kernel", shape=kernel.shape, initializer=kernel)
+            layer._kernel = kernel
             if layer.bias is not None:
                 move_to_end(layer, layer.bias)
 
@@ -80,14 +82,10 @@ def copied(model: keras.Model) -> keras.Model:
     try:
         for layer in all_layers(model):
             check_kind(layer)
-        with _plain_form(model):  # Keras would rebuild a model of a user's class with plain layers
-            result = copy.deepcopy(model)
-            if not result.built:
-                raise ValueError("its copy is not built, which takes a method `build`")
-            pairs = list(zip(all_layers(model), all_layers(result), strict=True))
-            for old, new in pairs:
-                if type(old) is not type(new) or old.built != new.built:
-                    raise ValueError(f"its layer {old.name} comes back as another")
+        try:  # a class of the user's makes plain layers
+            result, pairs = _deep_copy(model, plain=True)
+        except Exception:  # or OPT layers
+            result, pairs = _deep_copy(model, plain=False)
     except Exception as error:
         cause: BaseException = error
         while cause.__context__:
@@ -96,18 +94,32 @@ def copied(model: keras.Model) -> keras.Model:
         raise ValueError(f"Keras cannot copy {model.name}: {reason}") from error
     for old, new in pairs:
         if isinstance(old, OrthogonalLayer) and old.built:
-            arguments = {name: getattr(old, name) for name in old.opt_arguments}
-            _add_rotation(new, type(old), arguments | {"check_map": False})
-            new.check_map = old.check_map
+            if type(new) is not type(old):
+                arguments = {name: getattr(old, name) for name in old.opt_arguments}
+                _add_rotation(new, type(old), arguments | {"check_map": False})
+                new.check_map = old.check_map
             for ours, theirs in zip(old.weights, new.weights, strict=True):
                 theirs.assign(ours)
                 theirs.trainable = ours.trainable
     return result
 
 
+def _deep_copy(model: keras.Model, plain: bool) -> tuple[keras.Model, list[tuple]]:
+    """Returns Keras's copy, with plain layers or not, and all layers of both in pairs."""
+    with _copyable(model, plain):
+        result = copy.deepcopy(model)
+        if not result.built:
+            raise ValueError("its copy is not built, which takes a method `build`")
+        pairs = list(zip(all_layers(model), all_layers(result), strict=True))
+        for old, new in pairs:
+            if type(old) is not type(new) or old.built != new.built:
+                raise ValueError(f"its layer {old.name} comes back as another")
+    return result, pairs
+
+
 @contextlib.contextmanager
-def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
-    """In the block OPT layers have Keras's classes, models no optimizer, and lambdas names."""
+def _copyable(model: keras.layers.Layer, plain: bool) -> Iterator[None]:
+    """In the block models have no optimizer, lambdas have names, and OPT layers Keras's class."""
     named: dict[str, Any] = {}  # where Keras looks for functions and classes
     with contextlib.ExitStack() as undo:
 
@@ -117,7 +129,7 @@ def _plain_form(model: keras.layers.Layer) -> Iterator[None]:
 
         for layer in [model, *all_layers(model)]:
             kind = type(layer)
-            if isinstance(layer, OrthogonalLayer) and layer.built:
+            if plain and isinstance(layer, OrthogonalLayer) and layer.built:
                 layer.__dict__["_kernel"] = layer.kernel_of(layer.fix.value)
                 undo.callback(layer.__dict__.pop, "_kernel")
                 set_for_now(layer, "__class__", layer.plain)

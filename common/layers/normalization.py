@@ -11,7 +11,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization with the original's averages, debiased at inference.
 
     The averages of mean and (biased) variance start at zero, as in the original. After t steps they
-    are too small by the factor ``1 - momentum^t``, and inference divides them by it.
+    are too small by the factor ``1 - momentum^t``, and inference divides them by it. Variables of
+    bfloat16 are too coarse for such averages, Keras's too: take the policy "mixed_bfloat16".
 
     Args:
         momentum: decay of the averages per step. Defaults to 0.999.

@@ -24,12 +24,12 @@ _register = keras.saving.register_keras_serializable(package="opt")
 _BY_NAME = {each.__name__: _register(each) for each in orthogonal.ALL}  # as saved models have it
 
 
-def check_map(orthogonalize: Map, shape: Sequence[int]) -> None:
+def check_map(orthogonalize: Map, shape: Sequence[int], dtype: str) -> None:
     """Raises ValueError for a map that makes no orthogonal matrices of small random ones."""
     size = min(shape[-1], 8)
     sample = np.random.default_rng(0).normal(size=[2] * (len(shape) - 2) + [size] * 2)
     with tf.init_scope():  # eagerly, also where a graph is being traced
-        q = np.asarray(orthogonalize(tf.constant(sample, "float32")), "float64")
+        q = np.asarray(orthogonalize(tf.constant(sample, dtype)), "float64")
     problem = f"takes {sample.shape} to {q.shape}"
     if q.shape == sample.shape:
         deviation = np.abs(q @ q.mT - np.eye(size)).max()
@@ -181,15 +181,17 @@ class OrthogonalLayer(keras.layers.Layer):
         """Replaces the kernel's variable by ``fix`` and adds the rotations."""
         kernel, shape = self._kernel, self._kernel.shape
         axes = contracted_axes(self, len(shape))
-        n, channels = math.prod(shape[i] for i in axes), shape[axes[-1]]
+        n = math.prod(shape[i] for i in axes)
+        if not axes or n == 0:
+            raise ValueError(f"{self.name} has neurons without entries: it sums over nothing")
         self._axes = axes + [i for i in range(len(shape)) if i not in axes]
         self._permuted_shape = [shape[i] for i in self._axes]
-        rows = self.number_of_rows(n, channels)
+        rows = self.number_of_rows(n, channels=shape[axes[-1]])
         size = min(self.block_size or rows, rows)
         square = (rows, rows) if size == rows else (rows // size, size, size)
-        if self.check_map and self.orthogonalize not in orthogonal.ALL:
-            check_map(self.orthogonalize, square)
         precision = "float64" if self.variable_dtype == "float64" else "float32"
+        if self.check_map and self.orthogonalize not in orthogonal.ALL:
+            check_map(self.orthogonalize, square, precision)
         if size >= _LARGE:
             each = rows * np.dtype(precision).itemsize / 1e6  # MB per column
             takes = f"{self.name}: the rotation of {rows:,} rows takes {each * size:,.0f} MB, and "
@@ -205,13 +207,14 @@ class OrthogonalLayer(keras.layers.Layer):
             options = {"initializer": draw, "regularizer": self.rotation_regularizer}
             return mark(add(name=name, shape=shape, **options), ROTATION)
 
-        neurons = math.prod(self._permuted_shape) // n
-        fix = add(name="fix", shape=(n, neurons), initializer=columns, trainable=self.learn_neurons)
-        remove_weight(self, "_kernel")
-        self.fix = mark(fix, NEURONS)
+        # before fix: so weights have one order, whether fix is trained or not
         self.rotation = rotation("rotation", square)
         rest = rows % size
         self.rotation_rest = rotation("rotation_rest", (rest, rest), rows // size) if rest else None
+        neurons = math.prod(self._permuted_shape) // n
+        fix = add(name="fix", shape=(n, neurons), initializer=columns, trainable=self.learn_neurons)
+        self.fix = mark(fix, NEURONS)
+        remove_weight(self, "_kernel")
         if self.bias is not None:
             move_to_end(self, self.bias)
 

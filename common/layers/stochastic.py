@@ -64,9 +64,9 @@ class StochasticLayer(OrthogonalLayer):
         Raises:
             ValueError: if ``indices`` does not hold r different rows.
         """
-        count = self.indices.shape[0]
-        if len(np.unique(indices)) != count:
-            raise ValueError(f"`indices` must hold {count} different rows, not {indices}")
+        count, n = self.indices.shape[0], self.fix.shape[0]
+        if len(indices) != count or len({*range(n)}.intersection(indices)) != count:
+            raise ValueError(f"`indices` must hold {count} different rows of {n}, not {indices}")
         for rotation in self.rotations:
             *blocks, size, _ = rotation.shape
             rotation.assign(tf.eye(size, batch_shape=blocks, dtype=rotation.dtype))

@@ -9,8 +9,8 @@ All are pure functions of tensors: batched, differentiable once, and traceable w
 They take float32 and float64. float16 and bfloat16 are too inaccurate for this: they are computed
 in float32, and only the result is rounded. The error of orthogonality, max |Q^T Q - I|, is at most
 10 n eps for every finite ``w``, of any scale and condition. But Q itself is no more exact than the
-condition allows. Gradients are finite. One that is too large for the dtype is the largest number,
-or 0 where its sign is lost. Numbers below the dtype's least normal one count as 0.
+condition allows. In float32 and float64 gradients are finite: one that is too large is the largest
+number, or 0 where its sign is lost. Numbers below the dtype's least normal one count as 0.
 
 On recent GPUs TensorFlow multiplies float32 matrices in TF32, in which a map is orthogonal to three
 digits only. The products here (`matmul`) do not use it, under XLA and in eager code. In a graph

@@ -19,8 +19,8 @@ from ..errors import UserError
 from .command_line import as_text
 from .files import atomic_write
 
-KEPT = {"checkpoint": 2, "best": 1}  # how many of each kind are kept
-_NAME = re.compile(r"(checkpoint|best)_(\d{8,12})\.npz")
+KEPT = 2  # how many are kept
+_NAME = re.compile(r"checkpoint_(\d{8,12})\.npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,6 @@ class Progress:
     iteration: int = 0
     seconds: float = 0.0
     test_accuracy: float = -1.0  # of the last test
-    best_accuracy: float = -1.0
     logs: dict[str, int] = dataclasses.field(default_factory=dict)  # number, and sizes in bytes
 
 
@@ -45,14 +44,14 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object]):
         self.folder, self.variables, self.settings = folder, list(variables), settings
 
-    def found(self) -> list[tuple[int, str, pathlib.Path]]:
-        """Returns iteration, kind and path of each checkpoint, the newest first."""
+    def found(self) -> list[tuple[int, pathlib.Path]]:
+        """Returns iteration and path of each checkpoint, the newest first."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
         named = [(_NAME.fullmatch(path.name), path) for path in paths]
-        return sorted([(int(m[2]), m[1], path) for m, path in named if m], reverse=True)
+        return sorted([(int(m[1]), path) for m, path in named if m], reverse=True)
 
-    def save(self, progress: Progress, kind: str = "checkpoint") -> pathlib.Path:
-        """Writes a checkpoint, deletes those of its kind that it replaces, and returns its path.
+    def save(self, progress: Progress) -> pathlib.Path:
+        """Writes a checkpoint, deletes those that it replaces, and returns its path.
 
         Raises:
             UserError: if it cannot be written, or a weight is not finite. Earlier checkpoints stay.
@@ -62,7 +61,7 @@ class Checkpoints:
             last = progress.iteration - 1
             raise UserError(f"after iteration {last} a weight is not finite{self.how_to_go_on()}")
         facts = {"settings": self.settings, "progress": vars(progress)}
-        path = self.folder / f"{kind}_{progress.iteration:08d}.npz"
+        path = self.folder / f"checkpoint_{progress.iteration:08d}.npz"
         with atomic_write(path, self.how_to_go_on()) as unfinished:
             np.savez(unfinished, facts=json.dumps(facts, default=str), **arrays)
         self.good = path
@@ -74,11 +73,9 @@ class Checkpoints:
 
         Those of later iterations are damaged: otherwise the run would have continued from them.
         """
-        for kind, kept in KEPT.items():
-            earlier = [path for i, k, path in self.found() if k == kind and i <= iteration]
-            for path in earlier[kept:]:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        for path in [path for i, path in self.found() if i <= iteration][KEPT:]:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def how_to_go_on(self) -> str:
         """Returns what to add to the message that ends a run."""
@@ -94,7 +91,7 @@ class Checkpoints:
         Raises:
             UserError: if there is no valid checkpoint, or its settings differ.
         """
-        for *_, path in self.found():
+        for _, path in self.found():
             try:
                 progress, arrays = self._read(path)
             except UserError:

@@ -114,7 +114,7 @@ def parse(kind: type[Kind], words: Sequence[str]) -> Kind:
 def run_program(kind: type[Kind], main: Callable[[Kind], None], name: str) -> None:
     """Calls ``main`` with the options of the command line, or prints the flags after ``--help``.
 
-    A `UserError` is one line on stderr with the program's ``name``, and exit code 2; Ctrl-C is 130.
+    A `UserError` or OSError is one line on stderr with ``name``, and exit code 2; Ctrl-C is 130.
     """
     words = sys.argv[1:]
     if {"--help", "-help", "-h", "--helpshort"} & set(words):
@@ -122,7 +122,7 @@ def run_program(kind: type[Kind], main: Callable[[Kind], None], name: str) -> No
         return
     try:
         main(parse(kind, words))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"{name}: {shown(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -99,6 +99,7 @@ def run(
     # one that goes on from an earlier checkpoint, as its last one is damaged, is not
     is_finished = first == settings.iterations and folder.is_finished()
     if not is_finished:
+        folder.facts.pop("test_accuracy", None)
         about = {"data": str(data), "identity": identity, "jit": jit}
         folder.describe(settings=settings.named(), **about, **environment())
     if settings.resume:
@@ -114,9 +115,8 @@ def run(
     def seconds() -> float:  # without the time between two starts
         return round(time.perf_counter() - began, 3)
 
-    def save(iteration: int, kind: str = "checkpoint") -> None:
-        reached = dataclasses.replace(progress, iteration=iteration, seconds=seconds())
-        folder.save(reached, kind)
+    def save(iteration: int) -> None:
+        folder.save(dataclasses.replace(progress, iteration=iteration, seconds=seconds()))
 
     bar = progress_bar(settings.method, settings.iterations, first)
     with Interruption() as interruption, bar:
@@ -158,9 +158,6 @@ def run(
                 row |= {"test_acc": accuracy, "seconds": seconds(), **layer_figures()}
                 folder.test(chunk.test, **row)
                 progress = dataclasses.replace(progress, test_accuracy=accuracy)
-                if accuracy > progress.best_accuracy:
-                    progress = dataclasses.replace(progress, best_accuracy=accuracy)
-                    save(chunk.end, "best")
             if chunk.save:
                 save(chunk.end)
             if interruption.signal and chunk.end < settings.iterations:

@@ -114,8 +114,6 @@ class RunFolder:
         with (self.path / "metrics.csv").open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["seconds"]]
         self.history = [{name: float(value) for name, value in r.items() if value} for r in rows]
-        if self.checkpoints.good and self.checkpoints.good.name.startswith("best"):
-            self.save(progress)  # the run was killed before it wrote the regular one
 
     def _keep_earlier(self) -> int:
         """Renames the last run's results by its number, where needed; returns the next number."""
@@ -183,14 +181,14 @@ class RunFolder:
             self.scalars.flush()
 
     @_writing
-    def save(self, progress: Progress, kind: str = "checkpoint") -> None:
-        """Writes a checkpoint of ``kind`` "checkpoint" or "best", after the logs."""
+    def save(self, progress: Progress) -> None:
+        """Writes a checkpoint, after the logs."""
         sizes = {"number": self.number}
         for key, file in self.files.items():
             file.flush()
             os.fsync(file.fileno())
             sizes[key] = os.path.getsize(file.name)
-        self.checkpoints.save(dataclasses.replace(progress, logs=sizes), kind)
+        self.checkpoints.save(dataclasses.replace(progress, logs=sizes))
 
     @_writing
     def save_results(

@@ -23,6 +23,7 @@ class Settings(Options):
     title: ClassVar[str]  # the method's name in tables and images
     row: ClassVar[int]  # its place in tables; those of the same row are sorted by name
     method: ClassVar[str]  # its folder's name
+    cnn_widths: ClassVar[tuple[int, ...] | None] = None  # where they are not the network's
 
     dataset: str = setting(
         "cifar100",
@@ -33,7 +34,7 @@ class Settings(Options):
     backbone: str = setting("cnn6", "the network", choices=tuple(backbones.known()))
     widths: tuple[int, ...] | None = setting(
         None,
-        "neurons per layer of each stage, and of fc6 in a cnn; by default 64 each, or 16,32,64",
+        "neurons per layer of each stage, and of fc6 in a cnn; usually 64 each, or 16,32,64",
         least=1,
         most=65_536,
     )
@@ -97,11 +98,10 @@ class Settings(Options):
 
     def check(self) -> None:
         network = backbones.known()[self.backbone]
+        if self.widths is None and self.backbone.startswith("cnn"):
+            object.__setattr__(self, "widths", self.cnn_widths)
         if self.widths is not None and len(self.widths) != len(network.widths):
-            if self.widths != type(self).widths:
-                raise UserError(f"--widths: {self.backbone} takes {len(network.widths)} numbers")
-            # a method's default is for the cnns alone
-            object.__setattr__(self, "widths", None)
+            raise UserError(f"--widths: {self.backbone} takes {len(network.widths)} numbers")
         if network.widening and self.widths and list(self.widths) != sorted(self.widths):
             raise UserError(f"--widths: a stage of {self.backbone} is narrower than the one before")
         if self.warmup_iterations > self.iterations:
