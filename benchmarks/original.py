@@ -60,7 +60,7 @@ def train(method: str, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[int
     folder.mkdir(parents=True, exist_ok=True)
     words = [f"--data_dir={data_dir.absolute()}", f"--log_dir={folder.absolute()}"]
     words += ["--log_every=1", *FLAGS.get(method, ())]
-    words += ["--resume"] if any(folder.glob("checkpoints/[!.]*.npz")) else []
+    words += ["--resume"] if any(folder.glob("checkpoints/checkpoint_*.npz")) else []
     if max(losses(folder), default=0) < end:
         with output.open("w", encoding="utf-8") as file:
             command = [sys.executable, "train.py", *words]

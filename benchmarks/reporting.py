@@ -18,12 +18,8 @@ Columns = Mapping[str, tuple[str, str]]  # by a row's key: the heading, and the 
 
 def check_out(out: pathlib.Path) -> None:
     """Raises UserError if a CSV cannot be written there."""
-    if out.suffix != ".csv":
-        raise UserError(f"--out={out} does not end with .csv")
-    try:
-        out.open("a", encoding="utf-8").close()
-    except OSError as error:
-        raise UserError(f"--out={out}: {error.strerror}") from error
+    if out.suffix != ".csv" or out.is_dir() or not os.access(out.absolute().parent, os.W_OK):
+        raise UserError(f"--out={out} is no file name ending in .csv, in a folder to write into")
 
 
 def used(columns: Columns, rows: list[dict]) -> Columns:

@@ -224,7 +224,8 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
         check_kind(layer)
         if isinstance(layer, OrthogonalLayer) and not layer.built:
             raise ValueError(f"{layer.name} is not built: call it once")
-        if isinstance(layer, BatchNormalization) and type(layer) is not BatchNormalization:
+        is_ours = isinstance(layer, BatchNormalization)
+        if is_ours and type(layer).call is not BatchNormalization.call:
             raise ValueError(f"{layer.name} is of a subclass of our BatchNormalization")
     model = copied(model) if copy else model
     for layer in all_layers(model):

@@ -70,7 +70,7 @@ class Run:
         """Starts the run, or goes on with it where it has a checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command + ([f"--gpu_no={gpu}"] if gpu is not None else [])
-        command += ["--resume"] if any(self.folder.glob("checkpoints/[!.]*.npz")) else []
+        command += ["--resume"] if any(self.folder.glob("checkpoints/checkpoint_*.npz")) else []
         with (self.folder / "output.txt").open("ab") as output:
             self.process = subprocess.Popen(
                 command,

@@ -19,7 +19,7 @@ def style(index: int) -> dict[str, str]:
     """
     line = LINES[(index + index // len(COLORS)) % len(LINES)]
     marker = MARKERS[index % len(MARKERS)]
-    color = COLORS[(index + 6 * (index // len(COLORS))) % len(COLORS)]  # black comes once in 18
+    color = COLORS[(index + 6 * (index // len(COLORS))) % len(COLORS)]  # the 13th is not black
     return {"color": color, "ls": line, "marker": marker}
 
 

@@ -226,6 +226,8 @@ def test_original_compares_losses_of_a_run_that_is_there(tmp_path, capsys):
         "| OPT (GS) | 100 | 3.98 | 1.00 | 1.00 |",
         "| OPT (GS) | 200 | 3.79 | 2.00 | 2.00 |",
     ]
+    (folder / "metrics.csv").write_text("iteration,fit,seconds\n1,2.5,1\n2,2")  # of a line half
+    assert original.losses(folder) == {}
 
 
 BAD = [

@@ -13,7 +13,8 @@ import time
 import pytest
 
 import compare
-from common.errors import UserError
+from common.training.command_line import run_program
+from comparison.settings import Comparison
 from tests import made_up_runs
 from tests.conftest import ROOT, run, wait_for
 
@@ -169,13 +170,18 @@ def given(tmp_path_factory):
     for path in (folder / "file", folder / "occupied" / "runs"):
         path.write_text("mine")
     (folder / "binary").write_bytes(bytes(range(256)))
-    (folder / "steps.csv").write_text("method,widths,step_ms\nbaseline,1/1/1/1,slow\n")
+    slow = "method,widths,batch,precision,step_ms\nupt,1/1/1/1,128,float32,slow\n"
+    (folder / "steps.csv").write_text(slow)
     return folder
 
 
 @pytest.mark.parametrize("words", LINES, ids=lambda words: " ".join(words)[:60])
-def test_bad_settings_are_refused(given, tmp_path, words):
+def test_bad_settings_are_refused(given, tmp_path, monkeypatch, capsys, words):
     words = [word.replace("GIVEN", str(given)) for word in words]
-    with pytest.raises((UserError, OSError)):
-        compare.main(made_up_runs.comparison(tmp_path / "out", "--methods=baseline", *words))
+    words = ["--widths=8,8,8,8", f"--out={tmp_path / 'out'}", "--methods=baseline", *words]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        run_program(Comparison, compare.main, "compare.py")
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "out").exists()

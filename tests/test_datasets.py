@@ -202,6 +202,11 @@ def test_a_site_that_never_answers_is_given_up():
         assert time.monotonic() - start < 5
 
 
+def test_a_site_behind_a_bad_proxy_is_not_reached(monkeypatch):
+    monkeypatch.setenv("https_proxy", "http:/proxy:3128")
+    assert not datasets.tfds.is_reachable("https://example.org/", seconds=0.5)
+
+
 def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 

@@ -44,7 +44,7 @@ OF_EVERY_METHOD = """
 --iterations=1.5 | --dataset=imagenet | --image_size=64 | --backbone=vgg
 --jit=maybe | --precision=float16 | --seed=-1 | --log_every=0 | --eval_every=0 | --gpu_no=-1
 --no_such_flag | --baselr=0.1 | stray | --data_dir=~no_such_user/data
---distribute=multi_worker --precision=mixed_float16"""
+--precision=mixed_float16 --distribute=multi_worker"""
 LONG = "9" * 5000
 ODD_OF_EVERY_METHOD = ["", "--seed=1\n2", "--two\x85lines=1", f"--seed={LONG}", f"--{'a' * 5000}"]
 ODD_OF_EVERY_METHOD += [f"--log_dir=HERE/{LONG}", "--dataset=" + 20 * LONG]
@@ -89,7 +89,6 @@ def test_bad_command_lines(tmp_path, monkeypatch, capsys):
     (given / "binary").write_bytes(bytes(range(256)))
     monkeypatch.chdir(here)
     before = listing(given)
-    assert len(LINES) >= 50
     for program, words in LINES:
         if program == "predict":
             start, where = PREDICT, []

@@ -51,6 +51,7 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor | keras.Variable) -> None:
             if not isinstance(kernel, keras.Variable):
                 kernel = layer.add_weight(name="kernel", shape=kernel.shape, initializer=kernel)
             layer._kernel = kernel
+            move_to_end(layer, kernel)  # also a frozen one
             if layer.bias is not None:
                 move_to_end(layer, layer.bias)
 

@@ -207,16 +207,16 @@ class OrthogonalLayer(keras.layers.Layer):
             options = {"initializer": draw, "regularizer": self.rotation_regularizer}
             return mark(add(name=name, shape=shape, **options), ROTATION)
 
-        # before fix: so weights have one order, whether fix is trained or not
+        remove_weight(self, "_kernel")
         self.rotation = rotation("rotation", square)
         rest = rows % size
         self.rotation_rest = rotation("rotation_rest", (rest, rest), rows // size) if rest else None
+        if self.bias is not None:
+            move_to_end(self, self.bias)
+        # last: so weights have one order, whether fix is trained or not
         neurons = math.prod(self._permuted_shape) // n
         fix = add(name="fix", shape=(n, neurons), initializer=columns, trainable=self.learn_neurons)
         self.fix = mark(fix, NEURONS)
-        remove_weight(self, "_kernel")
-        if self.bias is not None:
-            move_to_end(self, self.bias)
 
     def number_of_rows(self, n: int, channels: int) -> int:
         """Returns how many of the n rows of ``fix`` are rotated."""

@@ -19,7 +19,7 @@ from ..errors import UserError
 from .command_line import as_text
 from .files import atomic_write
 
-KEPT = 2  # how many are kept
+KEPT = 2
 _NAME = re.compile(r"checkpoint_(\d{8,12})\.npz")
 
 

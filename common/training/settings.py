@@ -34,7 +34,8 @@ class Settings(Options):
     backbone: str = setting("cnn6", "the network", choices=tuple(backbones.known()))
     widths: tuple[int, ...] | None = setting(
         None,
-        "neurons per layer of each stage, and of fc6 in a cnn; usually 64 each, or 16,32,64",
+        "neurons per layer of each stage, and of fc6 in a cnn; by default 64 each (of opt_cp "
+        "32,64,128,128), in a resnet 16,32,64",
         least=1,
         most=65_536,
     )
