@@ -93,7 +93,7 @@ def layer_drifts(layers: Layers) -> dict[str, float]:
 
 
 class EnergyLogger(keras.callbacks.Callback):
-    """Adds the OPT layers' hyperspherical energy and drift to the logs after each epoch.
+    """Adds the OPT layers' hyperspherical energy (s = 1) and drift to the logs after each epoch.
 
     The names in the logs are ``energy/PATH`` and ``drift/PATH`` of each layer, or ``energy/mean``
     and ``drift/mean``. The path is the layer's name, after those of the layers that it lies in.

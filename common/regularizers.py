@@ -11,7 +11,7 @@ import tensorflow as tf
 from .orthogonal import matmul
 
 POWERS = ("0", "1", "2", "a0", "a1", "a2")
-OFFSET = 1e-4  # the paper's: added to a neuron's squared length, and to an angle
+OFFSET = 1e-4  # of the authors' code: added to a neuron's squared length, and to an angle
 
 
 @keras.saving.register_keras_serializable(package="opt")
@@ -22,7 +22,8 @@ class HypersphericalEnergy(keras.regularizers.Regularizer):
 
         c_ij = f_i . f_j / (sqrt(|f_i|^2 + 1e-4) sqrt(|f_j|^2 + 1e-4))
 
-    and ``t = arccos(c) / pi + 1e-4``, the energy of a pair is, for each ``power``:
+    and ``t = arccos(c) / pi + 1e-4``, the energy of a pair is, for each ``power`` (Liu et al.,
+    NeurIPS 2018):
 
         0: -log(2 - 2 c)    1: (2 - 2 c)^-1/2    2: (2 - 2 c)^-1
         a0: -log(t)         a1: 1 / t            a2: 1 / t^2

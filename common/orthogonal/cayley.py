@@ -22,7 +22,8 @@ from .polar import lowdin
 def cayley(w: tf.Tensor) -> tf.Tensor:
     """Cayley's transform ``(I + S)(I - S)^-1`` of ``S = triu(w) - triu(w)^T`` (OPT (CP)).
 
-    I - S is invertible for every ``w``. Only the entries of ``w`` above the diagonal are used.
+    I - S is invertible for every ``w``. Only the entries of ``w`` above the diagonal are used
+    (Liu et al., CVPR 2021).
 
     Args:
         w: ``[..., n, n]``, of a floating-point dtype; n must be known when the map is traced.

@@ -24,8 +24,8 @@ from .matrices import (
 def lowdin(w: tf.Tensor) -> tf.Tensor:
     """Loewdin's symmetric orthogonalization: the orthogonal matrix nearest to ``w`` (OPT (LS)).
 
-    It is U V^T of the SVD ``w = U S V^T``. Its gradient solves a Lyapunov equation, with
-    P = V S V^T and w = Q P:
+    It is U V^T of the SVD ``w = U S V^T`` (Liu et al., CVPR 2021). Its gradient solves a Lyapunov
+    equation, with P = V S V^T and w = Q P:
 
         dw = Q X,    P X + X P = Q^T dQ - dQ^T Q
 

@@ -196,7 +196,7 @@ def _by_products(
 
 @for_square_matrices
 def gram_schmidt(w: tf.Tensor) -> tf.Tensor:
-    """Gram-Schmidt on the rows of ``w``, in order (OPT (GS)).
+    """Gram-Schmidt on the rows of ``w``, in order (OPT (GS); Liu et al., CVPR 2021).
 
     From row i, subtract its projection on the rows before it, and normalize. This is Q^T of
     ``w^T = Q R``, with R's diagonal positive. If row i depends on the rows before it, it becomes
@@ -220,7 +220,7 @@ gram_schmidt.product = for_square_matrices(_rotated_by_rows)  # type: ignore[att
 
 @for_square_matrices
 def householder(w: tf.Tensor) -> tf.Tensor:
-    """Q of Householder's QR factorization by n - 1 reflections (OPT (HR)).
+    """Q of Householder's QR factorization by n - 1 reflections (OPT (HR); Liu et al., CVPR 2021).
 
     Each reflection sends its column x to +|x| e_1. The result is Gram-Schmidt on the columns of
     ``w``, except for the last column: its sign makes det Q = (-1)^(n-1). Where the formula of a
