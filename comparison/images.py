@@ -30,10 +30,6 @@ def _last_errors(results: Results) -> Series:
     return {i: error for i, error in results.errors.items() if i > max(results.errors) * 3 / 4}
 
 
-def _change(results: Results) -> Series:
-    return {i: abs(ratio - 1) for i, ratio in results.energies.items()}
-
-
 CURVES = [
     Panel("Test error", "test error (%)", lambda results: results.errors),
     Panel("Training loss", "loss of batches", _losses),
@@ -41,7 +37,7 @@ CURVES = [
 ]
 ENERGIES = [
     Panel("Energy of the neurons", "E / E at the start", lambda results: results.energies),
-    Panel("Change of the energy", "|E / E at the start - 1|", _change, is_log=True),
+    Panel("Change of the energy", "|E / E at the start - 1| (%)", lambda run: run.changes, True),
     Panel("Drift from orthogonality", "max |Q Qᵀ - I|", lambda results: results.drifts, True),
 ]
 

@@ -15,8 +15,8 @@ TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}  # of others their nam
 LEGEND = (
     "Errors are test errors in per cent: the smallest of all tests, and the last. ± is the "
     "standard deviation over seeds; with one seed, a small difference may be chance. "
-    "Energy is the hyperspherical energy (s = 1) at the end over that at the start, the mean "
-    "over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q."
+    "The energy's change is |E / E at the start - 1| of the hyperspherical energy E (s = 1), the "
+    "mean over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q."
 )
 
 
@@ -26,8 +26,7 @@ def write(runs: list[Run], comparison: Comparison) -> None:
     lines = table.markdown(summaries, comparison.times)
     about, sentences = describe(summaries, comparison), verdict(summaries)
     below = " ".join([*map(escape, sentences), LEGEND])
-    timed = "by benchmarks.steps, next to plain ones" if comparison.steps else "while training"
-    below += f" Steps were timed {timed}."
+    below += f" Steps and memory are those of {'--steps' if comparison.steps else 'the runs'}."
     if any(run.iterations < run.row.kind.iterations for run in runs):
         below += " The schedule is shortened: another experiment than the paper's."
     text = [*lines, "", *(f"{escape(line)}  " for line in about), "", below, ""]

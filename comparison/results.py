@@ -34,6 +34,7 @@ class Results(NamedTuple):
     errors: Series  # of tests, in per cent
     losses: Series  # of the logged batches
     energies: Series  # over that at the start, the mean over layers
+    changes: Series  # |energy / energy at the start - 1| in per cent, the mean over layers
     drifts: Series  # the largest of all layers
     collapse: str  # "guessing at the end" or "saturated at the end", else ""
 
@@ -95,19 +96,24 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     energies, drifts = _layers(rows, "energy/"), _layers(rows, "drift/")
     start = next(iter(energies.values()), [])
     kept = [k for k, energy in enumerate(start) if 0 < energy < math.inf]  # of a neuron: 0
-    means = {i: statistics.mean(e[k] / start[k] for k in kept) for i, e in energies.items() if kept}
+    ratios = {i: [e[k] / start[k] for k in kept] for i, e in energies.items() if kept}
+    means = {i: statistics.mean(values) for i, values in ratios.items()}
+    changes = {i: 100 * statistics.mean(abs(v - 1) for v in values) for i, values in ratios.items()}
     largest = {i: max(values) for i, values in drifts.items()}
+    losses = _column(rows, "fit")
     figures = {
         "best_error": min(errors.values()),
         "last_error": [*errors.values()][-1],
         "collapsed": collapsed,
         **{name: facts[name] for name in ("step_ms", "memory_gib", "seconds")},
-        "energy": [None, *means.values()][-1],
+        "training_loss": _end(losses),
+        "training_accuracy": 100 * _end(_column(rows, "acc")),
+        "energy_change": [None, *changes.values()][-1],
         "drift": [None, *largest.values()][-1],
     }
     count = int(images[0].split()[0].replace(",", ""))
     words = f"{collapsed} at the end" if collapsed else ""
-    return Results(facts, count, figures, errors, _column(rows, "fit"), means, largest, words)
+    return Results(facts, count, figures, errors, losses, means, changes, largest, words)
 
 
 def _check(values: dict[str, Any], types: dict[str, tuple]) -> None:
@@ -120,6 +126,11 @@ def _check(values: dict[str, Any], types: dict[str, tuple]) -> None:
 
 def _column(rows: Rows, name: str) -> Series:
     return {int(row["iteration"]): row[name] for row in rows if name in row}
+
+
+def _end(series: Series) -> float:
+    values = list(series.values())  # of the last tenth, since those of single batches scatter
+    return statistics.mean(values[-max(1, len(values) // 10) :] or [math.nan])
 
 
 def _layers(rows: Rows, kind: str) -> dict[int, list[float]]:

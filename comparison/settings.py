@@ -102,7 +102,8 @@ class Comparison(Options):
             lines = csv.DictReader(read_text(self.steps).splitlines())
             asked = {"widths": widths, "batch": str(BATCH_SIZE), "precision": Settings.precision}
             rows = [t for t in lines if t["step_ms"] and all(t[n] == asked[n] for n in asked)]
-            times = {t["method"]: (float(t["step_ms"]), float(t["ratio"])) for t in rows}
+            names = "step_ms", "ratio", "memory_gib"
+            times = {t["method"]: tuple(float(t[name]) for name in names) for t in rows}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"--steps={self.steps} cannot be read: {error}") from error
         if not 0 < len(times) == len(rows):

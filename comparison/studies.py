@@ -61,11 +61,10 @@ def points(folders: tuple[str, ...]) -> list[Point]:
             continue
         kinds.add(tuple(shown(results.facts["settings"].get(name)) for name in SAME))
         splits[results.images].add(results.facts["identity"])
-        settings, losses = results.facts["settings"], list(results.losses.values())
+        settings, figures = results.facts["settings"], results.figures
         words = [f"{word} {shown(as_text(settings.get(name)))}" for name, word in NETWORK.items()]
-        loss = float(np.mean(losses[-max(1, len(losses) // 10) :]))  # of the last tenth
         key = _row(settings), ", ".join(words), results.images
-        found.setdefault(key, []).append((loss, results.figures["last_error"]))
+        found.setdefault(key, []).append((figures["training_loss"], figures["last_error"]))
     if not found:
         raise UserError("no valid run in these folders; they must have runs/ROW_seedN")
     if len(kinds) > 1:

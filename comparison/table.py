@@ -12,8 +12,9 @@ from comparison.rows import Row
 from comparison.runs import Run
 
 HEAD = ["method", "best error %", "last error %", "ms per step", "x baseline", "memory GiB"]
-HEAD += ["energy / start", "drift"]
-Times = dict[str, tuple[float, float]]  # by row: milliseconds of a step, and over a plain step's
+HEAD += ["energy change %", "drift"]
+# by row: milliseconds of a step, these over a plain step's, and GiB; nan for a missing one
+Times = dict[str, tuple[float, ...]]
 
 
 class Summary:
@@ -58,10 +59,11 @@ def as_good(best: Summary, summaries: list[Summary]) -> list[Summary]:
 
     def is_near(other: Summary) -> bool:
         pair = best.errors.values(), other.errors.values()
-        if other is best or min(map(len, pair)) < 2:
+        spreads = [statistics.stdev(errors) for errors in pair if len(errors) > 1]
+        if other is best or len(other.valid) < len(other.runs) or not spreads:
             return False
         difference = statistics.mean(pair[1]) - statistics.mean(pair[0])
-        return difference < math.hypot(*map(statistics.stdev, pair))
+        return difference < math.hypot(spreads[0], spreads[-1])  # a row of one seed has no own
 
     return list(filter(is_near, summaries))
 
@@ -76,17 +78,18 @@ def mean_and_deviation(values: Collection[float], digits: int = 2) -> str:
 
 
 def markdown(summaries: list[Summary], times: Times | None) -> list[str]:
-    """Returns the table's lines; ``times`` of steps are by default as the runs took."""
+    """Returns the table's lines; ``times`` are by default as the runs took."""
     if times is None:
-        found = {summary.row.name: summary.values("step_ms") for summary in summaries}
-        means = {name: statistics.mean(values) for name, values in found.items() if values}
-        plain = means.get("baseline") or math.nan
-        times = {name: (mean, mean / plain) for name, mean in means.items()}
+        done = {row.row.name: row for row in summaries if row.finished}
+        steps = {n: statistics.mean(s.values("step_ms") or [math.nan]) for n, s in done.items()}
+        plain = steps.get("baseline") or math.nan
+        memory = {name: max(row.values("memory_gib")) for name, row in done.items()}
+        times = {name: (step, step / plain, memory[name]) for name, step in steps.items()}
     table, (best, _) = [HEAD], best_of(summaries) or (None, None)
     for summary in summaries:
         best_error, last_error = map(escape, _errors(summary))
         last_error = f"**{last_error}**" if summary is best else last_error
-        costs = _costs(summary, *times.get(summary.row.name, (math.nan, math.nan)))
+        costs = _costs(summary, *times.get(summary.row.name, [math.nan] * 3))
         table.append([escape(summary.title), best_error, last_error, *costs])
     lines = [f"| {' | '.join(cells)} |" for cells in table]
     return [lines[0], "|" + "---|" * len(HEAD), *lines[1:]]
@@ -102,16 +105,16 @@ def _errors(summary: Summary) -> list[str]:
     return [textwrap.shorten(summary.runs[0].failure, 60, placeholder=" ..."), ""]
 
 
-def _costs(summary: Summary, step: float, ratio: float) -> list[str]:
-    """Returns the other cells; a step is in milliseconds, and nan without a time."""
+def _costs(summary: Summary, step: float, ratio: float, memory: float) -> list[str]:
+    """Returns the other cells."""
     if not summary.finished:
         return [""] * 5
     drifts = summary.values("drift")
     return [
         "" if math.isnan(step) else f"{step:.0f}" if step >= 10 else f"{step:.2f}",
         "" if math.isnan(ratio) else f"{ratio:.2f}",
-        f"{max(summary.values('memory_gib')):.2f}",
-        mean_and_deviation(summary.values("energy"), 4),
+        "" if math.isnan(memory) else f"{memory:.2f}",
+        mean_and_deviation(summary.values("energy_change")),
         f"{max(drifts):.0e}" if drifts else "",
     ]
 

@@ -1,4 +1,4 @@
-"""Downloads a data set in advance, so that training needs no network.
+"""Downloads a data set in advance, unless it is found, so that training needs no network.
 
 python -m data.prepare
 python -m data.prepare --dataset=cifar10 --data_dir=/scratch/data

@@ -97,23 +97,24 @@ def test_a_finished_run_has_the_settings_of_its_row(tmp_path):
 
 
 def test_finished_runs_with_other_seeds_are_included(tmp_path, undrawn):
-    words = ["--methods=baseline,opt_gs", "--iterations=60", "--data_note=re-split"]
+    words = ["--methods=baseline,upt,opt_gs", "--iterations=60", "--data_note=re-split"]
+    # the mean of all of baseline's seeds is smaller than that of opt_gs
+    errors = {"baseline_seed1": 60.0, "baseline_seed2": 60.0, "baseline_seed4000000000": 30.0}
+    errors |= {"upt_seed1": 52.4, "opt_gs_seed1": 51.0, "opt_gs_seed2": 52.0}
     for run in comparison(tmp_path, *words, "--seeds=1,2,4000000000").runs:
-        if run.name != "opt_gs_seed4000000000":
-            # the mean of all of baseline's seeds is smaller than that of opt_gs
-            last = 30.0 if run.seed > 2 else 60.0
-            make_up(run, [last if run.row.kind.method == "baseline" else 50.0 + run.seed])
+        if run.name in errors:
+            make_up(run, [errors[run.name]])
     settings = comparison(tmp_path, *words)
-    assert [run.name for run in settings.runs] == ["baseline_seed1", "opt_gs_seed1"]
+    assert [run.name for run in settings.runs] == ["baseline_seed1", "upt_seed1", "opt_gs_seed1"]
     runs = with_other_seeds(settings.runs)
-    names = ["baseline_seed1", "baseline_seed2", "baseline_seed4000000000"]
-    assert [run.name for run in runs] == [*names, "opt_gs_seed1", "opt_gs_seed2"]
+    assert [run.name for run in runs] == list(errors)
     assert all(run.is_finished() for run in runs)
     output.write(runs, settings)
     text = (tmp_path / "table.md").read_text()
     assert cells(text)["OPT (GS)"][1] == "**51.50 ± 0.71**"
-    assert "60 iterations, seeds 1, 2, 4000000000 (OPT (GS): 60 iterations, seeds 1, 2)" in text
-    assert "error with seeds 1, 2, which all rows have: OPT (GS) with 51.50 ± 0.71 %." in text
+    assert "60 iterations, seeds 1, 2, 4000000000 (UPT: 60 iterations, seed 1; OPT (GS): " in text
+    assert "error with seed 1, which all rows have: OPT (GS) with 51.00 %." in text
+    assert "does not tell it from Baseline; UPT." in text  # 0.9 is less than sqrt(2) * 0.71
 
 
 def test_a_comparison_of_few_images_has_the_batch_size_that_fits(tmp_path):
@@ -314,19 +315,20 @@ def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys, undrawn):
 
 def test_times_of_rows_with_settings_are_not_guessed(tmp_path):
     steps = tmp_path / "steps.csv"
-    times = "baseline,8/8/8/8,10,1.1\nopt_gs,8/8/8/8,15,1.6\nupt,8/8/8/8,,\n"
-    times = times.replace("8,", "8,128,float32,") + "opt_gs,8/8/8/8,64,float32,8,1.6\n"
-    times += "opt_gs,8/8/8/8,128,mixed_bfloat16,9,1.6\n"  # nor is it of another batch or precision
-    steps.write_text(f"method,widths,batch,precision,step_ms,ratio\n{times}")
+    times = "baseline,8/8/8/8,10,1.1,2\nopt_gs,8/8/8/8,15,1.6,3\nupt,8/8/8/8,,,\n"
+    times = times.replace("8,", "8,128,float32,") + "opt_gs,8/8/8/8,64,float32,8,1.6,3\n"
+    # nor is it of another batch or precision
+    times += "opt_gs,8/8/8/8,128,mixed_bfloat16,9,1.6,3\n"
+    steps.write_text(f"method,widths,batch,precision,step_ms,ratio,memory_gib\n{times}")
     methods = "--methods=baseline,opt_gs,opt_gs:rotation_stddev=0.2"
     settings = comparison(tmp_path / "out", methods, f"--steps={steps}")
     for run in settings.runs:
         make_up(run, [50.0])
     rows = cells("\n".join(table.markdown(table.summarize(settings.runs), settings.times)))
-    assert rows["OPT (GS)"][2:4] == ["15", "1.60"]  # to the plain steps timed next to it
-    assert rows["OPT (GS), rotation_stddev 0.2"][2:4] == ["", ""]
+    assert rows["OPT (GS)"][2:5] == ["15", "1.60", "3.00"]  # to the plain steps timed next to it
+    assert rows["OPT (GS), rotation_stddev 0.2"][2:5] == ["", "", ""]
     with steps.open("a") as file:
-        file.write("opt_gs,8/8/8/8,128,float32,9,1.1\n")  # as with --jit=on,off
+        file.write("opt_gs,8/8/8/8,128,float32,9,1.1,3\n")  # as with --jit=on,off
     with pytest.raises(UserError, match="one time of a row at widths 8/8/8/8, batch 128, prec"):
         comparison(tmp_path / "out", methods, f"--steps={steps}")
 

@@ -64,7 +64,7 @@ def test_train_and_test_folders(tmp_path, capsys):
     assert data.train_images.dtype == np.uint8
     np.testing.assert_array_equal(data.train_images[0], picture("blue", 1000))
     np.testing.assert_array_equal(data.train_images[-1], tf.io.decode_png(deep.read_bytes()))
-    note = "note: 2 files that are not images are left out, such as notes.TXT"
+    note = "note: 2 files that are no images, or in no class, are left out, such as notes.TXT"
     assert capsys.readouterr().out.strip() == note
     assert data.identity == read(tmp_path).identity
 

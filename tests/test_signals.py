@@ -98,9 +98,11 @@ def obey(number: int, said: str) -> None:
 
 
 def test_interrupted_and_again_before_the_state_is_saved(begin, undisturbed, tmp_path):
-    """As a user starts it; and the command that is printed then ends the run."""
+    """In a pipe whose reader Ctrl-C ends too; and the command that is printed ends the run."""
     numbers = [signal.SIGINT, signal.SIGINT, signal.SIGUSR2]
-    result = disturb(begin(tmp_path), tmp_path, 4, *numbers)
+    process = begin(tmp_path)
+    process.stdout.close()
+    result = disturb(process, tmp_path, 4, *numbers)
     obey(signal.SIGINT, result.stderr)
     assert outcome(tmp_path) == undisturbed
 

@@ -54,7 +54,8 @@ def read(folder: pathlib.Path, image_size: int) -> Dataset:
         raise UserError(f"{given} take {memory}: use fewer images or a smaller --image_size")
     if others:
         first = shown(others[0])
-        print(f"note: {len(others):,} files that are not images are left out, such as {first}")
+        which = f"{len(others):,} files that are no images, or in no class,"
+        print(f"note: {which} are left out, such as {first}")
     return _load(folder, files, names, image_size)
 
 

@@ -1,8 +1,28 @@
 """The programs' code: settings, the training loop, and the files that a run writes."""
 
+import errno
+import functools
+import os
 import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+
+def _unless_gone(stream: TextIO, call: Callable, *args: Any) -> Any:
+    """Calls ``stream``'s method; without its terminal, or the reader of its pipe, it is muted."""
+    try:
+        return call(*args)
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EPIPE):
+            raise
+        with open(os.devnull, "wb") as nothing:  # a run goes on, or saves its state
+            os.dup2(nothing.fileno(), stream.fileno())
+
 
 # print shows an escape where a terminal lacks a character; a notebook's streams have no encoding
 for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
+        for name in ("write", "flush"):
+            guarded = functools.partial(_unless_gone, stream, getattr(stream, name))
+            setattr(stream, name, guarded)

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import UserError
 from .command_line import as_text
 from .files import atomic_write
+from .texts import shown
 
 KEPT = 2
 _NAME = re.compile(r"checkpoint_(\d{8,12})\.npz")
@@ -97,7 +98,7 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:  # a damaged file makes the readers raise anything
-                reason = " ".join(str(error).split())[:100] or type(error).__name__
+                reason = shown(error, 100) or type(error).__name__
                 warning = f"warning: {path} is damaged ({reason}); trying the one before it"
                 print(warning, file=sys.stderr)
                 continue

@@ -23,16 +23,18 @@ def chunks(
     """Yields a run's chunks, of at most ``per_call`` iterations, after those that are ``done``.
 
     As in the original, iterations count from 0, in each episode again, iteration 0 is neither
-    logged nor tested, and each episode and the run end with a test. The first chunk is a single
-    iteration, so that its time, which includes the compilation, is measured separately.
+    logged nor tested, and each episode and the run end with a test. A short episode or run logs its
+    last iteration at least. The first chunk is a single iteration, so that its time, which includes
+    the compilation, is measured separately.
     """
     iterations = settings.iterations
     start, length = done, episode_length or iterations
+    log_every = min(settings.log_every, max(1, length - 1))
     for last in range(done, iterations):
         episode, inside = divmod(last, length)
         name = f"episode_{episode}" if episode_length else ""
         heading = f"{name}====iter_{inside}" if name else f"iter_{inside}"
-        log = heading if inside and inside % settings.log_every == 0 else None
+        log = heading if inside and inside % log_every == 0 else None
         test = heading if inside and inside % settings.eval_every == 0 else None
         if inside == length - 1 or last == iterations - 1:
             test = name or heading
