@@ -1,7 +1,7 @@
 """Time and error of the orthogonal maps, next to those of TensorFlow's functions.
 
     python -m benchmarks.maps            # n from 27 to 2048: minutes on two idle cores
-    python -m benchmarks.maps --sizes=288,576 --implementations=cayley,tf.linalg.solve
+    python -m benchmarks.maps --sizes=288,576 --jit_up_to=0    # without XLA
 
 A call computes a map of w, an n x n matrix of N(0, 1) in float32, and then the gradient of w for a
 fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it; "formed" is
@@ -25,7 +25,6 @@ tf = import_tensorflow()
 
 from benchmarks.reporting import check_out, machine, save, table
 from common import orthogonal
-from common.errors import UserError
 from common.training.command_line import Options, run_program, setting
 
 BATCH, BATCH_UP_TO = 5, 576
@@ -40,20 +39,12 @@ NOTE = (
 
 class Settings(Options):
     sizes: tuple[int, ...] = setting((27, 144, 288, 576, 1024, 2048), "n", least=1)
-    implementations: tuple[str, ...] = setting((), "those whose names contain one of these")
     rounds: int = setting(7, "rounds of calls", least=1)
     jit_up_to: int = setting(576, "the largest n for XLA; 0: none", least=0)
     out: pathlib.Path = setting(pathlib.Path("maps.csv"), "the CSV")
 
     def check(self) -> None:
         check_out(self.out)
-        if not self.chosen():
-            words = ",".join(self.implementations)
-            raise UserError(f"--implementations={words}: no name contains that")
-
-    def chosen(self) -> list[str]:
-        words = self.implementations or ("",)
-        return [name for name in IMPLEMENTATIONS if any(word in name for word in words)]
 
 
 def gs_columns(w: tf.Tensor) -> tf.Tensor:
@@ -133,7 +124,7 @@ def milliseconds(call: Callable, calls: int) -> float:
     return 1e3 * (time.perf_counter() - begin) / calls
 
 
-def measure(n: int, batch: int, names: list[str], jits: list[str], rounds: int) -> list[dict]:
+def measure(n: int, batch: int, jits: list[str], rounds: int) -> list[dict]:
     """Returns the rows of maps.csv for one n and batch."""
     random, leading = np.random.default_rng(n), (batch,) * (batch > 1)
     w = tf.constant(random.standard_normal((*leading, n, n), np.float32))
@@ -143,15 +134,14 @@ def measure(n: int, batch: int, names: list[str], jits: list[str], rounds: int) 
     size = {"n": n, "batch": batch, "jit": "off"}
     rows: list[dict] = [{"implementation": "tf.matmul"} | size]
     timed: list[tuple[Callable, int]] = [(lambda: tf.matmul(one, one), 10)]
-    for name in names:
-        own, function = IMPLEMENTATIONS[name]
+    for name, (own, function) in IMPLEMENTATIONS.items():
         right = f if name.endswith(" product") else tf.eye(n)
         upstream = tf.random.stateless_normal((*leading, n, right.shape[-1]), seed=(0, 0))
         for jit in jits if name in OURS else ["off"]:
             call = prepare(function, jit == "on", w, f, upstream)
             value = call().numpy().astype(np.float64)  # the first call may compile
-            row = {"implementation": name} | size | {"jit": jit}
-            rows.append(row | errors(value, exact(own), right.numpy()))
+            way = {"implementation": name, **size, "jit": jit}
+            rows.append(way | errors(value, exact(own), right.numpy()))
             timed.append((call, max(1, min(100, int(10 / milliseconds(call, 1))))))
     times: list[list[float]] = [[] for _ in timed]
     for _ in range(rounds):
@@ -191,18 +181,13 @@ def times_table(rows: list[dict]) -> list[str]:
 def errors_table(rows: list[dict]) -> list[str]:
     """Returns a table of our maps' errors, at the largest n that XLA compiled them for."""
     largest = max((row["n"] for row in rows if row["jit"] == "on"), default=0)
-    columns, lines = {"name": ("map", "{}")}, {}
-    for error in ERRORS:
-        columns |= {f"{error} off": (f"without, {error}", "{:.0e}")}
-        columns |= {f"{error} on": (f"with XLA, {error}", "{:.0e}")}
-    for row in rows:
-        name, jit = row["implementation"], row["jit"]
-        if name in OURS and (row["n"], row["batch"]) == (largest, 1):
-            line = lines.setdefault(name, {"name": name})
-            line |= {f"{error} {jit}": row[error] for error in ERRORS}
+    columns = {"implementation": ("map", "{}"), "jit": ("XLA", "{}")}
+    columns |= {error: (error, "{:.0e}") for error in ERRORS}
+    ours = [row for row in rows if row["implementation"] in OURS and row["batch"] == 1]
+    lines = table(columns, [row for row in ours if row["n"] == largest])
     about = f"The errors at n = {largest}, without XLA and with it:"
     note = "Deviation is max \\|Q - Q64\\| / max \\|Q64\\|, where Q64 is the map in float64."
-    return ["", about, "", *table(columns, list(lines.values())), "", note] if lines else []
+    return ["", about, "", *lines, "", note] if largest else []
 
 
 def main(settings: Settings) -> None:
@@ -212,7 +197,7 @@ def main(settings: Settings) -> None:
         for batch in (1, BATCH) if n <= BATCH_UP_TO else (1,):
             print(f"n = {n}, batch {batch}", file=sys.stderr, flush=True)
             jits = ["off", "on"] if batch == 1 and n <= settings.jit_up_to else ["off"]
-            rows += measure(n, batch, settings.chosen(), jits, settings.rounds)
+            rows += measure(n, batch, jits, settings.rounds)
     lines = [*times_table(rows), "", f"{machine()}. {NOTE}", *errors_table(rows)]
     print(*lines, sep="\n")
     save(settings.out, {key: (key, "{}") for key in KEYS}, rows)

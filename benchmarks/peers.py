@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from baseline.settings import Settings
-from benchmarks.reporting import CORES
+from common.training.startup import CORES
 
 RATE, MOMENTUM, WEIGHT_DECAY = Settings.base_lr, 0.9, Settings.weight_decay
 EPSILON = 1e-3  # of batch normalization, Keras's default

@@ -9,9 +9,8 @@ import re
 from collections.abc import Mapping
 
 from common.errors import UserError
-from common.training.startup import import_tensorflow
+from common.training.startup import CORES, import_tensorflow
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 PACKAGES = ("tensorflow", "torch", "geotorch", "deel-lip", "tf_keras")
 Columns = Mapping[str, tuple[str, str]]  # by a row's key: the heading, and the cells' format
 

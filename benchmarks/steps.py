@@ -10,8 +10,7 @@
 Rows are named as those of compare.py. Each measurement has a separate process and random images. A
 row has the median time of a step, the time to the end of the first step, the peak memory and the
 images per second. Plain training of the same kind is timed before and after each row, since a
-machine's speed changes; ratios are to the mean of both. The table goes to standard output and to
-steps.csv, ratios and memory also to steps.png next to it.
+machine's speed changes; ratios are to the mean of both. The table is written to steps.csv too.
 """
 
 import dataclasses
@@ -80,7 +79,7 @@ class Settings(Options):
     )
     kernels: bool = setting(False, "count the kernels that XLA makes of each step")
     peers: bool = setting(False, "also time PyTorch, geotorch and deel-lip; all on the CPU")
-    out: pathlib.Path = setting(pathlib.Path("steps.csv"), "the CSV; its image is next to it")
+    out: pathlib.Path = setting(pathlib.Path("steps.csv"), "the CSV")
 
     def check(self) -> None:
         check_out(self.out)
@@ -235,28 +234,6 @@ def peer_titles() -> dict[str, str]:
     return {name: title for name, (title, _) in PEERS.items()}
 
 
-def draw(path: pathlib.Path, rows: list[dict], labels: list[str]) -> None:
-    """Draws one bar per row: its ratio to the plain step, and its memory."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 1.4 + 0.42 * len(rows)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, key, style in (left, "ratio", "{:.2f}"), (right, "memory_gib", "{:.1f}"):
-        values = [row.get(key, 0) for row in rows]
-        bars = axes.barh(range(len(rows)), values)
-        axes.bar_label(bars, [style.format(v) if v else "" for v in values], padding=3)
-        axes.margins(x=0.15)
-        axes.grid(axis="x", alpha=0.3)
-    left.axvline(1, color="black", lw=1, ls=":")
-    left.set_yticks(range(len(rows)), labels)
-    left.invert_yaxis()
-    left.set_xlabel("step / plain step at the same widths")
-    right.set_xlabel("peak memory (GiB)")
-    figure.suptitle("A step of CNN-6")
-    figure.savefig(path, dpi=150)
-    print(f"written: {path.absolute()}")
-
-
 def main(settings: Settings) -> None:
     if settings.peers:
         os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -271,16 +248,13 @@ def main(settings: Settings) -> None:
     for row in rows:
         if plain and "ratio" in row:
             row["peer_ratio"] = row["ratio"] / min(plain)
-    varied = [key for key in ("widths", *WAYS) if len({row[key] for row in rows}) > 1]
-    fixed = [key for key in WAYS if key not in varied]
+    fixed = [key for key in WAYS if len({row[key] for row in rows}) == 1]
     columns = {key: column for key, column in COLUMNS.items() if key not in fixed}
     titled = [row | {"method": titles[row["method"]]} for row in rows]
     about = [machine(), *(f"--{key}={rows[0][key]}" for key in fixed)]
     about.append(f"median of {settings.steps} steps.")
     print(*table(columns, titled), "", "; ".join(about), sep="\n")
     save(settings.out, COLUMNS, rows)
-    labels = [", ".join([row["method"], *(f"{k} {row[k]}" for k in varied)]) for row in titled]
-    draw(settings.out.with_suffix(".png"), rows, labels)
 
 
 if __name__ == "__main__":

@@ -201,8 +201,9 @@ def _forget_compilation(model: keras.Model) -> None:
 def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
     """Returns a plain model with the outputs that the OPT model ``model`` has at inference.
 
-    OPT layers become Keras's, and so does our batch normalization: the result can be loaded and run
-    without any code of this project, except for that of a class that makes OPT layers itself.
+    OPT layers become Keras's, and so does our batch normalization; penalties of this project are
+    dropped, and what is frozen stays so. The result can be loaded and run without any code of this
+    project, except for that of a class that makes OPT layers itself.
 
     Args:
         model: built; a plain model is no error.
@@ -222,9 +223,9 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
             raise ValueError(f"{weight.path} is not finite, as after a training that broke down")
     for layer in all_layers(model):
         check_kind(layer)
-        if isinstance(layer, OrthogonalLayer) and not layer.built:
-            raise ValueError(f"{layer.name} is not built: call it once")
         is_ours = isinstance(layer, BatchNormalization)
+        if (is_ours or isinstance(layer, OrthogonalLayer)) and not layer.built:
+            raise ValueError(f"{layer.name} is not built: call it once")
         if is_ours and type(layer).call is not BatchNormalization.call:
             raise ValueError(f"{layer.name} is of a subclass of our BatchNormalization")
     model = copied(model) if copy else model

@@ -14,7 +14,6 @@ from .layers.orthogonal import OrthogonalLayer
 from .orthogonal import matmul
 from .private import layers_by_path
 
-Layers = Mapping[str, keras.layers.Layer]
 CHUNK = 1024  # neurons per block: 1024 x 1024 float64 distances are 8 MiB
 
 
@@ -73,7 +72,7 @@ def orthogonality_drift(q: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.abs(gap))
 
 
-def layer_energies(layers: Layers) -> dict[str, float]:
+def layer_energies(layers: Mapping[str, keras.layers.Layer]) -> dict[str, float]:
     """Returns ``energy/NAME`` of the neurons that each layer has now, in its ``kernel``."""
 
     def neurons(layer: keras.layers.Layer) -> tf.Tensor:
@@ -85,7 +84,7 @@ def layer_energies(layers: Layers) -> dict[str, float]:
     return {f"energy/{name}": float(energy) for name, energy in energies.items()}
 
 
-def layer_drifts(layers: Layers) -> dict[str, float]:
+def layer_drifts(layers: Mapping[str, keras.layers.Layer]) -> dict[str, float]:
     """Returns ``drift/NAME`` of each OPT layer, its largest block's `orthogonality_drift`."""
     opt = {name: layer for name, layer in layers.items() if isinstance(layer, OrthogonalLayer)}
     drifts = {n: [*map(orthogonality_drift, v.orthogonal_matrices())] for n, v in opt.items()}

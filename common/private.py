@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.compiler.xla import xla_data_pb2
 from tensorflow.python.eager import record
@@ -44,11 +45,11 @@ def forward_pass(layer: keras.layers.Layer) -> tuple[keras.layers.Layer, dict] |
 
     The memory is for tensors that are computed once per pass. Each graph has one, because a tensor
     made in the body of a loop cannot be used outside of it; and one more for what no tape records,
-    as in a checkpointed block, which has no gradients. Returns None outside of a forward pass, and
-    in a layer that is checkpointed itself, which is traced twice.
+    as in a checkpointed block, which has no gradients. Returns None outside of a forward pass, in
+    ``stateless_call``, and in a layer that is checkpointed itself, which is traced twice.
     """
     context = global_state.get_global_attribute("current_call_ctx")
-    if context is None or layer._remat_mode is not None:
+    if context is None or layer._remat_mode is not None or in_stateless_scope():
         return None
     memories = context.get_value("orthogonal_memories")
     if memories is None:

@@ -28,9 +28,7 @@ MOST = 5  # rows in images.png
 
 class Study(Options):
     folders: tuple[str, ...] = setting((), "folders of comparisons", positional=True)
-    methods: tuple[str, ...] = setting(
-        (), "at most 5 rows of images.png (default: those with most numbers of training images)"
-    )
+    methods: tuple[str, ...] = setting((), "at most 5 rows of images.png (default: the first ones)")
     out: pathlib.Path = setting(pathlib.Path("results"), "folder of the pictures")
 
 
@@ -77,10 +75,10 @@ def points(folders: tuple[str, ...]) -> list[Point]:
 
 
 def selected(found: list[Point], methods: tuple[str, ...]) -> list[Point]:
-    """Returns the points of ``methods``, by default of rows with most numbers of images."""
-    numbers = {point.row: {p.images for p in found if p.row == point.row} for point in found}
-    rows = parse(methods) or sorted(numbers, key=lambda row: -len(numbers[row]))[:MOST]
-    if len(rows) > MOST or not numbers.keys() >= set(rows):
+    """Returns the points of ``methods``, by default of the first rows."""
+    able = list(dict.fromkeys(point.row for point in found))
+    rows = parse(methods) or able[:MOST]
+    if len(rows) > MOST or not set(able) >= set(rows):
         raise UserError(f"--methods must name at most {MOST} rows, each with a valid run")
     return [point for point in found if point.row in rows]
 

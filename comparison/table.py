@@ -13,8 +13,7 @@ from comparison.runs import Run
 
 HEAD = ["method", "best error %", "last error %", "ms per step", "x baseline", "memory GiB"]
 HEAD += ["energy change %", "drift"]
-# by row: milliseconds of a step, these over a plain step's, and GiB; nan for a missing one
-Times = dict[str, tuple[float, ...]]
+Times = dict[str, tuple[float, ...]]  # by row: ms per step, over a plain step's, and GiB; or nan
 
 
 class Summary:
@@ -83,8 +82,7 @@ def markdown(summaries: list[Summary], times: Times | None) -> list[str]:
         done = {row.row.name: row for row in summaries if row.finished}
         steps = {n: statistics.mean(s.values("step_ms") or [math.nan]) for n, s in done.items()}
         plain = steps.get("baseline") or math.nan
-        memory = {name: max(row.values("memory_gib")) for name, row in done.items()}
-        times = {name: (step, step / plain, memory[name]) for name, step in steps.items()}
+        times = {n: (t, t / plain, max(done[n].values("memory_gib"))) for n, t in steps.items()}
     table, (best, _) = [HEAD], best_of(summaries) or (None, None)
     for summary in summaries:
         best_error, last_error = map(escape, _errors(summary))

@@ -309,6 +309,8 @@ def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys, undrawn):
     with (tmp_path / "results.csv").open() as file:
         found = {(row["method"], row["seed"]): row for row in csv.DictReader(file)}
     assert found["baseline", "1"]["collapsed"] == "guessing"
+    assert float(found["upt", "1"]["training_loss"]) == 4 * 0.5  # of the last of two batches
+    assert float(found["upt", "1"]["training_accuracy"]) == 50
     assert found["opt_or", "1"]["collapsed"] == ""
     assert found["opt_gs:rotation_stddev=0.2", "1"]["collapsed"] == ""
 

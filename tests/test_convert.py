@@ -92,7 +92,9 @@ def test_a_folded_model_loads_where_this_repository_is_not(tmp_path):
     layers_of = [keras.layers.Dense(4, kernel_regularizer=p, bias_regularizer=p) for p in penalties]
     rotated = [layers.OrthogonalDense(4), layers.BatchNormalization()]
     model = keras.Sequential([keras.Input((6,)), *layers_of, *rotated])
-    fold_model(model).save(tmp_path / "folded.keras")
+    folded = fold_model(model)
+    folded.save(tmp_path / "folded.keras")
+    assert keras.models.clone_model(folded).layers[-1].moving_variance[0] == 1  # as Keras's
     code = "import keras, sys; layers = keras.saving.load_model('folded.keras').layers; "
     code += "assert 'common' not in sys.modules; "
     code += "names = ('kernel_regularizer', 'bias_regularizer'); "
@@ -427,8 +429,22 @@ def test_a_model_whose_class_makes_opt_layers_is_folded():
             self.dense = layers.OrthogonalDense(3)
 
     model = Rotated()
-    np.testing.assert_array_equal(model(SEQUENCES), fold_model(model)(SEQUENCES))
+    before = model(SEQUENCES)
+    for each in (model, orthogonalize_model(model)):  # the second has layers of both origins
+        np.testing.assert_array_equal(fold_model(each)(SEQUENCES), before)
     assert type(model.dense) is layers.OrthogonalDense
+
+
+def test_a_copy_keeps_what_is_frozen():
+    model = _Own()
+    model(SEQUENCES)
+    model.block.attention.trainable = False
+    model.block.dense.kernel.trainable = model.dense.bias.trainable = False
+    rotated = orthogonalize_model(model)
+    names = [w.name for w in model.trainable_weights]
+    assert [w.name for w in rotated.trainable_weights] == ["bias", "rotation"]
+    for each in (fold_model(rotated), fold_model(rotated, copy=False)):
+        assert sorted(w.name for w in each.trainable_weights) == names == ["bias", "kernel"]
 
 
 def test_a_model_that_cannot_be_copied_is_changed_in_place():

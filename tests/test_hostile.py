@@ -1,4 +1,4 @@
-"""Hostile and odd command lines: each is refused in one line, and nothing is written."""
+"""Hostile command lines and texts: refused in one line, shown without escapes, nothing written."""
 
 import functools
 import itertools
@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import predict
-from common.training import methods
+from common.training import methods, texts
 from common.training.command_line import run_program
 from tests.conftest import ROOT
 
@@ -106,3 +106,30 @@ def test_bad_command_lines(tmp_path, monkeypatch, capsys):
             assert words[0].split("=")[0].lstrip("-") in said
         assert not listing(here), tried
         assert listing(given) == before, tried
+
+
+def test_shown_text_is_one_printable_line():
+    assert texts.shown("Löwdin's ± 中文 <b>") == "Löwdin's ± 中文 <b>"
+    # an escape sequence, an end of line, a change of direction, half a character
+    assert texts.shown("a\x1b[2Jb\nc\u202ed\ud800") == r"a\x1b[2Jb\nc\u202ed\ud800"
+    assert texts.shown("a" * 501) == "a" * 496 + " ..."
+    assert len(texts.shown("\x1b" * 400)) == 500
+
+
+def test_only_regular_files_of_utf8_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "classes.txt"
+    for content, reason in (
+        (None, "is not a file"),
+        (b"caf\xe9", "is not UTF-8"),
+        (b"a" * 17, "has more than 16 bytes"),
+    ):
+        monkeypatch.setattr(texts, "LIMIT", 16)
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^classes\.txt {reason}$"):
+            texts.read_text(path)
+    path.write_bytes(b"\xef\xbb\xbf\xc2\xb1\r\n")  # as editors of Windows save it
+    assert texts.read_text(path) == "±\r\n"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"^pipe is not a file$"):
+        texts.read_text(tmp_path / "pipe")

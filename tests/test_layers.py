@@ -258,6 +258,20 @@ def test_a_layer_called_twice_evaluates_its_map_once_a_forward_pass(jit):
     np.testing.assert_allclose(run(inputs), expected, atol=1e-5)
 
 
+def test_a_stateless_call_takes_the_weights_that_it_is_given():
+    layer = OrthogonalDense(3)
+    layer.build((None, 4))
+
+    class Both(keras.layers.Layer):
+        def call(self, x, one, other):
+            fix = [layer.fix.value]
+            return [layer.stateless_call([r, layer.bias.value], fix, x)[0] for r in (one, other)]
+
+    rotations = tf.eye(4), tf.eye(4)[::-1]
+    for output, rotation in zip(Both()(np.eye(4), *rotations), rotations, strict=True):
+        np.testing.assert_allclose(output, rotation @ layer.fix.value, atol=1e-6)
+
+
 def test_gradients_of_a_layer_called_twice():
     """Against the formula, also where a pass without a tape came before."""
     inputs = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
@@ -503,4 +517,4 @@ def test_what_is_for_plain_layers_is_refused():
     model = keras.Sequential([keras.Input((4,)), OrthogonalDense(3)])
     fold_model(model, copy=False)
     model.quantize("int8")
-    assert model(np.ones((1, 4), "float32")).shape == (1, 3)
+    assert model.layers[0].quantization_mode == "int8"

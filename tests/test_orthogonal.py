@@ -132,8 +132,9 @@ def test_householder_at_the_identity_is_its_limit(n, jit):
         np.testing.assert_allclose(householder(w), expected, atol=1e-14)
 
 
-@pytest.mark.parametrize("n", [5, pytest.param(130, marks=pytest.mark.slow)])
-def test_householders_determinant_whatever_is_special_about_the_matrix(n):
+@each_mode
+@pytest.mark.parametrize("n", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (40, 130))])
+def test_householders_determinant_whatever_is_special_about_the_matrix(n, jit):
     """Its factorization may leave out reflections, so the sign cannot be had by counting alone."""
     random = np.random.default_rng(0)
     flipped = np.eye(n)[::-1]
@@ -141,9 +142,10 @@ def test_householders_determinant_whatever_is_special_about_the_matrix(n):
     matrices += [np.eye(n)[random.permutation(n)] * random.choice([-1, 1], n) for _ in range(20)]
     matrices += [np.diag(random.normal(size=n)), random.integers(-1, 2, (n, n))]
     matrices += [np.ones((n, n)), np.outer(*random.normal(size=(2, n))), np.zeros((n, n))]
+    matrices += [w + 1e-2 * random.normal(size=(n, n)) / np.sqrt(n) for w in matrices[:25]]
     for dtype in EPS:
         for w in matrices:
-            q = orthogonal.householder(np.array(w, dtype)).numpy()
+            q = traced(orthogonal.householder, jit)(tf.constant(w, dtype)).numpy()
             assert_orthogonal(q)
             assert np.linalg.det(q) == pytest.approx((-1) ** (n - 1), rel=100 * n * EPS[dtype])
 

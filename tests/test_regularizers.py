@@ -1,4 +1,4 @@
-"""Hyperspherical energy as a penalty, against its formula, and in training."""
+"""The penalties and the loss, against their formulas, and in training."""
 
 import functools
 import math
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common import backbones
-from common.regularizers import POWERS, HypersphericalEnergy
+from common import backbones, losses
+from common.regularizers import POWERS, HypersphericalEnergy, OrthogonalityPenalty
 from tests.conftest import method_named
 from tests.test_upstream_parity import deviation, each_mode
 
@@ -214,3 +214,27 @@ def test_the_methods_penalties(name, model, power):
     assert len(network.losses) == len(expected)
     # the least that 2 - 2c of these few neurons comes to costs a digit or two of float32's seven
     np.testing.assert_allclose(sorted(map(float, network.losses)), sorted(expected), rtol=1e-4)
+
+
+# Of the other methods
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 1)])
+def test_smoothed_cross_entropy(shape):
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(5, 7)), random.integers(0, 7, 5)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True) + 1e-4
+    target = 0.99 * np.eye(7)[labels] + 0.01 / 7
+    expected = -(target * np.log(p)).sum(-1)
+    actual = losses.smoothed_cross_entropy(labels.reshape(shape), tf.constant(logits))
+    assert actual.dtype == tf.float64
+    np.testing.assert_allclose(actual, expected, rtol=1e-14)
+
+
+def test_orthogonality_penalty_has_a_gradient_at_the_identity():
+    identity = tf.eye(4)
+    with tf.GradientTape() as tape:
+        tape.watch(identity)
+        value = OrthogonalityPenalty()(identity)
+    assert float(value) == 0
+    np.testing.assert_array_equal(tape.gradient(value, identity), np.zeros((4, 4)))

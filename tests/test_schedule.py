@@ -40,6 +40,11 @@ def test_episodes():
     assert starts == {0: 0, 8: 1, 16: 2}
 
 
+def test_a_short_episode_has_a_line():
+    lines = [c.log for c in chunks(Settings(iterations=6), episode_length=3) if c.log]
+    assert lines == ["episode_0====iter_2", "episode_1====iter_2"]
+
+
 @pytest.mark.parametrize("per_call", [1, 4, 20])
 @pytest.mark.parametrize("episode_length", [None, 7])
 def test_chunks_cover_the_rest_and_events_do_not_depend_on_their_size(per_call, episode_length):

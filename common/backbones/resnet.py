@@ -38,11 +38,7 @@ def resnet(
             if strides > 1:
                 shortcut = keras.layers.MaxPooling2D(1, strides, name=f"{name}_subsample")(shortcut)
             if new := width - shortcut.shape[-1]:
-                # Keras pads rows and columns only, so channels become rows and then channels again
-                shortcut = keras.layers.Permute((3, 1, 2), name=f"{name}_channels_first")(shortcut)
-                pad = keras.layers.ZeroPadding2D(((0, new), (0, 0)), name=f"{name}_new_channels")
-                shortcut = pad(shortcut)
-                shortcut = keras.layers.Permute((2, 3, 1), name=f"{name}_channels_last")(shortcut)
+                shortcut = keras.ops.pad(shortcut, [(0, 0), (0, 0), (0, 0), (0, new)])
             x = keras.layers.Add(name=f"{name}_add")([x, shortcut])
             x = keras.layers.ReLU(name=f"{name}_relu")(x)
     x = keras.layers.GlobalAveragePooling2D(name="average")(x)

@@ -10,12 +10,12 @@ import keras
 import tensorflow as tf
 
 from ..energy import orthogonality_drift
-from ..private import all_layers, move_to_end, remove_weight, weights_may_change
+from ..private import all_layers, move_to_end, own_weights, remove_weight, weights_may_change
 from .normalization import BatchNormalization
 from .orthogonal import OrthogonalLayer
 
 # what an OPT layer has besides its arguments
-_OURS = ("fix", "rotation", "rotation_rest", "indices", "_axes", "_permuted_shape")
+_OURS = ("fix", "rotation", "rotation_rest", "indices", "_axes", "_permuted_shape", "converted")
 
 
 def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **arguments: Any) -> None:
@@ -32,7 +32,7 @@ def rotate(layer: keras.layers.Layer, kind: type[OrthogonalLayer], **arguments: 
 
 
 def _add_rotation(layer: keras.layers.Layer, kind: type[OrthogonalLayer], arguments: dict) -> None:
-    layer.__class__ = kind
+    layer.__class__, layer.converted = kind, True
     layer.configure(**arguments)
     with weights_may_change(layer):
         layer.add_rotation()
@@ -40,6 +40,7 @@ def _add_rotation(layer: keras.layers.Layer, kind: type[OrthogonalLayer], argume
 
 def fold(layer: OrthogonalLayer, kernel: tf.Tensor | keras.Variable) -> None:
     """Makes the layer of Keras with ``kernel`` of an OPT layer, or of an unfinished one."""
+    is_trained = isinstance(kernel, keras.Variable) or layer.rotation.trainable
     with weights_may_change(layer):
         for name in (*layer.opt_arguments, *_OURS):
             if isinstance(vars(layer).get(name), keras.Variable):
@@ -50,6 +51,7 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor | keras.Variable) -> None:
         if not hasattr(layer, "_kernel"):
             if not isinstance(kernel, keras.Variable):
                 kernel = layer.add_weight(name="kernel", shape=kernel.shape, initializer=kernel)
+                kernel.trainable = is_trained
             layer._kernel = kernel
             move_to_end(layer, kernel)  # also a frozen one
             if layer.bias is not None:
@@ -70,12 +72,13 @@ def normalization_to_plain(layer: BatchNormalization) -> None:
     remove_weight(layer, "start_weight")
     del layer.debias
     layer.__class__ = keras.layers.BatchNormalization
+    layer.moving_variance_initializer = keras.initializers.Ones()
     for name, value in values.items():
         getattr(layer, name).assign(value)
 
 
 def copied(model: keras.Model) -> keras.Model:
-    """Returns a copy of a built model, not compiled, by Keras's saving and loading.
+    """Returns a copy of a built model, not compiled, by Keras's saving; what is frozen stays so.
 
     Raises:
         ValueError: if Keras cannot copy it.
@@ -83,9 +86,9 @@ def copied(model: keras.Model) -> keras.Model:
     try:
         for layer in all_layers(model):
             check_kind(layer)
-        try:  # a class of the user's makes plain layers
+        try:
             result, pairs = _deep_copy(model, plain=True)
-        except Exception:  # or OPT layers
+        except Exception:  # a class of the user's makes OPT layers
             result, pairs = _deep_copy(model, plain=False)
     except Exception as error:
         cause: BaseException = error
@@ -101,17 +104,22 @@ def copied(model: keras.Model) -> keras.Model:
                 new.check_map = old.check_map
             for ours, theirs in zip(old.weights, new.weights, strict=True):
                 theirs.assign(ours)
-                theirs.trainable = ours.trainable
+        # Keras saves it of some layers only; it is set for the layers and weights inside too
+        new.trainable = old.trainable
+    for old, new in pairs:
+        for ours, theirs in zip(own_weights(old), own_weights(new), strict=True):
+            theirs.trainable = ours.trainable
     return result
 
 
 def _deep_copy(model: keras.Model, plain: bool) -> tuple[keras.Model, list[tuple]]:
-    """Returns Keras's copy, with plain layers or not, and all layers of both in pairs."""
+    """Returns Keras's copy and all layers of both in pairs; ``plain`` is as in `_copyable`."""
     with _copyable(model, plain):
         result = copy.deepcopy(model)
         if not result.built:
             raise ValueError("its copy is not built, which takes a method `build`")
-        pairs = list(zip(all_layers(model), all_layers(result), strict=True))
+        layers = [model, *all_layers(model)], [result, *all_layers(result)]
+        pairs = list(zip(*layers, strict=True))
         for old, new in pairs:
             if type(old) is not type(new) or old.built != new.built:
                 raise ValueError(f"its layer {old.name} comes back as another")
@@ -120,7 +128,10 @@ def _deep_copy(model: keras.Model, plain: bool) -> tuple[keras.Model, list[tuple
 
 @contextlib.contextmanager
 def _copyable(model: keras.layers.Layer, plain: bool) -> Iterator[None]:
-    """In the block models have no optimizer, lambdas have names, and OPT layers Keras's class."""
+    """In the block models have no optimizer, lambdas names, and OPT layers the class of Keras.
+
+    Without ``plain`` only those have it that were made of a layer of Keras.
+    """
     named: dict[str, Any] = {}  # where Keras looks for functions and classes
     with contextlib.ExitStack() as undo:
 
@@ -130,7 +141,8 @@ def _copyable(model: keras.layers.Layer, plain: bool) -> Iterator[None]:
 
         for layer in [model, *all_layers(model)]:
             kind = type(layer)
-            if plain and isinstance(layer, OrthogonalLayer) and layer.built:
+            ours = isinstance(layer, OrthogonalLayer) and layer.built
+            if ours and (plain or layer.converted):
                 layer.__dict__["_kernel"] = layer.kernel_of(layer.fix.value)
                 undo.callback(layer.__dict__.pop, "_kernel")
                 set_for_now(layer, "__class__", layer.plain)

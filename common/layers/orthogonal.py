@@ -120,6 +120,7 @@ class OrthogonalLayer(keras.layers.Layer):
 
     plain: type[keras.layers.Layer]  # the layer of Keras that a subclass rotates
     opt_arguments: tuple[str, ...]
+    converted = False  # whether it was made of a layer of Keras
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -217,6 +218,8 @@ class OrthogonalLayer(keras.layers.Layer):
         neurons = math.prod(self._permuted_shape) // n
         fix = add(name="fix", shape=(n, neurons), initializer=columns, trainable=self.learn_neurons)
         self.fix = mark(fix, NEURONS)
+        for each in self.rotations:
+            each.trainable = kernel.trainable
 
     def number_of_rows(self, n: int, channels: int) -> int:
         """Returns how many of the n rows of ``fix`` are rotated."""
@@ -276,6 +279,8 @@ class OrthogonalLayer(keras.layers.Layer):
     load_own_variables = keras.layers.Layer.load_own_variables
 
     def quantize(self, *args, **kwargs) -> None:
+        if not isinstance(self, OrthogonalLayer):  # Keras keeps a layer's method where it is folded
+            return type(self).quantize(self, *args, **kwargs)
         raise NotImplementedError(f"{self.name} is an OPT layer: fold the model with `fold_model`")
 
     enable_lora = quantize

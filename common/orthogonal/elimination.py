@@ -104,9 +104,10 @@ def _determinant(q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the determinants of orthogonal matrices, 1 or -1, and whether they are certain.
 
     Both are ``[...]``. For an orthogonal ``q = [[A, B], [C, D]]`` the matrix
-    ``D - C (I + A)^-1 B`` is orthogonal too, and has the same determinant. In the end, the product
-    of all pivots is far from 1 or -1 if anything went wrong on the way.
+    ``D - C (I + A)^-1 B`` is orthogonal too, and has the same determinant. It is certain if each
+    inverse is accurate, and the product of all pivots near 1 or -1.
     """
+    is_certain = tf.ones(tf.shape(q)[:-2], tf.bool)
     rows, halvings = _split(q.shape[-1])
     q = _padded_with_identity(q, rows << halvings)
     for k in reversed(range(halvings)):
@@ -115,11 +116,12 @@ def _determinant(q: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         # no singular value of I + A is above 2
         gram = matmul(shifted, shifted, transpose_b=True)
         inverse = inverse_of_positive(gram, tf.constant(4.0, q.dtype), _LEAST)
+        is_certain &= vanishes_squared(matmul(gram, inverse) - tf.eye(h, dtype=q.dtype), h)
         solved = matmul(shifted, matmul(inverse, q[..., :h, h:]), transpose_a=True)
         q = q[..., h:, h:] - matmul(q[..., h:, :h], solved)
     _, pivots = eliminated(tf.cast(q, tf.float64))
     product = tf.reduce_prod(pivots, axis=[-2, -1])
-    return tf.cast(tf.sign(product), q.dtype), tf.abs(tf.abs(product) - 1) < 0.01
+    return tf.cast(tf.sign(product), q.dtype), is_certain & (tf.abs(tf.abs(product) - 1) < 0.01)
 
 
 def _by_reflections(matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -4,11 +4,9 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Callable
-from typing import Any, TextIO
 
 
-def _unless_gone(stream: TextIO, call: Callable, *args: Any) -> Any:
+def _unless_gone(stream, call, *args):
     """Calls ``stream``'s method; without its terminal, or the reader of its pipe, it is muted."""
     try:
         return call(*args)
@@ -23,6 +21,5 @@ def _unless_gone(stream: TextIO, call: Callable, *args: Any) -> Any:
 for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
-        for name in ("write", "flush"):
-            guarded = functools.partial(_unless_gone, stream, getattr(stream, name))
-            setattr(stream, name, guarded)
+        for call in (stream.write, stream.flush):
+            setattr(stream, call.__name__, functools.partial(_unless_gone, stream, call))

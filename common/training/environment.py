@@ -1,6 +1,5 @@
 """Versions, commit, device and memory: a result depends on them besides the run's settings."""
 
-import os
 import platform
 import resource
 import subprocess
@@ -11,20 +10,20 @@ import numpy as np
 import tensorflow as tf
 
 from .settings import ROOT
+from .startup import CORES
 
 
 def environment() -> dict:
     """Returns the versions of what is imported, the repository's git commit, and the device."""
-    details = tf.config.experimental.get_device_details
-    gpus = tf.config.get_visible_devices("GPU")
+    details, gpus = tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU")
     names = [details(gpu).get("device_name", "GPU") for gpu in gpus]
-    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpu = f"CPU, {CORES} core{'s' * (CORES != 1)}, {platform.machine()}"
     # from the modules: the packages tensorflow-cpu and tf-nightly have other names
     versions = {module.__name__: module.__version__ for module in (tf, keras, np)}
     return {
         "versions": {"python": platform.python_version()} | versions,
         "git_commit": _commit(),
-        "device": ", ".join(names) or f"CPU, {n} core{'s' * (n != 1)}, {platform.machine()}",
+        "device": ", ".join(names) or cpu,
     }
 
 

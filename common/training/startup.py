@@ -7,6 +7,7 @@ import re
 import tempfile
 from typing import Any
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 # what TensorFlow 2.21 says without a GPU, before any setting of its log takes effect
 NOTES = rb"WARNING: All log messages before absl|\] oneDNN custom operations are on"
 NOTES += rb"|\] Could not find cuda drivers|\] failed call to cuInit"
