@@ -19,7 +19,7 @@ COUNTS = {
     "mhe": 376,
     "opt_cp": 563,
     "opt_gs": 825,
-    "opt_hr": 1161,
+    "opt_hr": 1183,
     "opt_ls": 862,
     "opt_ogd": 318,
     "opt_or": 305,
