@@ -2,7 +2,6 @@
 
     python -m benchmarks.steps                # all methods, and opt_gs in blocks of 64
     python -m benchmarks.steps --methods=opt_cp,opt_cp:block_size=16 --widths=32,32,32,32
-    python -m benchmarks.steps --each_width=64,128,256 --batch=32
     python -m benchmarks.steps --jit=on,off --precision=float32,mixed_bfloat16    # for a GPU
     python -m benchmarks.steps --kernels      # counts each step's kernels: up to a minute each
     python -m benchmarks.steps --peers        # PyTorch, geotorch and deel-lip: see peers.py
@@ -68,9 +67,6 @@ class Settings(Options):
     widths: tuple[int, ...] | None = setting(
         None, "neurons of the four layers (default: each method's own)", least=1
     )
-    each_width: tuple[int, ...] | None = setting(
-        None, "time several networks: in each all layers have this number of neurons", least=1
-    )
     batch: int = setting(BATCH_SIZE, "images per step", least=1)
     steps: int = setting(10, "timed steps", least=1)
     jit: tuple[str, ...] = setting(("off",), "compile steps with XLA", choices=("on", "off"))
@@ -85,8 +81,6 @@ class Settings(Options):
         check_out(self.out)
         if self.widths is not None and len(self.widths) != 4:
             raise UserError("--widths must be four numbers")
-        if self.widths and self.each_width:
-            raise UserError("--widths and --each_width: give one of them")
         if self.peers and (self.jit, self.precision) != (Settings.jit, Settings.precision):
             raise UserError("--peers compares in float32 without XLA, not with --jit, --precision")
         if any("precision" in dict(row.flags) for row in self.rows()):
@@ -192,10 +186,9 @@ def in_a_process(case: Case) -> dict:
 
 def cases(settings: Settings, peers: Iterable[str]) -> Iterator[Case]:
     """Yields what to measure, in the order of the table."""
-    networks = [(width,) * 4 for width in settings.each_width or ()] or [settings.widths]
-    if peers and networks == [None]:
-        networks = [CNN6]  # opt_cp has other widths by default
-    for jit, precision, widths in itertools.product(settings.jit, settings.precision, networks):
+    # opt_cp has other widths by default
+    widths = settings.widths or (CNN6 if peers else None)
+    for jit, precision in itertools.product(settings.jit, settings.precision):
         way = {"batch": settings.batch, "steps": settings.steps, "jit": jit, "precision": precision}
         for row in settings.rows():
             neurons = widths or row.kind.cnn_widths or CNN6

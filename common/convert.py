@@ -15,7 +15,7 @@ from .layers.orthogonal import OrthogonalLayer, contracted_axes
 from .marks import ROTATION, purpose_of
 from .orthogonal import Map, gram_schmidt
 from .private import all_layers, layers_by_path, own_weights
-from .regularizers import HypersphericalEnergy
+from .regularizers import HypersphericalEnergy, OrthogonalityPenalty
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -236,7 +236,7 @@ def fold_model(model: keras.Model, copy: bool = True) -> keras.Model:
             normalization_to_plain(layer)
         for each in (layer, *own_weights(layer)):
             for name, value in [*vars(each).items()]:
-                if isinstance(value, HypersphericalEnergy):
+                if isinstance(value, HypersphericalEnergy | OrthogonalityPenalty):
                     setattr(each, name, None)
     _forget_compilation(model)
     return model

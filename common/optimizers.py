@@ -160,8 +160,6 @@ class OGD(Momentum):
             raise ValueError(f"`rotation_momentum` must lie in [0, 1), not {rotation_momentum}")
         if reorthogonalize_every < 0:
             raise ValueError(f"`reorthogonalize_every` must not be {reorthogonalize_every}")
-        if isinstance(rotation_learning_rate, dict):  # a schedule, as in `get_config`
-            rotation_learning_rate = keras.optimizers.schedules.deserialize(rotation_learning_rate)
         self.rotation_learning_rate = rotation_learning_rate
         self.rotation_momentum = rotation_momentum
         self.reorthogonalize_every = reorthogonalize_every
@@ -253,6 +251,13 @@ class OGD(Momentum):
             "rotation_momentum": self.rotation_momentum,
             "reorthogonalize_every": self.reorthogonalize_every,
         }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None):
+        rate = config["rotation_learning_rate"]
+        if isinstance(rate, dict):
+            rate = keras.optimizers.schedules.deserialize(rate, custom_objects)
+        return super().from_config({**config, "rotation_learning_rate": rate}, custom_objects)
 
 
 def _nearer_orthogonal(y: tf.Tensor) -> tf.Tensor:

@@ -65,11 +65,6 @@ def autocast(kernel: tf.Tensor) -> tf.Tensor:
     return scope.maybe_cast(kernel) if scope else kernel
 
 
-def inner_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns the layers directly inside a layer or model, wrappers and custom layers included."""
-    return list(layer._flatten_layers(include_self=False, recursive=False))
-
-
 def own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
     """Returns the weights that are attributes of a layer itself, not of layers inside it."""
     return [*layer._trainable_variables, *layer._non_trainable_variables]
@@ -84,7 +79,7 @@ def layers_by_path(model: keras.layers.Layer) -> dict[str, keras.layers.Layer]:
     seen = {id(model)}
 
     def visit(layer: keras.layers.Layer, start: str) -> None:
-        for inner in inner_layers(layer):
+        for inner in list(layer._flatten_layers(include_self=False, recursive=False)):
             if id(inner) in seen:
                 continue
             seen.add(id(inner))

@@ -13,8 +13,10 @@ from comparison.table import Summary, escape
 IMAGES = {"curves.png": images.CURVES, "energy.png": images.ENERGIES}
 TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}  # of others their names
 LEGEND = (
-    "Errors are test errors in per cent: the smallest of all tests, and the last. ± is the "
-    "standard deviation over seeds; with one seed, a small difference may be chance. "
+    "Errors are test errors in per cent. The last one is of batch normalization's averages, which "
+    "lag behind the weights by some 1,000 steps; for the renewed one, which ranks the rows, they "
+    "are made anew from training images at the end. ± is the standard deviation over seeds; with "
+    "one seed, a small difference may be chance. "
     "The energy's change is |E / E at the start - 1| of the hyperspherical energy E (s = 1), the "
     "mean over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q."
 )
@@ -96,7 +98,7 @@ def verdict(summaries: list[Summary]) -> list[str]:
         names = f" with seed{'s' * (len(errors) > 1)} {', '.join(map(str, errors))}"
         by = "" if common else f"{names}, which all rows have"
         mean = table.mean_and_deviation(errors.values())
-        sentences.append(f"Best, by the smallest last error{by}: {best.row.title} with {mean} %.")
+        sentences.append(f"Best, by the smallest error{by}: {best.row.title} with {mean} %.")
         if near := "; ".join(other.row.title for other in table.as_good(best, summaries)):
             sentences.append(f"The scatter of the seeds does not tell it from {near}.")
     for run in (run for summary in summaries for run in summary.runs):

@@ -17,7 +17,7 @@ IMAGES = r"[\d,]{1,12} training and [\d,]{1,12} test images of ([1-9]\d{0,6}) cl
 LARGEST = 1e39  # beyond float32
 # the types of what is read of run.json, and of its settings
 RUN_JSON = {"settings": (dict,), "versions": (dict,), "git_commit": (str, type(None))}
-RUN_JSON["step_ms"] = (int, float, type(None))
+RUN_JSON |= dict.fromkeys(("step_ms", "renewed_accuracy"), (int, float, type(None)))
 RUN_JSON |= dict.fromkeys(("data", "identity", "device"), (str,))
 RUN_JSON |= dict.fromkeys(("test_accuracy", "memory_gib", "seconds"), (int, float))
 SETTINGS = {"iterations": (int,), "batch_size": (int,)}
@@ -31,6 +31,7 @@ class Results(NamedTuple):
     facts: dict[str, Any]  # run.json, with printable texts; ``data`` is the number of images
     images: int  # for training
     figures: dict[str, float | str | None]  # of results.csv; None for a missing one
+    error: float  # by which rows are ranked: the renewed one, and the last one of older runs
     errors: Series  # of tests, in per cent
     losses: Series  # of the logged batches
     energies: Series  # over that at the start, the mean over layers
@@ -100,10 +101,12 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     means = {i: statistics.mean(values) for i, values in ratios.items()}
     changes = {i: 100 * statistics.mean(abs(v - 1) for v in values) for i, values in ratios.items()}
     largest = {i: max(values) for i, values in drifts.items()}
-    losses = _column(rows, "fit")
+    losses, renewed = _column(rows, "fit"), facts["renewed_accuracy"]
+    last_error = [*errors.values()][-1]
+    error = last_error if renewed is None else 100 * (1 - renewed)
     figures = {
-        "best_error": min(errors.values()),
-        "last_error": [*errors.values()][-1],
+        "last_error": last_error,
+        "renewed_error": None if renewed is None else error,
         "collapsed": collapsed,
         **{name: facts[name] for name in ("step_ms", "memory_gib", "seconds")},
         "training_loss": _end(losses),
@@ -113,7 +116,7 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     }
     count = int(images[0].split()[0].replace(",", ""))
     words = f"{collapsed} at the end" if collapsed else ""
-    return Results(facts, count, figures, errors, losses, means, changes, largest, words)
+    return Results(facts, count, figures, error, errors, losses, means, changes, largest, words)
 
 
 def _check(values: dict[str, Any], types: dict[str, tuple]) -> None:

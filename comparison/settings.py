@@ -103,7 +103,7 @@ class Comparison(Options):
             asked = {"widths": widths, "batch": str(BATCH_SIZE), "precision": Settings.precision}
             rows = [t for t in lines if t["step_ms"] and all(t[n] == asked[n] for n in asked)]
             names = "step_ms", "ratio", "memory_gib"
-            times = {t["method"]: tuple(float(t[name]) for name in names) for t in rows}
+            times = {t["method"]: tuple(float(t[n] or "nan") for n in names) for t in rows}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"--steps={self.steps} cannot be read: {error}") from error
         if not 0 < len(times) == len(rows):

@@ -62,7 +62,7 @@ def points(folders: tuple[str, ...]) -> list[Point]:
         settings, figures = results.facts["settings"], results.figures
         words = [f"{word} {shown(as_text(settings.get(name)))}" for name, word in NETWORK.items()]
         key = _row(settings), ", ".join(words), results.images
-        found.setdefault(key, []).append((figures["training_loss"], figures["last_error"]))
+        found.setdefault(key, []).append((figures["training_loss"], results.error))
     if not found:
         raise UserError("no valid run in these folders; they must have runs/ROW_seedN")
     if len(kinds) > 1:

@@ -1,11 +1,11 @@
-"""How rows are drawn: colours that the colour-blind tell apart, with a line and a marker each."""
+"""How rows are drawn: a colour, a line and a marker each."""
 
 from collections.abc import Iterable
 
 from common.training.methods import known
 from comparison.rows import Row
 
-# Okabe and Ito's without their yellow, which is pale on white, and five more that are as far apart
+# those of Okabe and Ito, which the colour-blind tell apart, without their yellow; and five more
 COLORS = ["#000000", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"]
 COLORS += ["#5C3A1E", "#4B0082", "#CDBE70", "#555555", "#003F5C"]
 LINES = ["-", "--", "-.", ":"]

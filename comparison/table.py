@@ -11,19 +11,19 @@ from collections.abc import Collection
 from comparison.rows import Row
 from comparison.runs import Run
 
-HEAD = ["method", "best error %", "last error %", "ms per step", "x baseline", "memory GiB"]
+HEAD = ["method", "last error %", "renewed error %", "ms per step", "x baseline", "memory GiB"]
 HEAD += ["energy change %", "drift"]
 Times = dict[str, tuple[float, ...]]  # by row: ms per step, over a plain step's, and GiB; or nan
 
 
 class Summary:
-    """A row's results over its seeds; ``errors`` are the last ones of the valid runs."""
+    """A row's results over its seeds; ``errors`` rank it, and are those of the valid runs."""
 
     def __init__(self, row: Row, runs: list[Run]):
         self.row, self.runs = row, runs
         self.finished = [run for run in runs if not run.failure]
         self.valid = [run for run in self.finished if not run.results.collapse]
-        self.errors = {run.seed: run.results.figures["last_error"] for run in self.valid}
+        self.errors = {run.seed: run.results.error for run in self.valid}
         counts = {"failed": len(runs) - len(self.finished)}
         counts["collapsed"] = len(self.finished) - len(self.valid) if self.valid else 0
         words = [f"{count} of {len(runs)} {state}" for state, count in counts.items() if count]
@@ -41,7 +41,7 @@ def summarize(runs: list[Run]) -> list[Summary]:
 
 
 def best_of(summaries: list[Summary]) -> tuple[Summary, dict[int, float]] | None:
-    """Returns the row with the smallest mean last error over the seeds of all rows, and these.
+    """Returns the row with the smallest mean error over the seeds of all rows, and its errors.
 
     Rows with invalid runs do not count; None if there are fewer than two others.
     """
@@ -85,18 +85,20 @@ def markdown(summaries: list[Summary], times: Times | None) -> list[str]:
         times = {n: (t, t / plain, max(done[n].values("memory_gib"))) for n, t in steps.items()}
     table, (best, _) = [HEAD], best_of(summaries) or (None, None)
     for summary in summaries:
-        best_error, last_error = map(escape, _errors(summary))
-        last_error = f"**{last_error}**" if summary is best else last_error
+        errors = [*map(escape, _errors(summary))]
+        if summary is best:
+            errors[bool(errors[1])] = f"**{errors[bool(errors[1])]}**"
         costs = _costs(summary, *times.get(summary.row.name, [math.nan] * 3))
-        table.append([escape(summary.title), best_error, last_error, *costs])
+        table.append([escape(summary.title), *errors, *costs])
     lines = [f"| {' | '.join(cells)} |" for cells in table]
     return [lines[0], "|" + "---|" * len(HEAD), *lines[1:]]
 
 
 def _errors(summary: Summary) -> list[str]:
     if summary.valid:
-        best = [run.results.figures["best_error"] for run in summary.valid]
-        return [mean_and_deviation(best), mean_and_deviation(summary.errors.values())]
+        found = [run.results.figures for run in summary.valid]
+        pairs = [[f[name] for f in found] for name in ("last_error", "renewed_error")]
+        return ["" if None in values else mean_and_deviation(values) for values in pairs]
     if summary.finished:
         # not the error of guessing, which would read as a result
         return [", ".join(dict.fromkeys(run.results.collapse for run in summary.finished)), ""]

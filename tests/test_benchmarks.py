@@ -99,11 +99,10 @@ def test_steps_in_several_ways(tmp_path, monkeypatch):
     """Each way has its rows; kernels are counted of the rows alone, not of the plain steps."""
     seen = []
     monkeypatch.setattr(steps, "in_a_process", lambda case: seen.append(case) or measured(case))
-    words = ["--methods=opt_gs", "--each_width=8,16", "--jit=on,off", "--kernels", "--batch=32"]
+    words = ["--methods=opt_gs", "--widths=8,8,8,8", "--jit=on,off", "--kernels", "--batch=32"]
     rows, text = run(steps, tmp_path, *words, "--precision=float32,mixed_bfloat16")
-    ways = [(row["jit"], row["precision"], row["widths"]) for row in rows]
-    each = ("on", "off"), ("float32", "mixed_bfloat16"), ("8/8/8/8", "16/16/16/16")
-    assert ways == list(itertools.product(*each))
+    ways = [(row["jit"], row["precision"]) for row in rows]
+    assert ways == list(itertools.product(("on", "off"), ("float32", "mixed_bfloat16")))
     assert {row["kernels"] for row in rows} == {"1234"}
     assert {case.name for case in seen if case.kernels} == {"opt_gs"}
     assert {case.name for case in seen} == {"baseline", "opt_gs"}
@@ -139,7 +138,7 @@ def test_steps_notes_measurements_that_failed(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_steps_of_a_small_network(tmp_path):
     name = "sopt_gs:block_size=16:orthogonalize=cayley"
-    words = ["--each_width=8", "--steps=2", "--kernels", "--precision=mixed_float16"]
+    words = ["--widths=8,8,8,8", "--steps=2", "--kernels", "--precision=mixed_float16"]
     (row,), _ = run(steps, tmp_path, *words, f"--methods={name}")
     assert row["method"] == name
     assert_positive(row, "step_ms", "ratio", "first_step_s", "memory_gib", "images_per_s")
@@ -232,7 +231,6 @@ BAD = [
     ["steps", "--methods=opt_gs:block_size=1"],
     ["steps", "--methods=opt_gs:precision=mixed_float16"],
     ["steps", "--widths=8,8,8"],
-    ["steps", "--each_width=8", "--widths=8,8,8,8"],
     ["steps", "--peers", "--jit=on"],
     ["maps", "--out=no/such/folder/maps.csv"],
     ["original", "--runs="],

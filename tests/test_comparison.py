@@ -298,7 +298,7 @@ def test_the_table_of_a_comparison_with_collapses(tmp_path, capsys, undrawn):
     assert text.count("**") == 2
     assert "CIFAR-100, re-split: 50,000 training and 10,000 test images of 100 classes" in text
     assert "warm-up 200, batch 128  \n1,000 iterations, seeds 1, 2  \n" in text
-    assert "Best, by the smallest last error: UPT with 51.00 ± 1.41 %." in text
+    assert "Best, by the smallest error: UPT with 51.00 ± 1.41 %." in text
     # 52 and 53 are within sqrt(2) * 1.41 = 2 of 51, the last not quite
     assert "does not tell it from OPT (GS), rotation_stddev 0.2." in text
     for seed in (1, 2):

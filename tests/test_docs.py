@@ -16,7 +16,6 @@ from common.training.methods import known
 from common.training.settings import Settings
 from comparison.settings import Comparison
 from comparison.studies import Study
-from data.prepare import Download
 from examples import finetune
 from predict import Prediction
 from tests.conftest import ROOT
@@ -33,7 +32,6 @@ PROGRAMS = {
     "-m benchmarks.original": original.Settings,
     "-m benchmarks.steps": steps.Settings,
     "-m comparison.studies": Study,
-    "-m data.prepare": Download,
 }
 CODE = re.compile(r"^ {4,}(\S.*)$", re.MULTILINE)
 

@@ -40,7 +40,8 @@ def _add_rotation(layer: keras.layers.Layer, kind: type[OrthogonalLayer], argume
 
 def fold(layer: OrthogonalLayer, kernel: tf.Tensor | keras.Variable) -> None:
     """Makes the layer of Keras with ``kernel`` of an OPT layer, or of an unfinished one."""
-    is_trained = isinstance(kernel, keras.Variable) or layer.rotation.trainable
+    is_variable = isinstance(kernel, keras.Variable)
+    is_trained = is_variable or layer.rotation.trainable or layer.fix.trainable
     with weights_may_change(layer):
         for name in (*layer.opt_arguments, *_OURS):
             if isinstance(vars(layer).get(name), keras.Variable):
@@ -49,7 +50,7 @@ def fold(layer: OrthogonalLayer, kernel: tf.Tensor | keras.Variable) -> None:
                 layer.__dict__.pop(name, None)
         layer.__class__ = layer.plain
         if not hasattr(layer, "_kernel"):
-            if not isinstance(kernel, keras.Variable):
+            if not is_variable:
                 kernel = layer.add_weight(name="kernel", shape=kernel.shape, initializer=kernel)
                 kernel.trainable = is_trained
             layer._kernel = kernel
@@ -107,6 +108,7 @@ def copied(model: keras.Model) -> keras.Model:
         # Keras saves it of some layers only; it is set for the layers and weights inside too
         new.trainable = old.trainable
     for old, new in pairs:
+        new._trainable = old._trainable  # also of one that is in two others
         for ours, theirs in zip(own_weights(old), own_weights(new), strict=True):
             theirs.trainable = ours.trainable
     return result

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..optimizers import OGD
 from ..private import all_layers
 from .orthogonal import OrthogonalLayer
 
@@ -103,7 +102,7 @@ class StochasticEpisodes(keras.callbacks.Callback):
 
     Raises:
         ValueError: if ``steps`` is not positive; when training starts, if the model has no
-            stochastic layer, or an optimizer other than `OGD` has ``use_ema``.
+            stochastic layer, or an optimizer with ``use_ema``.
     """
 
     def __init__(self, steps: int = 750, seed: int = 0):
@@ -118,8 +117,8 @@ class StochasticEpisodes(keras.callbacks.Callback):
         if not self.layers:
             raise ValueError(f"{self.model.name} has no stochastic layer")
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
-        if optimizer.use_ema and not isinstance(optimizer, OGD):
-            raise ValueError("`use_ema` would average rotations of different rows; `OGD` does not")
+        if any(each.use_ema for each in getattr(optimizer, "optimizers", [optimizer])):
+            raise ValueError("`use_ema` would average rotations of different rows")
         self.episode = -1
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:

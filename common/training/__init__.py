@@ -21,5 +21,5 @@ def _unless_gone(stream, call, *args):
 for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="backslashreplace")
-        for call in (stream.write, stream.flush):
-            setattr(stream, call.__name__, functools.partial(_unless_gone, stream, call))
+        for name in ("write", "flush"):
+            setattr(stream, name, functools.partial(_unless_gone, stream, getattr(stream, name)))

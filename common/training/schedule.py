@@ -24,12 +24,12 @@ def chunks(
 
     As in the original, iterations count from 0, in each episode again, iteration 0 is neither
     logged nor tested, and each episode and the run end with a test. A short episode or run logs its
-    last iteration at least. The first chunk is a single iteration, so that its time, which includes
+    last iteration. The first chunk is a single iteration, so that its time, which includes
     the compilation, is measured separately.
     """
     iterations = settings.iterations
     start, length = done, episode_length or iterations
-    log_every = min(settings.log_every, max(1, length - 1))
+    log_every = min(settings.log_every, max(1, min(length, iterations) - 1))
     for last in range(done, iterations):
         episode, inside = divmod(last, length)
         name = f"episode_{episode}" if episode_length else ""

@@ -1,7 +1,7 @@
 """The training step, several of them in one call of the device, the test, and mixed precision."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ from ..layers.batched import maps_by_xla
 from .method import Method
 
 TEST_BATCH = 500  # images of 32x32; fewer of larger ones, so that they take the same memory
+RENEWAL = 100  # batches for the averages of `renew_averages`; of a shorter run as many as it had
 
 
 @contextlib.contextmanager
@@ -136,3 +137,22 @@ def make_test(model: keras.Model, data: datasets.Dataset, jit: bool) -> Callable
         return round(right) / count  # of float32 shares
 
     return test
+
+
+def renew_averages(model: keras.Model, data: datasets.Dataset, draws: Iterable, jit: bool) -> None:
+    """Sets the averages of a plain model's batch normalization to the means over drawn batches.
+
+    Those of training lag behind the weights, since they are averages over some 1,000 steps. (This
+    is PreciseBN of Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576.)
+    """
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    averages = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
+    for layer in layers:
+        layer.momentum = 0.0  # the averages are then those of the last batch
+    forward = tf.function(lambda images: model(images, training=True), jit_compile=jit)
+    images, found = tf.constant(data.train_images), []
+    for drawn in draws:
+        forward(datasets.augment(images, tf.constant(drawn)))
+        found.append([average.numpy() for average in averages])
+    for average, values in zip(averages, zip(*found, strict=True), strict=True):
+        average.assign(np.mean(values, axis=0))
