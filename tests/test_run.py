@@ -1,5 +1,6 @@
 """What a run says of itself: its times, its surroundings, its summary, its scalars."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from common.errors import UserError
-from common.training import devices, environment, loop
+from common.training import devices, environment, loop, startup
 from opt_gs.settings import Settings
 from tests.test_scripts import SMALL, rows_of, train
 
@@ -97,6 +98,8 @@ def test_the_commit_and_the_cores_are_those_of_this_copy_and_process(tmp_path, m
     monkeypatch.setattr(environment, "ROOT", tmp_path / "copy")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    monkeypatch.setattr(startup, "CORES", startup.CORES)  # puts it back after the test
+    monkeypatch.setattr(environment, "CORES", importlib.reload(startup).CORES)
     found = environment.environment()
     assert found["git_commit"] is None
     assert found["device"].startswith("CPU, 3 cores, ")

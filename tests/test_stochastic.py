@@ -162,11 +162,11 @@ def test_episodes_under_fit():
 def test_episodes_refuse_what_cannot_have_them():
     with pytest.raises(ValueError, match="`steps` must be positive, not 0"):
         StochasticEpisodes(steps=0)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="has no stochastic layer"):
-        model.fit(np.ones((2, 4)), np.ones((2, 3)), verbose=0, callbacks=[StochasticEpisodes()])
-    model = keras.Sequential([keras.Input((4,)), StochasticOrthogonalDense(3)])
-    model.compile(keras.optimizers.SGD(use_ema=True), "mse")
-    with pytest.raises(ValueError, match="`use_ema` would average"):
-        model.fit(np.ones((2, 4)), np.ones((2, 3)), verbose=0, callbacks=[StochasticEpisodes()])
+    for layer, use_ema, message in (
+        (keras.layers.Dense(3), False, "has no stochastic layer"),
+        (StochasticOrthogonalDense(3), True, "`use_ema` would average"),
+    ):
+        model = keras.Sequential([keras.Input((4,)), layer])
+        model.compile(keras.optimizers.SGD(use_ema=use_ema), "mse")
+        with pytest.raises(ValueError, match=message):
+            model.fit(np.ones((2, 4)), np.ones((2, 3)), verbose=0, callbacks=[StochasticEpisodes()])

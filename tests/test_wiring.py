@@ -3,6 +3,7 @@
 import functools
 import itertools
 import pathlib
+import types
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from common.optimizers import step_decay
 from common.training import loop
 from common.training.methods import known, method_of
 from common.training.settings import Settings
-from common.training.steps import make_steps
+from common.training.steps import make_steps, renew_averages
 from tests.conftest import method_named
 from tests.test_run import settings
 from tests.test_scripts import METHODS, SMALL, train
@@ -78,7 +79,7 @@ def test_seed_images_and_episodes_of_a_run(tmp_path, monkeypatch):
     tf.config.experimental.enable_tensor_float_32_execution(True)
     words = ["--iterations=6", "--seed=7", "--train_images=100", "--iterations_per_episode=5"]
     train("sopt_gs", *SMALL, *words, "--deterministic", f"--log_dir={tmp_path}")
-    assert seen == ["set", 7, (7, 0, 100, 32, False, 5)]  # digits are not mirrored
+    assert seen == ["set", 7, (7, 0, 100, 32, False, 5), (7, 0, 100, 32, False)]  # no mirrored digits
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     layer = keras.saving.load_model(tmp_path / "model.keras").get_layer("conv1_1")
     np.testing.assert_array_equal(layer.indices, draw_rows(7, 1, 0, 72, 18))
@@ -92,6 +93,18 @@ def test_network_and_precision_of_a_run(tmp_path):
     assert model.output_shape == (None, 7)
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     assert keras.config.dtype_policy().name == "float32"  # as before
+
+
+def test_renewed_averages_are_the_means_over_batches():
+    inputs, random = keras.Input((32, 32, 3)), np.random.default_rng(0)
+    model = keras.Model(inputs, keras.layers.BatchNormalization()(inputs))
+    images = random.integers(0, 256, (8, 32, 32, 3)).astype("uint8")
+    draws = [next(datasets.draws(seed, 0, 8, 4)) for seed in (1, 2)]
+    renew_averages(model, types.SimpleNamespace(train_images=images), draws, jit=False)
+    batches = [datasets.augment(tf.constant(images), drawn).numpy() for drawn in draws]
+    mean, variance = model.layers[1].non_trainable_weights  # float32 sums of 4,096 terms
+    np.testing.assert_allclose(mean, np.mean(batches, (0, 1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(variance, np.var(batches, (1, 2, 3)).mean(0), rtol=1e-5)
 
 
 def test_each_of_several_steps_in_one_call_has_its_batch():

@@ -40,10 +40,7 @@ def main() -> None:
     with torch.no_grad():
         skew.copy_(torch.randn(skew.shape) / 2)
     figures = {"weight": weight, "skew": skew.detach().numpy().copy()}
-    (merged,) = model.merge_and_unload().parameters()
-    figures["merged"] = merged.detach().numpy()
-    for name, array in figures.items():
-        print(f"{name}: {array.dtype}{list(array.shape)}, largest {np.abs(array).max():.4f}")
+    figures["merged"] = next(model.merge_and_unload().parameters()).detach().numpy()
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("peft", "torch")]
     np.savez(FILE, versions=versions, **figures)
     print(f"written: {FILE}, by {', '.join(versions)}")
