@@ -79,7 +79,7 @@ def test_seed_images_and_episodes_of_a_run(tmp_path, monkeypatch):
     tf.config.experimental.enable_tensor_float_32_execution(True)
     words = ["--iterations=6", "--seed=7", "--train_images=100", "--iterations_per_episode=5"]
     train("sopt_gs", *SMALL, *words, "--deterministic", f"--log_dir={tmp_path}")
-    assert seen == ["set", 7, (7, 0, 100, 32, False, 5), (7, 0, 100, 32, False)]  # no mirrored digits
+    assert seen == ["set", 7, (7, 0, 100, 32, False, 5), (7, 0, 100, 32, False)]  # no flips
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     layer = keras.saving.load_model(tmp_path / "model.keras").get_layer("conv1_1")
     np.testing.assert_array_equal(layer.indices, draw_rows(7, 1, 0, 72, 18))
