@@ -102,10 +102,9 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     changes = {i: 100 * statistics.mean(abs(v - 1) for v in values) for i, values in ratios.items()}
     largest = {i: max(values) for i, values in drifts.items()}
     losses, renewed = _column(rows, "fit"), facts["renewed_accuracy"]
-    last_error = [*errors.values()][-1]
-    error = last_error if renewed is None else 100 * (1 - renewed)
+    error = 100 * (1 - (accuracy if renewed is None else renewed))
     figures = {
-        "last_error": last_error,
+        "last_error": [*errors.values()][-1],
         "renewed_error": None if renewed is None else error,
         "collapsed": collapsed,
         **{name: facts[name] for name in ("step_ms", "memory_gib", "seconds")},

@@ -178,8 +178,7 @@ def run(
         renewed = test()
         print(f"test accuracy with renewed averages: {100 * renewed:.2f} %")
         took = {"seconds": total, "first_step_s": first_step_s, "step_ms": step_ms}
-        took |= {"renewed_accuracy": renewed, "memory_gib": memory}
-        folder.describe(test_accuracy=accuracy, **took)
+        folder.describe(test_accuracy=accuracy, renewed_accuracy=renewed, memory_gib=memory, **took)
     print(f"test accuracy: {100 * accuracy:.2f} %")
     pace = f", then {step_ms:.1f} ms per step" if step_ms else ""
     print(f"time: {total:.1f} s: {first_step_s:.1f} s to the end of the first step{pace}")

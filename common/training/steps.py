@@ -150,9 +150,11 @@ def renew_averages(model: keras.Model, data: datasets.Dataset, draws: Iterable, 
     for layer in layers:
         layer.momentum = 0.0  # the averages are then those of the last batch
     forward = tf.function(lambda images: model(images, training=True), jit_compile=jit)
-    images, found = tf.constant(data.train_images), []
+    found = []
     for drawn in draws:
-        forward(datasets.augment(images, tf.constant(drawn)))
+        images = tf.constant(data.train_images[drawn[:, 0]])  # not all, which take memory again
+        places = np.column_stack([np.arange(len(drawn), dtype=drawn.dtype), drawn[:, 1:]])
+        forward(datasets.augment(images, tf.constant(places)))
         found.append([average.numpy() for average in averages])
     for average, values in zip(averages, zip(*found, strict=True), strict=True):
         average.assign(np.mean(values, axis=0))
