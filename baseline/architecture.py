@@ -6,7 +6,6 @@ import keras
 
 from common.backbones import cnn6
 from common.layers import he_normal
-from common.losses import WEIGHT_DECAY
 from common.training.method import Method
 
 from .settings import Settings
@@ -26,4 +25,4 @@ def build_model(
 
 
 def method(settings: Settings) -> Method:
-    return Method(build_model, decay_factor=settings.weight_decay / WEIGHT_DECAY)
+    return Method(build_model)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from baseline.settings import Settings
+from common.training.settings import Settings
 from common.training.startup import CORES
 
 RATE, MOMENTUM, WEIGHT_DECAY = Settings.base_lr, 0.9, Settings.weight_decay

@@ -38,18 +38,18 @@ def smoothed_cross_entropy(
     return -tf.reduce_sum(target * tf.math.log(tf.nn.softmax(logits) + offset), axis=-1)
 
 
-def weight_decay(variables: Iterable[keras.Variable]) -> tf.Tensor:
-    """Returns ``WEIGHT_DECAY * sum(v^2) / 2``, a scalar of the dtype that ``variables`` have."""
+def weight_decay(variables: Iterable[keras.Variable], strength: float = WEIGHT_DECAY) -> tf.Tensor:
+    """Returns ``strength * sum(v^2) / 2``, a scalar of the dtype that ``variables`` have."""
 
     @tf.custom_gradient
     def decay(*tensors: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         if is_compiled_by_xla():
             # one sum in place of many: a GPU starts the kernels of each in turn
             joined = tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)
-            value = tf.reduce_sum(WEIGHT_DECAY / 2 * tf.square(joined))
+            value = tf.reduce_sum(strength / 2 * tf.square(joined))
         else:
-            value = WEIGHT_DECAY * tf.add_n([tf.nn.l2_loss(t) for t in tensors])
-        return value, lambda g: [WEIGHT_DECAY * g * t for t in tensors]
+            value = strength * tf.add_n([tf.nn.l2_loss(t) for t in tensors])
+        return value, lambda g: [strength * g * t for t in tensors]
 
     return decay(*(v.value for v in variables))
 

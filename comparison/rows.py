@@ -9,7 +9,7 @@ from common.training.methods import known
 from common.training.settings import Settings
 
 # of the settings that all methods have, a row may set these; the others are the same for all rows
-SHARED = {"base_lr", "precision"}
+SHARED = {"base_lr", "weight_decay", "precision"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,9 @@ def make_up(run: Run, errors: list[float], fits: list[float] | None = None, **fa
     """Writes the files of a finished run: tests with these errors in per cent, evenly spread."""
     run.folder.mkdir(parents=True)
     named = run.settings.named()
-    data = "CIFAR-100 from somewhere: 50,000 training and 10,000 test images of 100 classes"
     made = {
         "settings": named | {"batch_size": named["batch_size"] or 128},
-        "data": data,
+        "data": "CIFAR-100 from somewhere: 50,000 training and 10,000 test images of 100 classes",
         "identity": "CIFAR-100 with the sum 0",
         "versions": {"python": "3"},
         "git_commit": "abc",

@@ -64,9 +64,8 @@ def test_a_collapsed_run_says_so_once(tmp_path, capsys):
     """Rate 1 saturates plain training within some steps; its drops leave it there."""
     words = ["--base_lr=1", "--iterations=600", "--batch_size=16", f"--log_dir={tmp_path}"]
     train("baseline", *SMALL[:2], *words)
-    lines = re.findall(r"warning: the network has collapsed: .*", capsys.readouterr().err)
-    assert len(lines) == 1
+    (line,) = re.findall(r"warning: the network has collapsed: .*", capsys.readouterr().err)
     for word in ("saturated", "300 iterations", "learning rate of ", "--warmup_iterations"):
-        assert word in lines[0]
-    assert re.search("at iteration (300|400|500) ", lines[0])
+        assert word in line
+    assert re.search("at iteration (300|400|500) ", line)
     assert read(tmp_path).figures["collapsed"] == "saturated"

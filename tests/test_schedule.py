@@ -13,12 +13,10 @@ def due(given: list[Chunk]) -> list[tuple]:
 
 def test_the_originals_lines():
     """Lines every 100 and tests every 500, but none at 0; a test after the last iteration."""
-    events = due(list(chunks(Settings())))
-    logged = [log for _, log, _, _ in events if log]
-    tested = [test for _, _, test, _ in events if test]
-    assert logged == [f"iter_{i}" for i in range(100, 75_000, 100)]
-    assert tested == [*(f"iter_{i}" for i in range(500, 75_000, 500)), "iter_74999"]
-    assert [last + 1 for last, _, _, save in events if save] == list(range(1000, 75_001, 1000))
+    found, tests = list(chunks(Settings())), [f"iter_{i}" for i in range(500, 75_000, 500)]
+    assert [c.log for c in found if c.log] == [f"iter_{i}" for i in range(100, 75_000, 100)]
+    assert [c.test for c in found if c.test] == [*tests, "iter_74999"]
+    assert [c.end for c in found if c.save] == list(range(1000, 75_001, 1000))
 
 
 def test_episodes():

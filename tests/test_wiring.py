@@ -19,9 +19,9 @@ from common.training.settings import Settings
 from common.training.steps import make_steps, renew_averages
 from tests.conftest import method_named
 from tests.test_run import settings
-from tests.test_scripts import METHODS, SMALL, train
+from tests.test_scripts import METHODS, SMALL, rows_of, train
 
-OTHER = {"weight_decay": 1e-3, "rotation_start": "normal", "model": "mhe", "power": "a1"}
+OTHER = {"rotation_start": "normal", "model": "mhe", "power": "a1"}
 OTHER |= {"rotation_stddev": 0.5, "learn_neurons": True, "block_size": 2, "rotation_lr": 0.5}
 OTHER |= {"reorthogonalize_every": 3, "iterations_per_episode": 5, "rotated_fraction": 0.5}
 OTHER |= {"reset_bn": False, "orthogonalize": "cayley"}
@@ -42,8 +42,7 @@ def made(name: str, **flags: object) -> list[object]:
     weights = [(v.path, v.trainable, v.numpy().tobytes()) for v in model.weights]
     maps = [getattr(layer, "orthogonalize", None) for layer in model.layers]
     episodes = method.episode_length, getattr(method.start_episode, "keywords", None)
-    figures = [*map(float, model.losses), method.decay_factor]
-    return [weights, maps, optimizer.get_config(), *episodes, figures]
+    return [weights, maps, optimizer.get_config(), *episodes, *map(float, model.losses)]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -83,6 +82,14 @@ def test_seed_images_and_episodes_of_a_run(tmp_path, monkeypatch):
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     layer = keras.saving.load_model(tmp_path / "model.keras").get_layer("conv1_1")
     np.testing.assert_array_equal(layer.indices, draw_rows(7, 1, 0, 72, 18))
+
+
+def test_weight_decay_of_a_run(tmp_path):
+    flags = ["--iterations=2", "--log_every=1", "--weight_decay=10", f"--log_dir={tmp_path}"]
+    train("baseline", *SMALL, *flags)
+    (reg,) = (float(row["reg"]) for row in rows_of(tmp_path) if row["reg"])
+    # 7 * 8 filters start with squares of 2 each; a step at rate 0.1 leaves the fit's gradient
+    assert 0 < reg < 0.01 * 10 / 2 * 7 * 8 * 2
 
 
 def test_network_and_precision_of_a_run(tmp_path):

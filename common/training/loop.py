@@ -80,7 +80,7 @@ def run(
     check_saving(model)
     # on a GPU, where XLA is the default, a step is shorter than Python's work between two
     per_call = 20 if jit_step else 1
-    step = make_step(method, model, optimizer, jit_maps=jit and not jit_step)
+    step = make_step(method, model, optimizer, settings.weight_decay, jit and not jit_step)
     steps = make_steps(step, data, batch_size, per_call, jit_step)
     # tests run on the plain model, so that a test of many batches evaluates each map once
     folded = convert.fold_model(model)

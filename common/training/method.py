@@ -27,7 +27,7 @@ class Method:
     make_optimizer: Callable[[float, Callable], keras.optimizers.Optimizer] = (
         lambda base_lr, decay: optimizers.Momentum(decay(base_lr))
     )
-    decay_factor: float = 1.0  # of the weight decay in the loss; it is printed without it
+    decay_factor: float = 1.0  # of the weight decay in the loss; reg is printed without it
     undecayed: tuple[str, ...] = ()  # marks of the weights without weight decay (common.marks)
     drops: tuple[float, ...] = optimizers.DROPS  # of the rates, in fractions of the run
     episode_length: int | None = None  # in iterations, for methods that have episodes

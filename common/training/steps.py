@@ -42,13 +42,15 @@ def make_step(
     method: Method,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
+    weight_decay: float = losses.WEIGHT_DECAY,
     jit_maps: bool = False,
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """Returns ``step(images, labels)``, which updates the model once; for use in a `tf.function`.
 
     It takes ``images [batch, size, size, 3]`` (any real dtype, 0 to 255) and ``labels [batch]``,
     of several replicas each its share, and returns the scalars fit, reg, acc and penalty (the sum
-    of the layers' losses) before the update. With ``jit_maps`` XLA compiles the maps alone.
+    of the layers' losses) before the update. ``weight_decay`` is the strength of reg, of which the
+    loss has `Method.decay_factor`. With ``jit_maps`` XLA compiles the maps alone.
     A step that `LossScaleOptimizer` skips counts: learning rates go by the run's iterations.
     """
     optimizer.build(model.trainable_variables)
@@ -62,7 +64,7 @@ def make_step(
             # the mean; divided last it would be a kernel more on a GPU
             count = tf.cast(tf.size(losses_of_images), losses_of_images.dtype)
             fit = tf.reduce_sum(losses_of_images / count)
-            reg = losses.weight_decay(decayed)
+            reg = losses.weight_decay(decayed, weight_decay)
             penalty = tf.add_n(model.losses) if model.losses else tf.zeros_like(fit)
             total = fit + method.decay_factor * reg + penalty
             # the optimizer adds up the replicas' gradients
