@@ -65,7 +65,7 @@ class Settings(Options):
         None, "rows, as in compare.py (default: all methods, and opt_gs in blocks of 64)"
     )
     widths: tuple[int, ...] | None = setting(
-        None, "neurons of the four layers (default: each method's own)", least=1
+        None, "neurons of the three stages' layers and of fc6 (default: each method's)", least=1
     )
     batch: int = setting(BATCH_SIZE, "images per step", least=1)
     steps: int = setting(10, "timed steps", least=1)

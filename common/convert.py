@@ -75,8 +75,9 @@ def orthogonalize_model(
         rotation_initializer: for the rotations. Defaults to I.
         return_conversion: whether to return a `Conversion` as well. Defaults to False.
         block_size: as in `OrthogonalLayer`, for all layers that are rotated. Defaults to None.
-        rotations_only: whether to freeze all other weights, for fine-tuning; do this again after
-            loading a model from a file. Defaults to False.
+        rotations_only: whether to train all rotations and freeze all other weights, for
+            fine-tuning. A file does not keep this: call it again on a loaded model. Defaults to
+            False.
         copy: whether to convert a copy. False converts ``model`` itself; compile each model that
             contains it again. Defaults to True.
 

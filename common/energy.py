@@ -17,7 +17,7 @@ from .private import layers_by_path
 CHUNK = 1024  # neurons per block: 1024 x 1024 float64 distances are 8 MiB
 
 
-def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = False) -> tf.Tensor:
+def hyperspherical_energy(neurons: tf.Tensor, s: float = 1, half_space: bool = False) -> tf.Tensor:
     """Returns the hyperspherical energy of ``neurons``: small if they are evenly spread.
 
     With w_i the neurons scaled to unit length, it is the sum over all ordered pairs i != j of:
@@ -25,9 +25,9 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
         1 / |w_i - w_j|^s       for s > 0
         log(1 / |w_i - w_j|)    for s = 0
 
-    A rotation of all neurons does not change it. It is computed in float64, because 1 - cos loses
-    digits for neurons close to each other. It is infinite if two neurons have the same direction up
-    to rounding, and NaN if a neuron is zero.
+    A rotation of all neurons does not change it (Liu et al., CVPR 2021). It is computed in float64,
+    because 1 - cos loses digits for neurons close to each other. It is infinite if two neurons have
+    the same direction up to rounding, and NaN if a neuron is zero.
 
     Args:
         neurons: ``[n, count]``, one neuron per column, of any floating-point dtype; within a
@@ -39,7 +39,7 @@ def hyperspherical_energy(neurons: tf.Tensor, s: int = 1, half_space: bool = Fal
         A scalar, float64.
 
     Raises:
-        ValueError: if ``neurons`` is not a matrix or ``s`` is negative.
+        ValueError: if ``neurons`` is not a matrix of known shape or ``s`` is negative.
     """
     neurons = tf.convert_to_tensor(neurons)
     if neurons.shape.rank != 2 or not neurons.shape.is_fully_defined() or s < 0:

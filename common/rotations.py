@@ -22,7 +22,7 @@ def save_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the rotations of an OPT model, and nothing else of it, to ``path``.
 
     In the file a rotation has a name such as ``block1/attention/query/rotation``; each layer's map
-    and a sum of its neurons F are in it too. Logs a warning for other weights that are trained.
+    and a checksum of its neurons F are in it too. Logs a warning of other weights that are trained.
 
     Args:
         model: with OPT layers that are built.
@@ -61,7 +61,7 @@ def load_rotations(model: keras.Model, path: str | os.PathLike) -> None:
         path: of the file.
 
     Raises:
-        ValueError: if the file is no such file, or of another model, and ``model`` stays as it is.
+        ValueError: if the file is no such file, or of another model; ``model`` is then unchanged.
     """
     rotations, maps = _rotations_of(model)
     found, found_maps = _read(_checked(path))

@@ -15,7 +15,7 @@ TITLES = {"cifar100": "CIFAR-100", "cifar10": "CIFAR-10"}  # of others their nam
 LEGEND = (
     "Errors are test errors in per cent. The last one is of batch normalization's averages, which "
     "lag behind the weights by some 1,000 steps; for the renewed one, which ranks the rows, they "
-    "are made anew from training images at the end. ± is the standard deviation over seeds; with "
+    "are computed again from training images. ± is the standard deviation over seeds; with "
     "one seed, a small difference may be chance. "
     "The energy's change is |E / E at the start - 1| of the hyperspherical energy E (s = 1), the "
     "mean over layers. Drift is the largest max |Q Q^T - I| of all layers' rotations Q."

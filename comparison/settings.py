@@ -51,12 +51,12 @@ class Comparison(Options):
         choices=tuple(PRESETS),
     )
     backbone: str | None = _same("backbone")
-    widths: tuple[int, ...] | None = _same("widths")
+    widths: tuple[int, ...] | None = _same("widths", help="as in train.py, the same in all rows")
     seeds: tuple[int, ...] = setting(
-        (1,), "1,2,3 gives standard deviations", least=0, most=2**32 - 1
+        (1,), "each row is trained with each; several give ± in the table", least=0, most=2**32 - 1
     )
-    iterations: int | None = _same("iterations")
-    warmup_iterations: int | None = _same("warmup_iterations", help="by default 400 or fewer")
+    iterations: int | None = _same("iterations", help="training steps (default: each method's)")
+    warmup_iterations: int | None = _same("warmup_iterations", help="by default up to 400")
     batch_size: int | None = _same("batch_size")
     dataset: str = _same("dataset", Settings.dataset)
     image_size: int = _same("image_size", Settings.image_size)

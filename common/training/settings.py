@@ -46,7 +46,7 @@ class Settings(Options):
         0, "training images, equally many of each class, the same with any seed; 0: all", **_COUNT
     )
     iterations: int = setting(
-        75_000, "training steps; the rate drops at the same fractions of any", **_COUNT | _ONE
+        75_000, "training steps; the rate drops at fixed fractions of them", **_COUNT | _ONE
     )
     batch_size: int | None = setting(
         None, f"images per step (default: {BATCH_SIZE}, or all images if there are fewer)", **_ONE
@@ -55,8 +55,8 @@ class Settings(Options):
     weight_decay: float = setting(losses.WEIGHT_DECAY, "strength of the weight decay", least=0)
     warmup_iterations: int = setting(
         0,
-        "iterations W over which all learning rates grow linearly from rate/W. A run of far fewer "
-        "than 75,000 needs them: its first steps at the full rate may saturate a plain network",
+        "iterations W over which all learning rates grow linearly from rate/W. A run of fewer "
+        "iterations needs them: its first steps at the full rate may saturate a plain network",
         **_COUNT,
     )
     seed: int = setting(
@@ -86,7 +86,7 @@ class Settings(Options):
         choices=("none", "mirrored", "multi_worker"),
     )
     deterministic: bool = setting(
-        False, "use deterministic operations only, also on a GPU; stop if there is none"
+        False, "use deterministic operations only; one that has no such form ends the run"
     )
 
     def __init_subclass__(cls) -> None:
@@ -150,6 +150,6 @@ class RotationSettings(LayerSettings):
 
     rotation_stddev: float = setting(
         1.0,
-        "standard deviation of the rotations R at the start; with a small R a step rotates more",
+        "standard deviation of R at the start; opt_gs, opt_hr and opt_ls rotate a small R faster",
         above=0,
     )
