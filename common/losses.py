@@ -8,8 +8,6 @@ import tensorflow as tf
 from .marks import NEURONS, purpose_of
 from .private import is_compiled_by_xla
 
-WEIGHT_DECAY = 5e-4  # the original's
-
 
 @keras.saving.register_keras_serializable(package="opt")
 def smoothed_cross_entropy(
@@ -38,7 +36,7 @@ def smoothed_cross_entropy(
     return -tf.reduce_sum(target * tf.math.log(tf.nn.softmax(logits) + offset), axis=-1)
 
 
-def weight_decay(variables: Iterable[keras.Variable], strength: float = WEIGHT_DECAY) -> tf.Tensor:
+def weight_decay(variables: Iterable[keras.Variable], strength: float) -> tf.Tensor:
     """Returns ``strength * sum(v^2) / 2``, a scalar of the dtype that ``variables`` have."""
 
     @tf.custom_gradient

@@ -56,18 +56,6 @@ def test_maps(tmp_path):
     assert "tensorflow 2." in text
 
 
-@pytest.mark.slow
-def test_maps_with_and_without_xla(tmp_path):
-    """Each row computes the map that it names."""
-    rows, text = run(maps, tmp_path, "--sizes=27", "--rounds=1")
-    assert {row["jit"] for row in rows} == {"on", "off"}
-    assert "| map | XLA | orthogonality | deviation |" in text
-    for row in rows:
-        if row["implementation"] != "tf.matmul":
-            assert float(row["orthogonality"]) < 10 * 27 * EPSILON, row
-            assert float(row["deviation"]) < 1e-4, row
-
-
 TIMES = {"baseline": 100.0, "opt_gs": 150.0, "opt_cp": 200.0, "opt_gs:block_size=64": 125.0}
 
 

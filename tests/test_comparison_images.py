@@ -31,6 +31,9 @@ def test_lines_are_means_over_seeds(tmp_path):
     lines = [images.line_of(row, images.CURVES[0]) for row in table.summarize(runs)]
     deviation = math.sqrt(2)
     np.testing.assert_allclose(lines[0], [[37_499, 74_999], [60, 53], [0, deviation]], atol=1e-9)
+    changes = [images.line_of(table.summarize(runs)[0], panel)[1] for panel in images.ENERGIES]
+    expected = [1, 1.00125, 1.0025], [0, 0.125, 0.25], [1e-7, 1e-6, 1e-6]
+    np.testing.assert_allclose(changes, expected, rtol=1e-9)
     np.testing.assert_allclose(lines[1], [[149_999, 299_999], [60, 54], [0, 2]], atol=1e-9)
 
 

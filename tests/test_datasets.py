@@ -1,6 +1,5 @@
 """Data sets: the official files, TFDS copies, hostile ones; batches and their augmentation."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -131,9 +130,7 @@ def tfds_copy(written_by_tfds, tmp_path):
 
 
 def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch):
-    """TFDS would import the module that features.json names."""
-    import tensorflow_datasets as tfds
-
+    """TFDS 4.9 would import the module that features.json names."""
     folder, ran = next((tfds_copy / "cifar100").glob("*")), tfds_copy / "ran"
     module = f"open({str(ran)!r}, 'w').close()\nclass Evil: pass\n"
     (tfds_copy / "hostile_module.py").write_text(module)
@@ -145,15 +142,12 @@ def test_a_tfds_copy_runs_nothing(tfds_copy, monkeypatch):
     assert len(datasets.load("cifar100", tfds_copy).train_labels) == 20
     assert not ran.exists()
     assert "hostile_module" not in sys.modules
-    with contextlib.suppress(Exception):  # TFDS itself runs it
-        tfds.builder_from_directory(folder)
-    assert ran.exists()
 
 
 def test_reads_a_tfds_copy(written_by_tfds):
     data_dir, records = written_by_tfds
     data = datasets.load("cifar100", data_dir)
-    assert "cifar100/3.0.2" in data.source
+    assert str(next(data_dir.glob("cifar100/*"))) in data.source
     pixels = records["train"]["data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
     def pairs(images, labels) -> set[tuple[bytes, int]]:  # TFDS shuffles the images
@@ -381,8 +375,8 @@ def test_part_of_a_training_set():
     chosen, larger = few.train_images[:, 0, 0, 0], more.train_images[:, 0, 0, 0]
     np.testing.assert_array_equal(labels[chosen], few.train_labels)  # each image has its label
     assert set(chosen) < set(larger)
-    # the same images on every machine: NumPy promises this stream for PCG64 and a fixed seed
-    assert chosen.tolist() == data.part(8).train_images[:, 0, 0, 0].tolist()
+    # on every machine: NumPy promises this stream for PCG64 and a fixed seed
+    assert chosen.tolist() == [6, 8, 11, 16, 25, 26, 34, 35]
     assert len(few.test_labels) == 36
     assert len({data.identity, few.identity, more.identity}) == 3
     with pytest.raises(UserError, match=r"--train_images=10 cannot be shared equally by 4 classes"):

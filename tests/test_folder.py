@@ -155,6 +155,7 @@ SIZES = (struct.pack(">HH", size, size) for size in (400, 65_000))
 LARGE = {"a PNG bomb": png_bomb(), "a JPEG of another size": JPEG.replace(*SIZES, 1)}
 DAMAGED = {
     "empty": b"",
+    "a GIF": b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;",
     "half a JPEG": JPEG[: len(JPEG) // 2],
     "a PNG with a wrong byte": PNG[:100] + bytes([PNG[100] ^ 1]) + PNG[101:],
     "a PNG without pixels": png_bomb(0, 0),

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from benchmarks import kernels, steps
 from common.layers import OrthogonalDense
-from common.training.methods import known
 from common.training.steps import make_step
 from tests.conftest import method_named
 
@@ -29,7 +28,7 @@ COUNTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", known())
+@pytest.mark.parametrize("method", COUNTS)
 def test_a_step_needs_no_more_kernels_than_a_quarter_above_the_count(method):
     step, batch = steps.prepare(method, [16] * 4, batch=8)
     count = kernels.count(compiled(step), *batch)

@@ -13,14 +13,6 @@ from common.marks import ROTATION, mark
 from common.orthogonal import identity
 
 
-def test_the_rate_drops_where_the_original_drops_it():
-    """0.1, times 0.1 from iterations 30,000, 50,000 and 65,000 of 75,000 on."""
-    optimizer = optimizers.Momentum(optimizers.step_decay(0.1, 75_000))
-    rates = {0: 0.1, 29_999: 0.1, 30_000: 0.01, 49_999: 0.01, 50_000: 0.001, 64_999: 0.001}
-    rates |= {65_000: 1e-4, 74_999: 1e-4}
-    assert {i: optimizers.rate_at(optimizer, i) for i in rates} == pytest.approx(rates)
-
-
 @pytest.mark.parametrize("iterations", [1, 7])
 def test_the_drops_keep_their_fractions(iterations):
     schedule = optimizers.step_decay(1.0, iterations, factor=0.5)

@@ -101,6 +101,10 @@ def test_files_that_are_not_a_runs(tmp_path, red):
     model.write_bytes(b"PK not a model")
     keras.Sequential([keras.layers.Dense(2)]).save(tmp_path / "folded_02.keras")  # never called
     (tmp_path / "classes_02.txt").write_text("a\nb\n")
+    flat = [keras.Input((32, 32, 3)), keras.layers.Flatten()]
+    for number, names in (("03", "a\nb\nc\n"), ("04", "a\nb\n")):
+        keras.Sequential([*flat, keras.layers.Dense(2)]).save(tmp_path / f"folded_{number}.keras")
+        (tmp_path / f"classes_{number}.txt").write_text(names)
     (tmp_path / "classes.txt").write_text("a\nb\n")
     (tmp_path / "classes_01.txt").write_bytes("café\n".encode("latin-1"))
     for image, path, message in (
@@ -111,6 +115,8 @@ def test_files_that_are_not_a_runs(tmp_path, red):
         (red, latin, ".* classes_01.txt is not UTF-8"),
         (red, model, "is not a model of a run"),
         (red, tmp_path / "folded_02.keras", ".*folded_02.keras is not a model of a run"),
+        (red, tmp_path / "folded_03.keras", r"maps .* to \(None, 2\), not images to 3 classes"),
+        (model, tmp_path / "folded_04.keras", "cannot be read as an image: it is no BMP"),
     ):
         with pytest.raises(UserError, match=message):
             predict.main(predict.Prediction((image,), path))

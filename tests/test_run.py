@@ -93,7 +93,7 @@ def test_the_commit_and_the_cores_are_those_of_this_copy_and_process(tmp_path, m
         subprocess.run([*git, *words], check=True)
     own = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     monkeypatch.setattr(environment, "ROOT", tmp_path)
-    assert own.stdout.startswith(environment.environment()["git_commit"])
+    assert environment.environment()["git_commit"] == own.stdout[:12]
     (tmp_path / "copy").mkdir()
     monkeypatch.setattr(environment, "ROOT", tmp_path / "copy")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
@@ -131,7 +131,7 @@ def test_the_batch_size_is_the_one_asked_for_or_what_fits(
 
 @pytest.mark.parametrize(
     ("distribute", "gpu_no", "visible"),
-    [("none", None, ["gpu0"]), ("none", 1, ["gpu1"]), ("mirrored", None, [])],
+    [("none", None, "gpu0"), ("none", 1, "gpu1"), ("mirrored", None, ["gpu0", "gpu1"])],
 )
 def test_which_gpus_are_used(monkeypatch, tmp_path, distribute, gpu_no, visible):
     """All of a machine, as --distribute promises, but the one that is asked for."""
@@ -139,7 +139,8 @@ def test_which_gpus_are_used(monkeypatch, tmp_path, distribute, gpu_no, visible)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus.get(kind, []))
     monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
     monkeypatch.setattr(tf.config, "set_visible_devices", lambda gpu, _: set_to.append(gpu))
-    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
-    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda names: "all")
+    logical = lambda kind: [types.SimpleNamespace(name=gpu) for gpu in gpus.get(kind, [])]  # noqa: E731
+    monkeypatch.setattr(tf.config, "list_logical_devices", logical)
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", set_to.append)
     devices.strategy_for(settings(tmp_path, distribute=distribute, gpu_no=gpu_no))
-    assert set_to == visible
+    assert set_to == [visible]

@@ -81,7 +81,7 @@ def test_trains_on_digits(tmp_path, capsys, monkeypatch, method):
     assert f"test accuracy: {100 * tests[-1]:.2f} %" in output
     assert f"learning curves: {log / 'curves.png'}" in output
     assert (log / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert 0.5 * 30 < float(rows[-1]["iteration"]) < 30
+    assert rows[-1]["iteration"] == "29"
     assert "30/30" in err  # the progress bar
 
     digits = datasets.load("digits", tmp_path)
@@ -103,7 +103,9 @@ def test_trains_on_digits(tmp_path, capsys, monkeypatch, method):
     rotated = [layer for layer in layers if isinstance(layer, OrthogonalLayer)]
     tested = [row for row in rows if row["test_acc"] or row["iteration"] == "0"]
     assert len(tested) == len(tests) + 1  # the start too
-    for name in [name for name in rows[0] if name.startswith("energy/")]:
+    names = [name for name in rows[0] if name.startswith("energy/")]
+    assert len(names) == 7
+    for name in names:
         energies = np.array([float(row[name]) for row in tested])
         assert (energies > 0).all()
         if method in ROTATING:
@@ -187,5 +189,5 @@ def test_what_does_not_fit_the_data_or_the_machine(tmp_path):
 @pytest.mark.parametrize("method", ["baseline", pytest.param("opt_cp", marks=pytest.mark.slow)])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, method):
     flags = [*SMALL, "--base_lr=1e30", "--iterations=40", "--log_every=1", f"--log_dir={tmp_path}"]
-    with pytest.raises(UserError, match="iteration"):
+    with pytest.raises(UserError, match=r"^(the loss is \S+ at|iteration \d+ failed)"):
         train(method, *flags)

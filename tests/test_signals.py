@@ -129,6 +129,7 @@ VARIANTS = {  # flags that add to a run's state
     "neurons": ("sopt_gs", "--learn_neurons", "--warmup_iterations=25", "--orthogonalize=cayley"),
     "blocks": ("opt_ogd", "--block_size=16"),
     "blocks of rows": ("sopt_gs", "--block_size=16"),
+    "XLA": ("opt_gs", "--jit=on", "--log_every=4"),  # several steps in one call
     "scaled loss": ("opt_ogd", "--precision=mixed_float16"),
     # S-OPT merges and draws rows also where that is the first that a resumed run does
     "episodes": ("sopt_gs", "--iterations_per_episode=5"),

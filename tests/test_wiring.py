@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import pathlib
 import types
 
@@ -21,6 +22,7 @@ from tests.conftest import method_named
 from tests.test_run import settings
 from tests.test_scripts import METHODS, SMALL, rows_of, train
 
+load_digits = functools.partial(datasets.load, "digits", pathlib.Path())
 OTHER = {"rotation_start": "normal", "model": "mhe", "power": "a1"}
 OTHER |= {"rotation_stddev": 0.5, "learn_neurons": True, "block_size": 2, "rotation_lr": 0.5}
 OTHER |= {"reorthogonalize_every": 3, "iterations_per_episode": 5, "rotated_fraction": 0.5}
@@ -76,20 +78,28 @@ def test_seed_images_and_episodes_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: seen.append("set"))
     monkeypatch.setattr(datasets, "draws", lambda *a: seen.append(a) or draws(*a))
     tf.config.experimental.enable_tensor_float_32_execution(True)
+
+    def forget(model, data, few, jit):  # in place of new averages
+        seen.append(len([*few]))
+        model.set_weights([0 * weight for weight in model.get_weights()])
+
+    monkeypatch.setattr(loop, "renew_averages", forget)
     words = ["--iterations=6", "--seed=7", "--train_images=100", "--iterations_per_episode=5"]
     train("sopt_gs", *SMALL, *words, "--deterministic", f"--log_dir={tmp_path}")
-    assert seen == ["set", 7, (7, 0, 100, 32, False, 5), (7, 0, 100, 32, False)]  # no flips
+    assert seen == ["set", 7, (7, 0, 100, 32, False, 5), (7, 0, 100, 32, False), 6]  # no flips
+    facts, labels = json.loads((tmp_path / "run.json").read_text()), load_digits().test_labels
+    assert facts["renewed_accuracy"] == np.mean(labels == 0) != facts["test_accuracy"]
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
     layer = keras.saving.load_model(tmp_path / "model.keras").get_layer("conv1_1")
     np.testing.assert_array_equal(layer.indices, draw_rows(7, 1, 0, 72, 18))
 
 
 def test_weight_decay_of_a_run(tmp_path):
-    flags = ["--iterations=2", "--log_every=1", "--weight_decay=10", f"--log_dir={tmp_path}"]
-    train("baseline", *SMALL, *flags)
+    flags = ["--iterations=2", "--log_every=1", "--weight_decay=500", "--base_lr=0.001"]
+    train("baseline", *SMALL, *flags, f"--log_dir={tmp_path}")
     (reg,) = (float(row["reg"]) for row in rows_of(tmp_path) if row["reg"])
-    # 7 * 8 filters start with squares of 2 each; a step at rate 0.1 leaves the fit's gradient
-    assert 0 < reg < 0.01 * 10 / 2 * 7 * 8 * 2
+    # a step halves the weights, whose squares sum to 2 a filter and 48 gammas, +- 4
+    assert reg == pytest.approx(500 / 2 * (7 * 8 * 2 + 10 * 2 + 48) / 4, rel=5 * 4 / 180)
 
 
 def test_network_and_precision_of_a_run(tmp_path):
@@ -115,9 +125,10 @@ def test_renewed_averages_are_the_means_over_batches():
 
 
 def test_each_of_several_steps_in_one_call_has_its_batch():
-    data = datasets.load("digits", pathlib.Path())
+    data = load_digits()
     draws = np.stack([*itertools.islice(datasets.draws(0, 0, 1437, 8, False), 3)])
     step = lambda _, labels: {"fit": tf.reduce_sum(tf.cast(labels, tf.float32))}  # noqa: E731
-    figures, fits = make_steps(step, data, 8, 4, False)(draws)
-    np.testing.assert_array_equal(fits, data.train_labels[draws[:, :, 0]].sum(1))
-    assert figures["fit"] == fits[-1]
+    for jit in (False, True):
+        figures, fits = make_steps(step, data, 8, 4, jit)(draws)
+        np.testing.assert_array_equal(fits, data.train_labels[draws[:, :, 0]].sum(1))
+        assert figures["fit"] == fits[-1]

@@ -3,7 +3,7 @@
 import pathlib
 from typing import Any, ClassVar
 
-from .. import backbones, losses
+from .. import backbones
 from ..errors import UserError
 from .command_line import Options, setting
 
@@ -52,7 +52,7 @@ class Settings(Options):
         None, f"images per step (default: {BATCH_SIZE}, or all images if there are fewer)", **_ONE
     )
     base_lr: float = setting(0.1, "the first learning rate", least=0)
-    weight_decay: float = setting(losses.WEIGHT_DECAY, "strength of the weight decay", least=0)
+    weight_decay: float = setting(5e-4, "strength of the weight decay", least=0)
     warmup_iterations: int = setting(
         0,
         "iterations W over which all learning rates grow linearly from rate/W. A run of fewer "

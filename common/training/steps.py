@@ -10,6 +10,7 @@ import tensorflow as tf
 from .. import datasets, losses
 from ..layers.batched import maps_by_xla
 from .method import Method
+from .settings import Settings
 
 TEST_BATCH = 500  # images of 32x32; fewer of larger ones, so that they take the same memory
 RENEWAL = 100  # batches for the averages of `renew_averages`; of a shorter run as many as it had
@@ -42,7 +43,7 @@ def make_step(
     method: Method,
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
-    weight_decay: float = losses.WEIGHT_DECAY,
+    weight_decay: float = Settings.weight_decay,
     jit_maps: bool = False,
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """Returns ``step(images, labels)``, which updates the model once; for use in a `tf.function`.
