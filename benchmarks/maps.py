@@ -1,13 +1,11 @@
 """Time and error of the orthogonal maps, next to those of TensorFlow's functions.
 
     python -m benchmarks.maps            # n from 27 to 2048: minutes on two idle cores
-    python -m benchmarks.maps --sizes=288,576 --jit_up_to=0    # without XLA
 
 A call computes a map of w, an n x n matrix of N(0, 1) in float32, and then the gradient of w for a
 fixed random cotangent. "product" is map(w) @ f with f [n, 64], as layers use it; "formed" is
 map(w). ms is the median over rounds that call all implementations in turn; multiple is the median
-of each round's ratio to one product tf.matmul(w, w), for a batch too. Rows with jit are compiled by
-XLA. At n = 27 most of the time is that of a call of TensorFlow from Python.
+of each round's ratio to one product tf.matmul(w, w), for a batch too. Rows with jit have XLA.
 """
 
 import functools

@@ -121,7 +121,7 @@ def prepare(
     with policy(precision):
         model = method.build_model(widths=widths)
     optimizer = method.make_optimizer(options.base_lr, lambda rate, factor=0.1: rate)
-    step = make_step(method, model, scaled(optimizer, precision))
+    step = make_step(method, model, scaled(optimizer, precision), options.weight_decay)
     if method.start_episode:
         method.start_episode(model, 0, 0)
     images, labels = random_batch(batch)

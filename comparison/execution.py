@@ -25,15 +25,16 @@ def execute(runs: list[Run], jobs: int, gpus: Sequence[int]) -> int | None:
     for run in filter(lambda run: run.failure, runs):
         _report(run)
     todo = [run for run in runs if not (run.results or run.failure)]
-    waiting, running = list(todo), dict[Run, int | None]()  # the GPU of each
+    waiting, running = list(todo), dict[Run, int | None]()  # its GPU
     free = list(itertools.islice(itertools.cycle(gpus or [None]), max(jobs, len(gpus))))
     total, done = sum(run.iterations for run in todo), sum(run.done() for run in todo)
     with Interruption() as interruption, progress_bar("all runs", total, done) as bar:
         try:
             while (waiting or running) and not interruption.signal:
                 while waiting and free:
-                    waiting[0].start(free[0])
-                    running[waiting.pop(0)] = free.pop(0)
+                    run, gpu = waiting.pop(0), free.pop(0)
+                    run.start(gpu)
+                    running[run] = gpu
                 time.sleep(0.5)
                 for run in [run for run in running if run.process.poll() is not None]:
                     free.append(running.pop(run))

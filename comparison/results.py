@@ -93,7 +93,7 @@ def _results(facts: dict[str, Any], rows: Rows) -> Results:
     facts["versions"] = ", ".join(f"{name} {text}" for name, text in facts["versions"].items())
     facts |= {name: shown(facts[name]) for name in ("versions", "git_commit", "device", "identity")}
     facts["data"] = images[0]
-    errors = {i: 100 * (1 - accuracy) for i, accuracy in tests.items()}
+    errors = {i: 100 * (1 - share) for i, share in tests.items()}
     energies, drifts = _layers(rows, "energy/"), _layers(rows, "drift/")
     start = next(iter(energies.values()), [])
     kept = [k for k, energy in enumerate(start) if 0 < energy < math.inf]  # of a neuron: 0

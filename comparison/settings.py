@@ -70,17 +70,12 @@ class Comparison(Options):
 
     def check(self) -> None:
         usual = {"methods": tuple(known()), "backbone": Settings.backbone, "train_images": 0}
-        self._complete(usual | PRESETS.get(self.preset, {}))
+        self.complete(**usual | PRESETS.get(self.preset, {}))
         # not by the rows' lengths: the same whatever rows are added later
         warmup = Settings.usual_warmup(self.iterations or Settings.iterations)
         widths = backbones.known()[self.backbone].widths
-        self._complete({"widths": widths, "warmup_iterations": warmup})
+        self.complete(widths=widths, warmup_iterations=warmup)
         _ = self.runs, self.times  # so that their errors come first
-
-    def _complete(self, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
 
     @functools.cached_property
     def runs(self) -> list[Run]:

@@ -105,8 +105,8 @@ def draw(path: pathlib.Path, found: list[Point], by_loss: bool) -> None:
     sizes = sorted({point.images for point in found})
     for (row, network), group in itertools.groupby(found, lambda point: point[:2]):
         line = list(group)
-        values = [p.values if by_loss else p.values * [0, 1] + [p.images, 0] for p in line]
-        means = np.array([value.mean(0) for value in values])
+        values = [p.values if by_loss else [(p.images, y) for _, y in p.values] for p in line]
+        means = np.array([np.mean(value, axis=0) for value in values])
         axes.plot(*means.T, lw=1.3, ms=7, fillstyle=fills[network], **looks[row.name])
         axes.plot(*np.concatenate(values).T, **looks[row.name] | {"ls": "", "ms": 3, "alpha": 0.6})
         for place, point in zip(means, line, strict=True):

@@ -87,7 +87,8 @@ def markdown(summaries: list[Summary], times: Times | None) -> list[str]:
     for summary in summaries:
         errors = [*map(escape, _errors(summary))]
         if summary is best:
-            errors[bool(errors[1])] = f"**{errors[bool(errors[1])]}**"
+            ranking = 1 if errors[1] else 0  # older runs have no renewed error
+            errors[ranking] = f"**{errors[ranking]}**"
         costs = _costs(summary, *times.get(summary.row.name, [math.nan] * 3))
         table.append([escape(summary.title), *errors, *costs])
     lines = [f"| {' | '.join(cells)} |" for cells in table]

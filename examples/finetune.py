@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from common.convert import fold_model, orthogonalize_model
 from common.orthogonal import cayley
+from common.private import all_layers
 
 WIDTH, HEADS, BLOCKS = 64, 4, 2
 
@@ -48,11 +49,11 @@ def train(body: keras.Model, x: np.ndarray, y: np.ndarray, epochs: int, rate: fl
 
 def lora(body: keras.Model) -> None:
     """Adds Keras's LoRA to all dense layers, and freezes the rest."""
-    for layer in body._flatten_layers(include_self=False):
+    for layer in all_layers(body):
         if isinstance(layer, keras.layers.Dense | keras.layers.EinsumDense):
             layer.enable_lora(4)
             layer.bias.trainable = False
-        elif not list(layer._flatten_layers(include_self=False)):
+        elif not all_layers(layer):
             layer.trainable = False
 
 

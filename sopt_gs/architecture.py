@@ -1,33 +1,25 @@
 """S-OPT (GS): OPT layers but the first rotate a quarter of their neurons' rows at a time."""
 
 import functools
-from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from common import orthogonal
 from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
-from common.layers.stochastic import draw_rows, restart_layers
+from common.layers.stochastic import restart_layers
 from common.training.method import Method, opt_model
 
 from .settings import Settings
 
 
-def start_episode(
-    model: keras.Model,
-    seed: int,
-    episode: int,
-    reset_bn: bool = True,
-    draw: Callable[..., np.ndarray] = draw_rows,
-) -> None:
+def start_episode(model: keras.Model, seed: int, episode: int, reset_bn: bool = True) -> None:
     """Merges the rotations of the last episode into the neurons, and selects new rows.
 
-    With ``reset_bn``, gamma and beta after stochastic layers are reset to 1 and 0, as in the
-    original. ``draw`` chooses rows by ``seed`` and ``episode``.
+    With ``reset_bn``, gamma and beta after stochastic layers return to 1 and 0, as originally.
     """
     layers = [layer for layer in model.layers if isinstance(layer, StochasticOrthogonalConv2D)]
-    restart_layers(layers, seed, episode, draw)
+    restart_layers(layers, seed, episode)
     if not reset_bn:
         return
     for other in model.layers:

@@ -1,4 +1,4 @@
-"""The library by the name under which it is installed."""
+"""What several test files share."""
 
 import importlib
 import importlib.util

@@ -18,6 +18,8 @@ from common.regularizers import HypersphericalEnergy, OrthogonalityPenalty
 pytestmark = pytest.mark.filterwarnings("ignore:`shuffle=True` was passed:UserWarning")
 
 CONVOLUTION = {"filters": 4, "kernel_size": 2}
+EINSUM = {"equation": "abc,cde->abde", "output_shape": (4, 2, 3), "bias_axes": "de"}
+OF_TWO_AXES = {"equation": "abcd,ecd->abe", "output_shape": (4, 3), "bias_axes": "e"}
 # by layer: arguments, the shapes of inputs and outputs
 CASES = {
     "OrthogonalConv1D": [
@@ -30,21 +32,10 @@ CASES = {
         ({**CONVOLUTION, "groups": 2, "dilation_rate": (1, 2)}, (2, 4, 5, 4), (2, 3, 3, 4)),
     ],
     "OrthogonalConv3D": [(CONVOLUTION, (2, 3, 4, 3, 2), (2, 2, 3, 2, 4))],
-    "OrthogonalDense": [
-        ({"units": 3}, (2, 8), (2, 3)),
-        ({"units": 3}, (2, 4, 8), (2, 4, 3)),
-    ],
+    "OrthogonalDense": [({"units": 3}, (2, 8), (2, 3)), ({"units": 3}, (2, 4, 8), (2, 4, 3))],
     "OrthogonalEinsumDense": [
-        (
-            {"equation": "abc,cde->abde", "output_shape": (4, 2, 3), "bias_axes": "de"},
-            (2, 4, 8),
-            (2, 4, 2, 3),
-        ),
-        (
-            {"equation": "abcd,ecd->abe", "output_shape": (4, 3), "bias_axes": "e"},
-            (2, 4, 2, 3),
-            (2, 4, 3),
-        ),
+        (EINSUM, (2, 4, 8), (2, 4, 2, 3)),
+        (OF_TWO_AXES, (2, 4, 2, 3), (2, 4, 3)),
     ],
 }
 CASES |= {f"Stochastic{name}": cases for name, cases in CASES.items()}

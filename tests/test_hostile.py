@@ -102,8 +102,7 @@ def test_bad_command_lines(tmp_path, monkeypatch, capsys):
         tried = f"{program} {' '.join(words)[:60]!a}"
         assert ended.value.code == 2, tried
         (said,) = capsys.readouterr().err.splitlines()
-        # the one whose words are right, and whose data are nowhere
-        assert ("does not answer" in said) == (words == ["--data_dir=GIVEN"]), tried
+        assert ("does not answer" in said) == (words == ["--data_dir=GIVEN"]), tried  # no data
         if words in NAMED or program == "opt_cp":
             assert words[0].split("=")[0].lstrip("-") in said
         assert not listing(here), tried

@@ -17,7 +17,7 @@ from common.errors import UserError
 from common.layers.orthogonal import OrthogonalLayer
 from common.optimizers import step_decay
 from common.orthogonal import identity
-from common.training import loop, steps
+from common.training import evaluation, loop
 from common.training.command_line import help_text, parse
 from common.training.methods import known, method_of
 from tests.conftest import ROOT, method_named, run
@@ -56,7 +56,7 @@ def has_gpu() -> bool:
 )
 def test_trains_on_digits(tmp_path, capsys, monkeypatch, method):
     """The original's lines and files, and the numbers in them agree with one another."""
-    monkeypatch.setattr(steps, "TEST_BATCH", 100)  # a test is of several batches
+    monkeypatch.setattr(evaluation, "TEST_BATCH", 100)  # a test is of several batches
     log = tmp_path / "log"
     flags = [*SMALL, "--iterations=30", "--log_every=10", "--eval_every=20", f"--log_dir={log}"]
     train(method, *flags)

@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
+from unittest import mock
 
 import keras
 import numpy as np
@@ -19,7 +20,12 @@ import tensorflow as tf
 
 from common import optimizers
 from common.backbones import cnn6
-from common.layers import BatchNormalization, OrthogonalConv2D, StochasticOrthogonalConv2D
+from common.layers import (
+    BatchNormalization,
+    OrthogonalConv2D,
+    StochasticOrthogonalConv2D,
+    stochastic,
+)
 from common.marks import ROTATION, mark
 from common.training.steps import make_step
 from tests.conftest import ROOT, method_named
@@ -145,9 +151,8 @@ class Replay:
             result = self.deviations("after_merge")
             for layer, fix in zip(layers, before, strict=True):
                 layer.fix.assign(fix)
-        self.method.start_episode(
-            self.model, seed=0, episode=episode, draw=lambda seed, episode, number, *_: rows[number]
-        )
+        with mock.patch.object(stochastic, "draw_rows", lambda seed, i, number, *_: rows[number]):
+            self.method.start_episode(self.model, seed=0, episode=episode)
         return result
 
     def train(self) -> tuple[dict[str, list[float]], dict[str, float]]:

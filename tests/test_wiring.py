@@ -15,9 +15,10 @@ from common import datasets
 from common.layers.stochastic import draw_rows
 from common.optimizers import step_decay
 from common.training import loop
+from common.training.evaluation import renew_averages
 from common.training.methods import known, method_of
 from common.training.settings import Settings
-from common.training.steps import make_steps, renew_averages
+from common.training.steps import make_steps
 from tests.conftest import method_named
 from tests.test_run import settings
 from tests.test_scripts import METHODS, SMALL, rows_of, train

@@ -174,7 +174,7 @@ class OrthogonalLayer(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         if self.quantization_mode:
-            self.enable_lora()
+            self.enable_lora()  # raises; Keras's `quantize` would first want a built layer
         super().build(input_shape)
         self.add_rotation()
 

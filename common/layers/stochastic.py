@@ -1,6 +1,6 @@
 """S-OPT: layers that rotate only some of the neurons' rows at a time (Liu et al., CVPR 2021)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 import numpy as np
@@ -79,16 +79,11 @@ def draw_rows(seed: int, episode: int, number: int, n: int, rows: int) -> np.nda
     return np.random.default_rng([seed, episode, number]).permutation(n)[:rows]
 
 
-def restart_layers(
-    layers: Iterable[StochasticLayer],
-    seed: int,
-    episode: int,
-    draw: Callable[..., Sequence[int] | np.ndarray] = draw_rows,
-) -> None:
+def restart_layers(layers: Iterable[StochasticLayer], seed: int, episode: int) -> None:
     """Merges the layers' rotations into their neurons and selects other rows."""
     for number, layer in enumerate(layers):
         layer.merge()
-        layer.restart(draw(seed, episode, number, layer.fix.shape[0], layer.indices.shape[0]))
+        layer.restart(draw_rows(seed, episode, number, layer.fix.shape[0], layer.indices.shape[0]))
 
 
 class StochasticEpisodes(keras.callbacks.Callback):

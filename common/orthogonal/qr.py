@@ -112,26 +112,25 @@ def _by_library(
 ) -> tuple[tf.Tensor, tf.Tensor, Callable[[tf.Tensor], tf.Tensor], tf.Tensor]:
     """Does the same as `_factors`, without XLA."""
     n = a.shape[-1]
-    q, r = _by_counted_reflections(a) if determinant and n > 128 else _by_reflections(a)
+    is_counted = determinant and n > 128
+    q, r = _by_counted_reflections(a) if is_counted else _by_reflections(a)
+
+    def sign_of(q: tf.Tensor) -> tf.Tensor:
+        return tf.linalg.slogdet(q).sign if determinant else tf.ones_like(q[..., 0, 0])
 
     def usual() -> tuple[tf.Tensor, ...]:
-        if not determinant:
-            return q, r
-        if n <= 128:
-            return q, r, tf.linalg.slogdet(q).sign
-        return q, r, tf.fill(tf.shape(a)[:-2], tf.constant((-1.0) ** (n - 1), a.dtype))
+        return q, r, (-1.0) ** (n - 1) * tf.ones_like(q[..., 0, 0]) if is_counted else sign_of(q)
 
     def singular() -> tuple[tf.Tensor, ...]:
         q, r = _by_reflections(disturbed(a))
         # smaller values are rounding errors
         pivots = tf.linalg.diag_part(r)
         safe = tf.sign(pivots) * tf.maximum(tf.abs(pivots), epsilon(a.dtype))
-        factors = (q, tf.linalg.set_diag(r, safe))
-        factors += (tf.linalg.slogdet(q).sign,) if determinant else ()
+        factors = q, tf.linalg.set_diag(r, safe), sign_of(q)
         return tuple(tf.cast(factor, a.dtype) for factor in factors)
 
     least = tf.reduce_min(tf.abs(tf.linalg.diag_part(r)))
-    q, r, *sign = tf.cond(least > n * epsilon(a.dtype), usual, singular)
+    q, r, sign = tf.cond(least > n * epsilon(a.dtype), usual, singular)
     signs = tf.sign(tf.linalg.diag_part(r))[..., tf.newaxis]
 
     def solve(y: tf.Tensor) -> tf.Tensor:
@@ -139,7 +138,7 @@ def _by_library(
         has_nan = tf.math.is_nan(tf.reduce_sum(x))
         return tf.cond(has_nan, lambda: _without_overflow(x, y), lambda: x)
 
-    return q, signs, solve, sign[0] if sign else tf.ones_like(r[..., 0, 0])
+    return q, signs, solve, sign
 
 
 def _without_overflow(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

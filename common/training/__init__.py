@@ -1,4 +1,4 @@
-"""The programs' code: settings, the training loop, and the files that a run writes."""
+"""The programs' code. Importing it lets the standard streams outlive their terminal or pipe."""
 
 import errno
 import functools

@@ -34,6 +34,13 @@ class Progress:
     logs: dict[str, int] = dataclasses.field(default_factory=dict)  # number, and sizes in bytes
 
 
+def found(folder: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
+    """Returns iteration and path of each checkpoint in ``folder``, the newest first."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    named = [(_NAME.fullmatch(path.name), path) for path in paths]
+    return sorted([(int(m[1]), path) for m, path in named if m], reverse=True)
+
+
 class Checkpoints:
     """The checkpoints of a run in ``folder``.
 
@@ -44,12 +51,6 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, variables: Sequence, settings: dict[str, object]):
         self.folder, self.variables, self.settings = folder, list(variables), settings
-
-    def found(self) -> list[tuple[int, pathlib.Path]]:
-        """Returns iteration and path of each checkpoint, the newest first."""
-        paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        named = [(_NAME.fullmatch(path.name), path) for path in paths]
-        return sorted([(int(m[1]), path) for m, path in named if m], reverse=True)
 
     def save(self, progress: Progress) -> pathlib.Path:
         """Writes a checkpoint, deletes those that it replaces, and returns its path.
@@ -74,7 +75,7 @@ class Checkpoints:
 
         Those of later iterations are damaged: otherwise the run would have continued from them.
         """
-        for path in [path for i, path in self.found() if i <= iteration][KEPT:]:
+        for path in [path for i, path in found(self.folder) if i <= iteration][KEPT:]:
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -92,7 +93,7 @@ class Checkpoints:
         Raises:
             UserError: if there is no valid checkpoint, or its settings differ.
         """
-        for _, path in self.found():
+        for _, path in found(self.folder):
             try:
                 progress, arrays = self._read(path)
             except UserError:

@@ -26,9 +26,9 @@ class _About:
 
     def problem(self, value: Any) -> str | None:
         """Returns what is wrong with a value, or with one of a tuple's values."""
-        if self.choices and value not in self.choices:
+        if self.choices and value not in (None, *self.choices):
             return f"must be one of {', '.join(self.choices)}"
-        if isinstance(value, str | pathlib.Path):
+        if isinstance(value, str | pathlib.Path | None):
             return None
         rules = {
             "must be finite": math.isfinite(value),
@@ -70,12 +70,18 @@ class Options:
     def __post_init__(self) -> None:
         for name, about in self.abouts.items():
             value = getattr(self, name)
-            if value == () != getattr(type(self), name):
+            if value == () and getattr(type(self), name) != ():
                 raise UserError(f"--{name} is empty")
             for one in value if isinstance(value, tuple) else (value,):
-                if problem := None if one is None else about.problem(one):
+                if problem := about.problem(one):
                     raise UserError(f"--{name}={as_text(value)}: {problem}")
         self.check()
+
+    def complete(self, **values: Any) -> None:
+        """Sets the options that are None to ``values``."""
+        for name, value in values.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
 
     def check(self) -> None:
         """Raises UserError for values that do not fit together; for subclasses."""

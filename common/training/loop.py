@@ -16,13 +16,14 @@ from ..errors import UserError
 from ..private import layers_by_path
 from . import collapse, devices
 from .environment import environment, peak_memory
+from .evaluation import RENEWAL, make_test, renew_averages
 from .interruption import Interruption, stop_after
 from .method import Method, check_saving
 from .progress_bar import progress_bar
 from .run_folder import RunFolder
 from .schedule import chunks
 from .settings import BATCH_SIZE, Settings
-from .steps import RENEWAL, make_step, make_steps, make_test, policy, renew_averages, scaled
+from .steps import make_step, make_steps, policy, scaled
 
 
 def train(settings: Settings, method: Method) -> None:
@@ -158,11 +159,11 @@ def run(
                 row |= {"test_acc": accuracy, "seconds": seconds(), **layer_figures()}
                 folder.test(chunk.test, **row)
                 progress = dataclasses.replace(progress, test_accuracy=accuracy)
-            if chunk.save:
+            stops = interruption.signal if chunk.end < settings.iterations else None
+            if chunk.save or stops:
                 save(chunk.end)
-            if interruption.signal and chunk.end < settings.iterations:
-                save(chunk.end)
-                stop_after(interruption.signal, chunk.end)
+            if stops:
+                stop_after(stops, chunk.end)
 
     # write the results
     accuracy = progress.test_accuracy  # every run ends with a test

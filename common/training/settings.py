@@ -100,8 +100,8 @@ class Settings(Options):
 
     def check(self) -> None:
         network = backbones.known()[self.backbone]
-        if self.widths is None and self.backbone.startswith("cnn"):
-            object.__setattr__(self, "widths", self.cnn_widths)
+        if network.builder == "cnn":
+            self.complete(widths=self.cnn_widths)
         if self.widths is not None and len(self.widths) != len(network.widths):
             raise UserError(f"--widths: {self.backbone} takes {len(network.widths)} numbers")
         if network.widening and self.widths and list(self.widths) != sorted(self.widths):
