@@ -16,7 +16,7 @@ import time
 
 from benchmarks.reporting import machine, table
 from common.errors import UserError
-from common.training import checkpoints
+from common.training.checkpoints import checkpoints_in
 from common.training.command_line import Options, run_program, setting
 from common.training.methods import known
 from common.training.settings import ROOT
@@ -61,7 +61,7 @@ def train(method: str, data_dir: pathlib.Path, folder: pathlib.Path) -> dict[int
     folder.mkdir(parents=True, exist_ok=True)
     words = [f"--data_dir={data_dir.absolute()}", f"--log_dir={folder.absolute()}"]
     words += ["--log_every=1", *FLAGS.get(method, ())]
-    words += ["--resume"] if checkpoints.found(folder / "checkpoints") else []
+    words += ["--resume"] if checkpoints_in(folder / "checkpoints") else []
     if max(losses(folder), default=0) < end:
         with output.open("w", encoding="utf-8") as file:
             command = [sys.executable, "train.py", *words]

@@ -22,7 +22,7 @@ def save_rotations(model: keras.Model, path: str | os.PathLike) -> None:
     """Writes the rotations of an OPT model, and nothing else of it, to ``path``.
 
     In the file a rotation has a name such as ``block1/attention/query/rotation``; each layer's map
-    and a checksum of its neurons F are in it too. Logs a warning of other weights that are trained.
+    and a checksum of its neurons F are in it too. Logs a warning about other trained weights.
 
     Args:
         model: with OPT layers that are built.

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from common.errors import UserError
-from common.training import checkpoints
+from common.training.checkpoints import checkpoints_in
 from common.training.command_line import as_text, parse
 from common.training.settings import BATCH_SIZE, ROOT
 from common.training.texts import shown
@@ -71,7 +71,7 @@ class Run:
         """Starts the run, or goes on with it where it has a checkpoint."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = self.command + ([f"--gpu_no={gpu}"] if gpu is not None else [])
-        command += ["--resume"] if checkpoints.found(self.folder / "checkpoints") else []
+        command += ["--resume"] if checkpoints_in(self.folder / "checkpoints") else []
         with (self.folder / "output.txt").open("ab") as output:
             self.process = subprocess.Popen(
                 command,

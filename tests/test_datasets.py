@@ -375,7 +375,7 @@ def test_part_of_a_training_set():
     chosen, larger = few.train_images[:, 0, 0, 0], more.train_images[:, 0, 0, 0]
     np.testing.assert_array_equal(labels[chosen], few.train_labels)  # each image has its label
     assert set(chosen) < set(larger)
-    # on every machine: NumPy promises this stream for PCG64 and a fixed seed
+    # on every machine, as long as NumPy keeps `permutation`
     assert chosen.tolist() == [6, 8, 11, 16, 25, 26, 34, 35]
     assert len(few.test_labels) == 36
     assert len({data.identity, few.identity, more.identity}) == 3

@@ -38,10 +38,10 @@ OF_EVERY_METHOD = """
 - | --=1 | --датасет=digits | --seed=1 --seed=-2 | --data_dir=GIVEN/file | --data_dir=GIVEN
 --flagfile=GIVEN/none | --flagfile=GIVEN | --log_dir=
 --batch_size=0 | --batch_size=-3 | --batch_size=many | --warmup_iterations=-1
---warmup_iterations=1.5 | --base_lr=-0.1 | --base_lr=nan | --base_lr=inf | --base_lr=fast
+--warmup_iterations=1.5 | --weight_decay=-1 | --base_lr=-0.1 | --base_lr=nan | --base_lr=inf
 --widths=64,64,64 | --widths=16,32,64,64 --backbone=resnet20 | --widths=32,16,64 --backbone=resnet32
 --widths=64,64,64,0 | --widths=64,64,64,-1 | --widths=a,b,c,d | --widths= | --iterations=0
---iterations=1.5 | --dataset=imagenet | --image_size=64 | --backbone=vgg
+--base_lr=fast | --iterations=1.5 | --dataset=imagenet | --image_size=64 | --backbone=vgg
 --jit=maybe | --precision=float16 | --seed=-1 | --log_every=0 | --eval_every=0 | --gpu_no=-1
 --no_such_flag | --baselr=0.1 | stray | --data_dir=~no_such_user/data
 --precision=mixed_float16 --distribute=multi_worker"""

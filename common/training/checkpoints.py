@@ -34,7 +34,7 @@ class Progress:
     logs: dict[str, int] = dataclasses.field(default_factory=dict)  # number, and sizes in bytes
 
 
-def found(folder: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
+def checkpoints_in(folder: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
     """Returns iteration and path of each checkpoint in ``folder``, the newest first."""
     paths = folder.iterdir() if folder.is_dir() else ()
     named = [(_NAME.fullmatch(path.name), path) for path in paths]
@@ -75,7 +75,7 @@ class Checkpoints:
 
         Those of later iterations are damaged: otherwise the run would have continued from them.
         """
-        for path in [path for i, path in found(self.folder) if i <= iteration][KEPT:]:
+        for path in [path for i, path in checkpoints_in(self.folder) if i <= iteration][KEPT:]:
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -93,7 +93,7 @@ class Checkpoints:
         Raises:
             UserError: if there is no valid checkpoint, or its settings differ.
         """
-        for _, path in found(self.folder):
+        for _, path in checkpoints_in(self.folder):
             try:
                 progress, arrays = self._read(path)
             except UserError:

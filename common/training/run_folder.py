@@ -17,7 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from ..errors import UserError
-from .checkpoints import Checkpoints, Progress, found
+from .checkpoints import Checkpoints, Progress, checkpoints_in
 from .curves import draw
 from .files import atomic_write, locked, remove_unfinished, sync_folder
 from .settings import ROOT, Settings
@@ -117,7 +117,7 @@ class RunFolder:
 
     def _keep_earlier(self) -> int:
         """Renames the last run's results by its number, where needed; returns the next number."""
-        if found(self.checkpoints.folder):
+        if checkpoints_in(self.checkpoints.folder):
             note = "note: starting from the beginning; the checkpoints that are in "
             print(f"{note}{self.path} are kept under their run's number")
         names = [re.fullmatch(r"[a-z_]+_(\d+)(\.\w+)?", path.name) for path in self.path.iterdir()]

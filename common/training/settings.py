@@ -52,11 +52,11 @@ class Settings(Options):
         None, f"images per step (default: {BATCH_SIZE}, or all images if there are fewer)", **_ONE
     )
     base_lr: float = setting(0.1, "the first learning rate", least=0)
-    weight_decay: float = setting(5e-4, "strength of the weight decay", least=0)
+    weight_decay: float = setting(5e-4, "strength of the weight decay; a tenth in opt_ogd", least=0)
     warmup_iterations: int = setting(
         0,
-        "iterations W over which all learning rates grow linearly from rate/W. A run of fewer "
-        "iterations needs them: its first steps at the full rate may saturate a plain network",
+        "iterations W over which all learning rates grow linearly from rate/W. A run of fewer than "
+        "the default needs them: its first steps at the full rate may saturate a plain network",
         **_COUNT,
     )
     seed: int = setting(
