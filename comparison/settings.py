@@ -28,6 +28,7 @@ PRESETS: dict[str | None, dict[str, Any]] = {
             *(f"baseline:base_lr={rate}" for rate in (0.05, 0.2)),
             *(f"baseline:weight_decay={decay}" for decay in (0.001, 0.0025)),
             *(f"{name}:rotation_stddev=0.2" for name in ("opt_gs", "opt_hr", "opt_ls", "opt_cp")),
+            "opt_gs:rotation_stddev=0.2:weight_decay=0.0025",
         ],
     },
 }
@@ -47,7 +48,7 @@ class Comparison(Options):
     preset: str | None = setting(
         None,
         "defaults of other flags: a backbone; sopt: S-OPT at rotated_fraction 1/8 to 1; few: 5,000 "
-        "training images, and plain training with other rates and decays",
+        "training images, also with other rates and decays",
         choices=tuple(PRESETS),
     )
     backbone: str | None = _same("backbone")
