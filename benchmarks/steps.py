@@ -1,7 +1,6 @@
 """A training step of every method, with plain steps before and after it: CNN-6, batch 128.
 
     python -m benchmarks.steps                # all methods, and opt_gs in blocks of 64
-    python -m benchmarks.steps --jit=on,off --precision=float32,mixed_bfloat16    # for a GPU
     python -m benchmarks.steps --kernels      # counts each step's kernels: up to a minute each
     python -m benchmarks.steps --peers        # PyTorch, geotorch and deel-lip: see peers.py
 

@@ -18,7 +18,7 @@ from common.training import loop
 from common.training.evaluation import renew_averages
 from common.training.methods import known, method_of
 from common.training.settings import Settings
-from common.training.steps import make_steps
+from common.training.steps import FIGURES, make_steps
 from tests.conftest import method_named
 from tests.test_run import settings
 from tests.test_scripts import METHODS, SMALL, rows_of, train
@@ -128,7 +128,7 @@ def test_renewed_averages_are_the_means_over_batches():
 def test_each_of_several_steps_in_one_call_has_its_batch():
     data = load_digits()
     draws = np.stack([*itertools.islice(datasets.draws(0, 0, 1437, 8, False), 3)])
-    step = lambda _, labels: {"fit": tf.reduce_sum(tf.cast(labels, tf.float32))}  # noqa: E731
+    step = lambda _, y: dict.fromkeys(FIGURES, tf.reduce_sum(tf.cast(y, tf.float32)))  # noqa: E731
     for jit in (False, True):
         figures, fits = make_steps(step, data, 8, 4, jit)(draws)
         np.testing.assert_array_equal(fits, data.train_labels[draws[:, :, 0]].sum(1))

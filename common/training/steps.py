@@ -13,6 +13,8 @@ from .evaluation import accuracy
 from .method import Method
 from .settings import Settings
 
+FIGURES = ("fit", "reg", "acc", "penalty")  # of a step
+
 
 @contextlib.contextmanager
 def policy(name: str) -> Iterator[None]:
@@ -68,7 +70,7 @@ def make_step(
         optimizer.apply(gradients, model.trainable_variables)
         if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
             optimizer.iterations.assign(done)
-        return {"fit": fit, "reg": reg, "acc": accuracy(labels, logits), "penalty": penalty}
+        return dict(zip(FIGURES, (fit, reg, accuracy(labels, logits), penalty), strict=True))
 
     return step
 
@@ -96,21 +98,20 @@ def make_steps(
 
     @tf.function(jit_compile=jit)
     def steps(draws: tf.Tensor, count: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        figures = one(draws[0])
-        fits = tf.pad(figures["fit"][None], [[0, limit - 1]])
+        if limit == 1:
+            figures = one(draws[0])
+            return figures, figures["fit"][None]
 
         def another(i: tf.Tensor, _, fits: tf.Tensor) -> tuple:
             figures = one(draws[i])
             return i + 1, figures, tf.tensor_scatter_nd_update(fits, [[i]], [figures["fit"]])
 
-        if limit > 1:
-            loop = [1, figures, fits]
-            _, figures, fits = tf.while_loop(lambda i, *_: i < count, another, loop)
-        return figures, fits
+        # also of the first step, which would round otherwise if it were compiled by itself
+        loop = [0, dict.fromkeys(FIGURES, tf.zeros([])), tf.zeros([limit])]
+        return tf.while_loop(lambda i, *_: i < count, another, loop)[1:]
 
     def run(draws: np.ndarray) -> tuple[dict[str, tf.Tensor], np.ndarray]:
-        # padded to one shape, so that it is traced once only
-        padded = np.pad(draws, [(0, limit - len(draws)), (0, 0), (0, 0)])
+        padded = np.pad(draws, [(0, limit - len(draws)), (0, 0), (0, 0)])  # for a single trace
         figures, fits = steps(tf.constant(padded), tf.constant(len(draws)))
         return figures, fits.numpy()[: len(draws)]
 
